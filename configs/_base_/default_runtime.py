@@ -1,0 +1,33 @@
+# What every run shares: hooks, logging, environment.
+default_scope = 'mmdfkd'
+runner_type = 'DistillRunner'
+model_wrapper_cfg = dict(type='ReplicatedModel')
+
+default_hooks = dict(
+    # Losses and times are read from the device once per interval; keep the three equal.
+    runtime_info=dict(type='IntervalRuntimeInfoHook', interval=50),
+    timer=dict(type='IntervalTimerHook', interval=50),
+    logger=dict(type='LoggerHook', interval=50),
+    epoch_seed=dict(type='EpochSeedHook'),
+    teacher=dict(type='TeacherHook'),
+    selection=dict(type='SelectionHook'),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    sync_buffers=dict(type='SyncBuffersHook'),
+    summary=dict(type='SummaryHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    progress=dict(type='ProgressHook'),
+)
+log_processor = dict(window_size=1)  # one record is already the mean over an interval
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='Visualizer', vis_backends=vis_backends)
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0)

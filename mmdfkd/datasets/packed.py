@@ -1,0 +1,120 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Images packed in one array, read a whole batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmdfkd.registry import DATASETS
+from mmdfkd.utils import UsageError
+
+
+def array_sha256(array: np.ndarray) -> str:
+    """Returns the hex sha256 of an array's bytes in C order, whatever its strides."""
+    return hashlib.sha256(np.ascontiguousarray(array).data.cast('B')).hexdigest()
+
+
+@DATASETS.register_module()
+class PackedDataset(Dataset):
+    """All images in one uint8 array; a batch is one gather, with no Python per image.
+
+    PyTorch's loader hands the indices of a whole batch to :meth:`__getitems__`; use
+    ``collate_fn=dict(type='whole_batch_collate')``, which passes the batch on untouched.
+
+    Args:
+        images: uint8 array or memory map of shape (N, H, W, C), values 0 to 255.
+        labels: N class numbers, or None for an unlabelled set, whose batches then have no
+            ``label``.
+        metainfo: ``dict(name=str, classes=tuple of names or None)``; missing keys are filled in.
+
+    Raises:
+        UsageError: The images are not uint8 (N, H, W, C), or the labels do not fit them.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: Sequence[int] | np.ndarray | None = None,
+        metainfo: dict[str, Any] | None = None,
+    ) -> None:
+        info: dict[str, Any] = {'name': 'packed', 'classes': None, **(metainfo or {})}
+        if info['classes'] is not None:
+            info['classes'] = tuple(info['classes'])
+        if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape:
+            raise UsageError(
+                f"The images of '{info['name']}' are {images.dtype} of shape {images.shape}, but "
+                'uint8 of shape (N, H, W, C) with at least one image is expected. Convert them, '
+                'for grey images with a last axis of length 1.'
+            )
+        if labels is not None:
+            labels = np.ascontiguousarray(labels, dtype=np.int64)
+            limit = len(info['classes']) if info['classes'] else np.iinfo(np.int64).max
+            if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= limit:
+                raise UsageError(
+                    f"The labels of '{info['name']}' have shape {labels.shape} and values from "
+                    f'{labels.min(initial=0)} to {labels.max(initial=0)}, but one label in '
+                    f'[0, {limit}) for each of the {len(images)} images is expected. Pass the '
+                    'labels that belong to these images and name every class.'
+                )
+        # A plain view: indexing a np.memmap object costs more than indexing its base class.
+        self.images: np.ndarray = np.asarray(images).view(np.ndarray)
+        self.labels: np.ndarray | None = labels
+        self.metainfo = info
+        self._content_hash: str | None = None
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Returns one sample: ``inputs`` (C, H, W) uint8, ``index`` and perhaps ``label``."""
+        batch = self.__getitems__([range(len(self))[index]])
+        return {key: value[0] for key, value in batch.items()}
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray | Tensor) -> dict[str, Tensor]:
+        """Returns a whole batch.
+
+        Args:
+            indices: B positions in [0, N).
+
+        Returns:
+            ``inputs`` uint8 (B, C, H, W), laid out channels-last in memory; ``index`` int64
+            (B,); ``label`` int64 (B,) where the set is labelled. All are copies: writing to them
+            never reaches the set.
+        """
+        positions = np.asarray(indices, dtype=np.int64).copy()
+        rows = self._gather(self.images, positions)
+        batch = {
+            'inputs': torch.from_numpy(rows).permute(0, 3, 1, 2),
+            'index': torch.from_numpy(positions),
+        }
+        if self.labels is not None:
+            batch['label'] = torch.from_numpy(self._gather(self.labels, positions))
+        return batch
+
+    @staticmethod
+    def _gather(array: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        if len(positions) and 0 <= positions[0] and positions[-1] < len(array):
+            is_run = positions[-1] - positions[0] == len(positions) - 1
+            if is_run and (np.diff(positions) == 1).all():
+                return array[positions[0] : positions[-1] + 1].copy()
+        return array.take(positions, axis=0)
+
+    @property
+    def content_hash(self) -> str:
+        """16 hex digits that name the images: equal for equal bytes and shape, labels aside."""
+        if self._content_hash is None:
+            shape = 'x'.join(map(str, self.images.shape))
+            digest = hashlib.sha256(f'{self._images_sha256()}:{shape}'.encode())
+            self._content_hash = digest.hexdigest()[:16]
+        return self._content_hash
+
+    def _images_sha256(self) -> str:
+        return array_sha256(self.images)

@@ -1,0 +1,65 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Samplers whose answer is the same on one process and on many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info, sync_random_seed
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from mmdfkd.registry import DATA_SAMPLERS
+
+
+@DATA_SAMPLERS.register_module()
+class SelectionSampler(Sampler[int]):
+    """Pass over the selected images of a dataset, shuffled anew each epoch.
+
+    Everything counts until :meth:`select` says otherwise, so it also serves datasets nobody
+    selects from. All ranks shuffle alike and each takes every ``world_size``-th image; the list is
+    filled up from its start so that they take equally many.
+
+    Args:
+        dataset: The dataset, of which only the length is used.
+        shuffle: Whether to shuffle.
+        seed: Seed shared by all ranks; drawn and shared when ``None``.
+    """
+
+    def __init__(self, dataset: Any, shuffle: bool = True, seed: int | None = None) -> None:
+        self.rank, self.world_size = get_dist_info()
+        self.shuffle = shuffle
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+        self.indices = torch.arange(len(dataset))
+
+    def select(self, indices: Tensor, batch_size: int = 1) -> None:
+        """From now on pass over ``indices`` ``(M,)`` only.
+
+        With ``batch_size`` above one, a last batch of a single image is avoided by seeing one image
+        twice: BatchNorm cannot take a batch of one.
+        """
+        share = -(-len(indices) // self.world_size)
+        if batch_size > 1 and share % batch_size == 1:
+            indices = torch.cat([indices, indices[: self.world_size]])
+        self.indices = indices
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the shuffle that of ``epoch``."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's share."""
+        indices = self.indices
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            indices = indices[torch.randperm(len(indices), generator=generator)]
+        missing = len(self) * self.world_size - len(indices)
+        indices = torch.cat([indices, indices[:missing]])
+        return iter(indices[self.rank :: self.world_size].tolist())
+
+    def __len__(self) -> int:
+        """Images per rank."""
+        return -(-len(self.indices) // self.world_size)

@@ -1,0 +1,17 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from .epoch_seed_hook import EpochSeedHook
+from .interval_record_hook import IntervalRuntimeInfoHook, IntervalTimerHook
+from .progress_hook import ProgressHook
+from .selection_hook import SelectionHook
+from .summary_hook import SummaryHook
+from .teacher_hook import TeacherHook
+
+__all__ = [
+    'EpochSeedHook',
+    'IntervalRuntimeInfoHook',
+    'IntervalTimerHook',
+    'ProgressHook',
+    'SelectionHook',
+    'SummaryHook',
+    'TeacherHook',
+]

@@ -1,0 +1,136 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Losses and times of training steps, read from the device once per logging interval."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from mmengine.hooks import IterTimerHook, RuntimeInfoHook
+from mmengine.runner import IterBasedTrainLoop
+from torch import Tensor
+
+from mmdfkd.registry import HOOKS
+from mmdfkd.utils import UsageError
+
+
+@HOOKS.register_module()
+class IntervalRuntimeInfoHook(RuntimeInfoHook):
+    """Record what ``train_step`` returns as means over ``interval`` iterations.
+
+    mmengine's hook reads every scalar in every iteration, which makes the host wait for the device
+    each time and its history grow without bound. This one keeps the scalars where they are, reads
+    them all at once, and stops the run there when a loss is not finite: before the next checkpoint
+    is written.
+
+    Args:
+        interval: Iterations between two readings; equal to the logger's.
+    """
+
+    def __init__(self, interval: int = 50) -> None:
+        self.interval = interval
+        self.names: list[str] = []
+        self.steps: list[list[Tensor]] = []
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Learning rates are recorded with the losses."""
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Keep the step's scalars; read the kept ones at the interval's end."""
+        if outputs:
+            self.names = list(outputs)
+            self.steps.append(list(outputs.values()))
+        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        if self.every_n_inner_iters(batch_idx, self.interval) or last:
+            self._read(runner)
+
+    def _read(self, runner: Any) -> None:
+        hub = runner.message_hub
+        hub.update_info('iter', runner.iter)
+        for role, values in runner.optim_wrapper.get_lr().items():
+            hub.update_scalar(f'train/{role}', values[0])
+        if not self.steps:
+            return
+        rows = torch.stack([torch.stack(step) for step in self.steps]).float()
+        means = dict(zip(self.names, rows.mean(0).tolist(), strict=True))
+        self.steps = []
+        broken = [name for name, value in means.items() if not math.isfinite(value)]
+        if broken:
+            raise UsageError(diverged(runner, broken))
+        for name, value in means.items():
+            hub.update_scalar(f'train/{name}', value)
+
+
+def diverged(runner: Any, names: list[str]) -> str:
+    """Say what became NaN or infinite, what was kept and what to do."""
+    hub = runner.message_hub
+    last = hub.get_info('last_ckpt') if 'last_ckpt' in hub.runtime_info else None
+    kept = f'The last good checkpoint is {last}' if last else 'No checkpoint was written yet'
+    return (
+        f'{", ".join(names)} became NaN or infinite in epoch {runner.epoch + 1}, iteration '
+        f'{runner.iter + 1}. {kept}. Lower the learning rate (optim_wrapper.*.optimizer.lr), clip '
+        'gradients (optim_wrapper.*.clip_grad=dict(max_norm=5)), or train without --amp.'
+    )
+
+
+@HOOKS.register_module()
+class IntervalTimerHook(IterTimerHook):
+    """Record time and data time per step as means over ``interval`` iterations, and the time left.
+
+    Time left counts epochs where the run counts epochs, since selection changes their length.
+
+    Args:
+        interval: Iterations between two records; equal to the logger's.
+    """
+
+    def __init__(self, interval: int = 50) -> None:
+        super().__init__()
+        self.interval = interval
+
+    def before_train(self, runner: Any) -> None:
+        """Start the clock."""
+        super().before_train(runner)
+        self.started = time.perf_counter()
+        self.first = self._done(runner, 0)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Start an interval."""
+        self._restart()
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """The data has arrived."""
+        self.data_time += time.perf_counter() - self.mark
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """The step is done; record at the interval's end."""
+        self.mark = time.perf_counter()
+        self.count += 1
+        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        if not (self.every_n_inner_iters(batch_idx, self.interval) or last):
+            return
+        hub = runner.message_hub
+        hub.update_scalar('train/data_time', self.data_time / self.count)
+        hub.update_scalar('train/time', (self.mark - self.since) / self.count)
+        done = self._done(runner, batch_idx + 1)
+        rate = (self.mark - self.started) / max(done - self.first, 1e-9)
+        hub.update_info('eta', rate * (1 - done))
+        self._restart()
+
+    @staticmethod
+    def _done(runner: Any, steps: int) -> float:
+        """Share of the whole training that is behind us."""
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            return (runner.iter + bool(steps)) / runner.max_iters
+        share = steps / max(len(runner.train_dataloader), 1)
+        return (runner.epoch + share) / runner.max_epochs
+
+    def _restart(self) -> None:
+        self.since = self.mark = time.perf_counter()
+        self.data_time = 0.0
+        self.count = 0

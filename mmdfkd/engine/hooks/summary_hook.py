@@ -1,0 +1,173 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""A run is a record: ``summary.json`` and ``student.pth``."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmdfkd.models.classifiers import Classifier, save_classifier
+from mmdfkd.registry import HOOKS
+from mmdfkd.utils.files import write_json
+
+
+@HOOKS.register_module()
+class SummaryHook(Hook):
+    """Write what a run was and what came of it.
+
+    ``summary.json`` is there from the first validation on (``"finished": false``), so that a killed run
+    leaves its record too. ``student.pth`` holds the deployable student alone, with what is needed to
+    rebuild it.
+    """
+
+    priority = 'LOW'
+
+    def before_train(self, runner: Any) -> None:
+        """Collect what is known beforehand."""
+        model = runner.model
+        dataset = runner.train_dataloader.dataset
+        hub = runner.message_hub.runtime_info
+        self.seconds_before = hub.get('train_seconds', 0.0)
+        self.images_before = hub.get('images_seen', 0)
+        self.seconds = 0.0
+        self.images = 0
+        self.used = torch.zeros(len(dataset), dtype=torch.bool)
+        self.accuracies: list[float] = hub.get('student_accuracies', [])
+        self.agreement: float | None = None
+        teacher = model.teacher
+        self.facts = dict(
+            method=model.method,
+            teacher=teacher.name if teacher is not None else None,
+            student=model.student.name,
+            dataset=hub.get('eval_dataset'),
+            train_images=dataset.metainfo['name'],
+            config=runner.cfg.filename,
+            teacher_params=count_parameters(teacher),
+            student_params=count_parameters(model.student),
+            teacher_macs=count_macs(teacher),
+            student_macs=count_macs(model.student),
+            teacher_fingerprint=model.teacher_fingerprint(),
+            seed=runner.seed,
+            processes=runner.world_size,
+            device=device_name(),
+            versions=versions(),
+            commit=commit(),
+        )
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Start the clock and mark the images this epoch uses."""
+        indices = getattr(runner.train_dataloader.sampler, 'indices', None)
+        self.used[slice(None) if indices is None else indices] = True
+        self.started = time.perf_counter()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Count images."""
+        self.images += len(data_batch['index']) * runner.world_size
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Stop the clock."""
+        self.seconds += time.perf_counter() - self.started
+        hub = runner.message_hub
+        hub.update_info('train_seconds', self.seconds_before + self.seconds)
+        hub.update_info('images_seen', self.images_before + self.images)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Note the accuracy and write the record so far."""
+        metrics = metrics or {}
+        if 'accuracy/top1' in metrics:
+            self.accuracies.append(metrics['accuracy/top1'])
+            runner.message_hub.update_info('student_accuracies', self.accuracies)
+        self.agreement = metrics.get('agreement/teacher')
+        self.write(runner, finished=False)
+
+    def after_train(self, runner: Any) -> None:
+        """Write the final record and the student."""
+        summary = self.write(runner, finished=True)
+        if runner.rank == 0:
+            accuracy = self.accuracies[-1] if self.accuracies else None
+            keys = ('method', 'teacher', 'dataset', 'config', 'seed', 'versions', 'commit')
+            meta = dict({key: summary[key] for key in keys}, accuracy=accuracy)
+            save_classifier(Path(runner.work_dir, 'student.pth'), runner.model.student, meta)
+            runner.logger.info(f'Wrote summary.json and student.pth to {runner.work_dir}.')
+
+    def write(self, runner: Any, finished: bool) -> dict[str, Any]:
+        """Write ``summary.json`` on the main process; return its content."""
+        seconds = self.seconds_before + self.seconds
+        summary = dict(
+            self.facts,
+            finished=finished,
+            epoch=min(runner.epoch + 1, runner.max_epochs or 0) if not finished else runner.epoch,
+            teacher_accuracy=runner.message_hub.runtime_info.get('teacher_accuracy'),
+            student_accuracy_last=self.accuracies[-1] if self.accuracies else None,
+            student_accuracy_best=max(self.accuracies, default=None),
+            agreement=self.agreement,
+            images_used=int(self.used.sum()),
+            images_seen=self.images_before + self.images,
+            seconds=round(seconds, 3),
+            images_per_second=round((self.images_before + self.images) / max(seconds, 1e-9), 1),
+        )
+        self._dump(runner.work_dir, summary)
+        return summary
+
+    @staticmethod
+    @master_only
+    def _dump(work_dir: str, summary: dict[str, Any]) -> None:
+        write_json(Path(work_dir, 'summary.json'), summary)
+
+
+def count_parameters(network: Classifier | None) -> int | None:
+    """Number of parameters of a network, frozen ones included."""
+    return sum(p.numel() for p in network.parameters()) if network is not None else None
+
+
+@torch.no_grad()
+def count_macs(network: Classifier | None) -> int | None:
+    """Multiply-adds of convolutions and linear layers for one image."""
+    if network is None:
+        return None
+    training, device = network.training, next(network.parameters()).device
+    network.eval()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *network.input_shape, device=device))
+    network.train(training)
+    return counter.get_total_flops() // 2
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    packages = ('mmdfkd', 'torch', 'torchvision', 'onedl-mmengine', 'onedl-mmcv', 'numpy')
+    return {'python': platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ImportError:
+        return 'unknown'
+
+
+def commit() -> str:
+    """Commit of the checkout this package runs from; ``'unknown'`` where it is none."""
+    command = ['git', '-C', str(Path(__file__).parent), 'rev-parse', 'HEAD']
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def device_name() -> str:
+    """The GPU's name, or the CPU's architecture and thread count."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f'CPU {platform.machine()}, {torch.get_num_threads()} threads'

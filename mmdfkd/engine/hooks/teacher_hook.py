@@ -1,0 +1,75 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""The teacher's accuracy, before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+
+from mmdfkd.registry import HOOKS
+from mmdfkd.utils import UsageError
+
+from ..prediction import LogitsCache
+
+
+@HOOKS.register_module()
+class TeacherHook(Hook):
+    """Evaluate the teacher on the validation (or test) set and say so before anything is trained.
+
+    It also hands the teacher's predictions to the algorithm, for the agreement metric, and writes
+    the teacher's fingerprint into checkpoints, so that no run resumes with another teacher.
+
+    Args:
+        batch_size: Images per forward pass.
+    """
+
+    def __init__(self, batch_size: int = 512) -> None:
+        self.cache = LogitsCache(batch_size=batch_size)
+
+    def before_train(self, runner: Any) -> None:
+        """Evaluate on the validation set, if the run has one."""
+        if runner.val_loop is None:
+            runner.logger.info('No validation set: accuracies are not measured during training.')
+        else:
+            self._report(runner, runner.val_dataloader.dataset)
+
+    def before_test(self, runner: Any) -> None:
+        """Evaluate on the test set."""
+        self._report(runner, runner.test_dataloader.dataset)
+
+    def _report(self, runner: Any, dataset: Any) -> None:
+        model, name = runner.model, dataset.metainfo['name']
+        classes = dataset.metainfo.get('classes')
+        if classes is not None and len(classes) != model.student.num_classes:
+            raise UsageError(
+                f'The dataset {name} has {len(classes)} classes, the networks have '
+                f'{model.student.num_classes}. Choose the teacher of this dataset '
+                '(model.teacher), or the dataset of this teacher (val_dataloader.dataset).'
+            )
+        runner.message_hub.update_info('eval_dataset', name)
+        if model.teacher is None:
+            return
+        logits = self.cache.get(model.teacher, dataset, model.test_preprocessor)
+        model.remember_teacher(logits.argmax(1))
+        hits = logits.argmax(1) == torch.as_tensor(dataset.labels)
+        accuracy = 100 * hits.double().mean().item()
+        runner.message_hub.update_info('teacher_accuracy', accuracy)
+        runner.logger.info(
+            f'Teacher {model.teacher.name}: {accuracy:.2f} % on {name} ({len(dataset):,} images).'
+        )
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Sign the checkpoint."""
+        checkpoint['meta']['teacher_fingerprint'] = runner.model.teacher_fingerprint()
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Refuse a checkpoint made with another teacher."""
+        found = checkpoint.get('meta', {}).get('teacher_fingerprint')
+        own = runner.model.teacher_fingerprint()
+        if found is not None and found != own:
+            raise UsageError(
+                f'This checkpoint was trained with another teacher (fingerprint {found}, the config '
+                f'loads {own}). Set model.teacher.checkpoint to the one used then.'
+            )

@@ -1,0 +1,4 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from .role_constructor import RoleOptimWrapperConstructor
+
+__all__ = ['RoleOptimWrapperConstructor']

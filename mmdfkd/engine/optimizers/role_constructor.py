@@ -1,0 +1,52 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""One optimiser per role."""
+
+from __future__ import annotations
+
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
+from torch import nn
+
+from mmdfkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmdfkd.utils import UsageError
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class RoleOptimWrapperConstructor:
+    """Build an ``OptimWrapperDict`` from ``optim_wrapper = dict(student=dict(...), ...)``.
+
+    The algorithm's ``roles()`` says which modules each role trains. Every role takes what mmengine's
+    single-optimiser config takes: ``optimizer``, ``clip_grad``, ``accumulative_counts``,
+    ``paramwise_cfg``, ``type='AmpOptimWrapper'``.
+
+    Args:
+        optim_wrapper_cfg: Role names to their configs.
+        paramwise_cfg: Must be ``None``; it belongs inside a role.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        if paramwise_cfg:
+            raise UsageError(
+                'optim_wrapper.paramwise_cfg has no role. Move it into one, for instance '
+                'optim_wrapper.student.paramwise_cfg.'
+            )
+        self.configs = optim_wrapper_cfg
+
+    def __call__(self, model: nn.Module) -> OptimWrapperDict:
+        """Build the optimisers of all roles of ``model``.
+
+        Raises:
+            UsageError: Roles of config and algorithm differ.
+        """
+        roles = model.roles()
+        if set(self.configs) != set(roles):
+            raise UsageError(
+                f'optim_wrapper has the roles {sorted(self.configs)}, {model.method} trains '
+                f'{sorted(roles)}. Give each of these one entry with an optimizer.'
+            )
+        wrappers = {}
+        for role, modules in roles.items():
+            config = dict(self.configs[role])
+            paramwise = config.pop('paramwise_cfg', None)
+            build = DefaultOptimWrapperConstructor(config, paramwise)
+            wrappers[role] = build(nn.ModuleList(modules))
+        return OptimWrapperDict(**wrappers)

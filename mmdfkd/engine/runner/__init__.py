@@ -1,0 +1,5 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from .distill_runner import DistillRunner
+from .replicated_model import ReplicatedModel
+
+__all__ = ['DistillRunner', 'ReplicatedModel']

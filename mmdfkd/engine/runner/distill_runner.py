@@ -1,0 +1,116 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""mmengine's Runner with checkpoints that are whole, safe to read, and strict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from mmdfkd.datasets import whole_batch_collate
+from mmdfkd.models.classifiers import read_checkpoint
+from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
+from mmdfkd.registry import RUNNERS
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.files import atomic_path
+
+
+@RUNNERS.register_module()
+class DistillRunner(Runner):
+    """The runner of every mmdfkd config.
+
+    It differs from mmengine's in its checkpoints: they are written beside their place and renamed,
+    contain tensors and plain values only, are read with ``weights_only=True``, and must match the
+    model key by key. ``load_from`` takes a training checkpoint or a ``student.pth``.
+    """
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a loader; batches arrive whole unless the config names another ``collate_fn``."""
+        if isinstance(dataloader, dict):
+            dataloader = {'collate_fn': whole_batch_collate, **dataloader}
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Write a checkpoint atomically; arguments are those of mmengine's runner."""
+        if self.rank != 0:
+            return
+        with atomic_path(Path(out_dir, filename)) as temporary:
+            super().save_checkpoint(str(temporary.parent), temporary.name, *args, **kwargs)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a stage of all hooks; a checkpoint to be saved is turned into plain data first."""
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_save_checkpoint':
+            checkpoint = kwargs['checkpoint']
+            checkpoint['message_hub'] = as_data(checkpoint['message_hub'])
+            checkpoint['meta'] = as_data(checkpoint['meta'])
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = True,
+        revise_keys: list | None = None,
+    ) -> dict:
+        """Load a training checkpoint, or a student file into the student.
+
+        Raises:
+            UsageError: The file is damaged, holds code, or does not fit the config's networks.
+        """
+        checkpoint = read_checkpoint(filename, map_location)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        state, source = state_dict_of(checkpoint, filename), f'Checkpoint {filename}'
+        if checkpoint.get('meta', {}).get('format') == FORMAT:
+            load_state(self.model.student, state, source)
+        else:
+            load_state(self.model, state, source)
+        if 'message_hub' in checkpoint:
+            restore_histories(checkpoint['message_hub'])
+        self._has_loaded = True
+        self.logger.info(f'Loaded checkpoint {filename}')
+        return checkpoint
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume from a training checkpoint; arguments are those of mmengine's runner."""
+        meta = read_checkpoint(filename).get('meta', {})
+        if 'epoch' not in meta or meta.get('format') == FORMAT:
+            raise UsageError(
+                f'{filename} holds a network, not the state of a training, so nothing can be '
+                'resumed from it. Resume from an epoch_N.pth, or use load_from to start from it.'
+            )
+        super().resume(filename, *args, **kwargs)
+
+
+def as_data(value: Any) -> Any:
+    """Turn histories, numpy values and config types into tensors and plain Python values."""
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return dict(log=np.asarray(log).tolist(), count=np.asarray(count).tolist())
+    if isinstance(value, dict):
+        return {str(key): as_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_data(item) for item in value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)):
+        return value
+    return str(value)
+
+
+def restore_histories(message_hub: dict) -> None:
+    """Undo :func:`as_data` on the histories of a message hub, in place."""
+    message_hub['log_scalars'] = {
+        name: HistoryBuffer(history['log'], history['count'])
+        for name, history in message_hub['log_scalars'].items()
+    }

@@ -1,0 +1,73 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""How good the student is, and how like its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+
+from mmdfkd.registry import METRICS
+
+
+class _ShareMetric(BaseMetric):
+    """A percentage of images, counted per batch without a loop over them."""
+
+    def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
+        """Turn counts of batches into percentages."""
+        total = sum(r['total'] for r in results)
+        names = [name for name in results[0] if name != 'total']
+        return {name: 100 * sum(r[name] for r in results) / total for name in names}
+
+
+@METRICS.register_module()
+class Accuracy(_ShareMetric):
+    """Top-k accuracy of the student in percent.
+
+    Args:
+        topk: Which k to report; ``accuracy/top1`` and so on.
+        collect_device: Where processes exchange results.
+        prefix: First part of the metric's name.
+    """
+
+    default_prefix = 'accuracy'
+
+    def __init__(
+        self,
+        topk: Sequence[int] = (1,),
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix)
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count the hits of whole batches: ``logits`` ``(B, K)`` against ``label`` ``(B,)``."""
+        for batch in data_samples:
+            logits, label = batch['logits'], batch['label'].to(batch['logits'].device)
+            ranked = logits.topk(min(max(self.topk), logits.shape[1]), 1).indices
+            hit = ranked == label[:, None]
+            counts = {f'top{k}': float(hit[:, :k].sum()) for k in self.topk}
+            self.results.append(dict(total=len(label), **counts))
+
+
+@METRICS.register_module()
+class Agreement(_ShareMetric):
+    """Share of images where student and teacher predict the same class, in percent.
+
+    Needs no labels. Reports nothing where there is no teacher.
+    """
+
+    default_prefix = 'agreement'
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Compare ``logits`` ``(B, K)`` with ``teacher_prediction`` ``(B,)``."""
+        for batch in data_samples:
+            if 'teacher_prediction' in batch:
+                same = batch['logits'].argmax(1).cpu() == batch['teacher_prediction'].cpu()
+                self.results.append(dict(total=len(same), teacher=float(same.sum())))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Like every metric's, but empty where there is no teacher."""
+        return super().evaluate(size) if self.results else {}

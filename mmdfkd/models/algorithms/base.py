@@ -1,0 +1,178 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What every method shares: a frozen teacher, a student, one normalisation, one evaluation."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapperDict
+from torch import Tensor, nn
+
+from mmdfkd.models.classifiers import Classifier, load_classifier, network_fingerprint
+from mmdfkd.registry import MODELS, TASK_UTILS
+from mmdfkd.utils import UsageError
+
+
+class BaseDistiller(BaseModel):
+    """Base of the methods. It loads and freezes the teacher, keeps modes right and evaluates.
+
+    A method adds its parts in ``__init__``, says in :meth:`roles` which optimiser trains which
+    part, and writes its algorithm box in :meth:`train_step`.
+
+    Args:
+        student: ``Classifier`` config of the student. Input shape and normalisation default to
+            the teacher's.
+        teacher: ``Classifier`` config of the teacher with one more key, ``checkpoint``: a path or
+            ``mmdfkd://<stem>``. A config with that key alone takes the architecture from the file.
+            ``None`` is for training on labels only. Built networks are taken as they are.
+        selector: Config of the selector that decides which pool images count; ``None`` uses all.
+        data_preprocessor: Config of the training road's ``BatchPreprocessor``; mean, standard
+            deviation and input shape default to the teacher's. Evaluation always uses the
+            teacher's.
+
+    Raises:
+        UsageError: The checkpoint does not fit the teacher, or teacher and student disagree about
+            the number of classes.
+    """
+
+    teacher: Classifier | None
+    student: Classifier
+
+    def __init__(
+        self,
+        student: dict | Classifier,
+        teacher: dict | Classifier | None = None,
+        selector: dict | None = None,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        teacher = build_teacher(teacher) if teacher is not None else None
+        student = build_student(student, teacher)
+        inputs = dict(mean=student.mean, std=student.std, input_shape=student.input_shape)
+        super().__init__({'type': 'BatchPreprocessor', **inputs, **(data_preprocessor or {})})
+        self.test_preprocessor = MODELS.build({'type': 'BatchPreprocessor', **inputs})
+        self.teacher = teacher
+        self.student = student
+        self.selector = TASK_UTILS.build(selector) if selector else None
+        self.teacher_predictions: Tensor | None = None
+        self.check_classes()
+
+    def check_classes(self) -> None:
+        """Teacher and student must speak of the same classes."""
+        if self.teacher is not None and self.teacher.num_classes != self.student.num_classes:
+            raise UsageError(
+                f'model.teacher has {self.teacher.num_classes} classes, model.student has '
+                f'{self.student.num_classes}. Set model.student.head.num_classes to '
+                f'{self.teacher.num_classes}.'
+            )
+
+    @property
+    def method(self) -> str:
+        """Name of the method, as in the registry."""
+        return type(self).__name__
+
+    # Training -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def roles(self) -> dict[str, list[nn.Module]]:
+        """Which modules each optimiser role trains, for instance ``{'student': [...]}``."""
+
+    @abstractmethod
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """The method's algorithm box on one batch. Returns detached scalars to log."""
+
+    def train(self, mode: bool = True) -> BaseDistiller:
+        """Set the mode of everything but the teacher, which is in eval mode whatever happens."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise what is trained; the teacher keeps the weights of its checkpoint."""
+        for name, child in self.named_children():
+            if name != 'teacher' and hasattr(child, 'init_weights'):
+                child.init_weights()
+
+    # Evaluation -----------------------------------------------------------------------------
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Tensor:
+        """Student logits ``(B, K)`` of normalised images ``(B, C, H, W)``."""
+        return self.student(inputs)
+
+    @torch.no_grad()
+    def val_step(self, data: dict) -> list[dict[str, Tensor]]:
+        """Predict a batch with the student; images take the teacher's normalisation.
+
+        Returns:
+            One dict for the whole batch: ``logits`` ``(B, K)``, ``label`` ``(B,)``, ``index``
+            ``(B,)`` and, where they are known, ``teacher_prediction`` ``(B,)``.
+        """
+        batch = self.test_preprocessor(data, training=False)
+        batch['logits'] = self.student(batch.pop('inputs'))
+        if self.teacher_predictions is not None:
+            batch['teacher_prediction'] = self.teacher_predictions[batch['index'].cpu()]
+        return [batch]
+
+    test_step = val_step
+
+    def remember_teacher(self, predictions: Tensor) -> None:
+        """Keep the teacher's predicted classes ``(N,)`` of the evaluation set."""
+        self.teacher_predictions = predictions
+
+    # State ----------------------------------------------------------------------------------
+
+    def teacher_fingerprint(self) -> str:
+        """Hash of the teacher's tensors: names its caches and guards resuming."""
+        return network_fingerprint(self.teacher) if self.teacher is not None else ''
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """State of everything but the teacher, whose tensors live in its own file."""
+        state = super().state_dict(*args, **kwargs)
+        for key in [key for key in state if key.startswith('teacher.')]:
+            del state[key]
+        return state
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load what :meth:`state_dict` gave."""
+        teacher = self.teacher.state_dict(prefix='teacher.') if self.teacher is not None else {}
+        return super().load_state_dict({**teacher, **state_dict}, strict, assign)
+
+
+def build_teacher(config: dict | Classifier) -> Classifier:
+    """Build a teacher from its config, load its checkpoint and freeze it.
+
+    Frozen means: no parameter requires a gradient (gradients still flow *through* it to images)
+    and the network is in eval mode.
+
+    Raises:
+        UsageError: There is no checkpoint, or it does not fit.
+    """
+    network: Classifier | None = None
+    if isinstance(config, dict):
+        config = dict(config)
+        checkpoint = config.pop('checkpoint', None)
+        if checkpoint is None:
+            raise UsageError(
+                'model.teacher has no checkpoint, so there is nothing to distil. Add '
+                "model.teacher.checkpoint='PATH' (or 'mmdfkd://lenet5_digits')."
+            )
+        if config:
+            network = MODELS.build({'type': 'Classifier', **config})
+        network = load_classifier(checkpoint, network)
+    else:
+        network = config
+    return network.requires_grad_(False).eval()
+
+
+def build_student(config: dict | Classifier, teacher: Classifier | None) -> Classifier:
+    """Build a student; input shape and normalisation default to the teacher's."""
+    if not isinstance(config, dict):
+        return config
+    config = {'type': 'Classifier', **config}
+    if teacher is not None:
+        for key in ('input_shape', 'mean', 'std'):
+            config.setdefault(key, getattr(teacher, key))
+    return MODELS.build(config)

@@ -1,0 +1,205 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""KD³: Distribution Shift Matters for Knowledge Distillation with Webly Collected Images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from mmengine.optim import OptimWrapperDict
+from torch import Tensor, nn
+
+from mmdfkd.models.classifiers import Classifier, pool, share_classifier
+from mmdfkd.models.losses import kl_divergence, weighted_feature_alignment
+from mmdfkd.models.modules import ProjectionHead
+from mmdfkd.registry import MODELS, TRANSFORMS
+from mmdfkd.utils.errors import UsageError, check_choice
+
+from .base import BaseDistiller, build_teacher
+
+
+@MODELS.register_module()
+class KD3(BaseDistiller):
+    """`Distribution Shift Matters for Knowledge Distillation with Webly Collected Images
+    <https://arxiv.org/abs/2307.11469>`_ (ICCV 2023).
+
+    The student shares the teacher's classifier and learns, on images collected anywhere, to fill
+    it with the teacher's features. Before every epoch both networks choose the images that count
+    (label shift); contrast between images and their statistics-swapped copies makes features care
+    for content, not style (style shift).
+
+    ===========  ===========================  ====================================================
+    symbol       variable                     meaning
+    ===========  ===========================  ====================================================
+    x̄, x̃         ``images``, ``perturbed``    a batch of selected images, its MixDistribution copy
+    φ_T, g_T     ``teacher.backbone, .head``  frozen
+    φ_S          ``student.backbone``         trained
+    A            ``student.neck``             adapter, trained
+    f, h         ``*_map``, ``*_vector``      last map (B, C, H, W), its average (B, C)
+    z            ``*_head(...)``              unit embeddings (B, 128), Eqs. (13), (14)
+    w            ``weight``                   alignment weight of each image, no gradient
+    D_s          ``selector`` chooses it      Eqs. (2) to (8), see ``DynamicSelector``
+    V_th, tau    ``selector.threshold``,      0.95, 0.3
+                 ``contrast.temperature``
+    lambda       ``contrast.loss_weight``     0.01
+    ===========  ===========================  ====================================================
+
+    Args:
+        teacher: Config of the teacher.
+        student: Config of the student. Its own head, if any, is not used.
+        selector: Config of the instance selection; ``type`` defaults to ``DynamicSelector``.
+        adapter: Config of A; ``type`` defaults to ``SimKDAdapter``. Channels and map sizes are
+            found out. ``form='linear'`` and ``'none'`` are its ablations.
+        alignment: Config of L_wfa; ``type`` defaults to ``WeightedFeatureAlignmentLoss``.
+        feature: What is aligned: ``'map'`` (published code) or ``'pooled'`` (paper).
+        contrast: Config of L_mdcl; ``type`` defaults to ``MixDistributionContrastiveLoss``.
+            ``loss_weight=0`` leaves out the perturbed passes altogether.
+        teacher_term: Whether L_mdcl^T is computed. It trains the teacher's projection head only:
+            the student's tensors are bit-identical without it, one teacher pass cheaper.
+        perturbation: Config of what makes x̃: ``MixDistribution`` (default) or a batch transform
+            such as ``BatchAutoAugment`` (the paper's "No MD").
+        batch_norm: How the student's BatchNorm sees the two views. ``'separate'``: one after the
+            other, both update the running statistics (published code); ``'clean_only'``: only x̄
+            updates them; ``'concat'``: one pass over both.
+        classifier: ``'shared'``: the teacher's (the method). ``'own_one_hot'``, ``'own_soft'``: a
+            classifier of the student's own, trained with cross-entropy to the teacher's argmax or
+            KL to its probabilities (Table 2).
+        data_preprocessor: Config of the training road's ``BatchPreprocessor``.
+
+    Differs from the paper (its published code in brackets, whose choice is the default): logits
+    are combined for selection [as here]; w = sigmoid(distance), so *inconsistent* images weigh
+    more [as here; the paper's Eq. (9) on logits does not train]; A exists and maps are aligned [as
+    here]; the contrast is symmetric NT-Xent [as here]; selection sees un-augmented images, so that
+    the teacher's predictions are computed once [random crops; ``SelectionHook.view='train'``].
+    """
+
+    def __init__(
+        self,
+        teacher: dict | Classifier,
+        student: dict,
+        selector: dict | None = None,
+        adapter: dict | None = None,
+        alignment: dict | None = None,
+        feature: Literal['map', 'pooled'] = 'map',
+        contrast: dict | None = None,
+        teacher_term: bool = True,
+        perturbation: dict | None = None,
+        batch_norm: Literal['separate', 'clean_only', 'concat'] = 'separate',
+        classifier: Literal['shared', 'own_one_hot', 'own_soft'] = 'shared',
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        check_choice('model.feature', feature, ('map', 'pooled'))
+        check_choice('model.batch_norm', batch_norm, ('separate', 'clean_only', 'concat'))
+        check_choice('model.classifier', classifier, ('shared', 'own_one_hot', 'own_soft'))
+        teacher = build_teacher(teacher)
+        network = share_classifier(student, teacher, adapter or {}, own=classifier != 'shared')
+        selector = {'type': 'DynamicSelector', **(selector or {})}
+        super().__init__(network, teacher, selector, data_preprocessor)
+        self.alignment = MODELS.build(
+            {'type': 'WeightedFeatureAlignmentLoss', **(alignment or {})}
+        )
+        self.contrast = MODELS.build(
+            {'type': 'MixDistributionContrastiveLoss', **(contrast or {})}
+        )
+        perturbation = {'type': 'MixDistribution', **(perturbation or {})}
+        augments = perturbation['type'] != 'MixDistribution'
+        self.perturbation = (TRANSFORMS if augments else MODELS).build(perturbation)
+        self.student_head = ProjectionHead(network.neck.in_channels)  # E_S
+        self.teacher_head = ProjectionHead(network.neck.out_channels)  # E_T
+        self.feature = feature
+        self.teacher_term = teacher_term
+        self.batch_norm = batch_norm
+        self.classifier = classifier
+
+    def roles(self) -> dict[str, list[nn.Module]]:
+        """One optimiser for φ_S, A and both projection heads; g_T is frozen."""
+        return dict(student=[self.student, self.student_head, self.teacher_head])
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """One step of Algorithm 1 on a batch of D_s: ``L = L_wfa + lambda L_mdcl``, Eq. (18)."""
+        images = self.data_preprocessor(data, training=True)['inputs']
+        if len(images) == 1:
+            raise UsageError(
+                'A training batch holds one image; KD³ needs at least 2 (BatchNorm and contrast). '
+                'Raise train_dataloader.batch_size, or model.selector.min_selected.'
+            )
+        with optim_wrapper['student'].optim_context(self):
+            if self.contrast.loss_weight > 0:
+                perturbed = self.perturb(images)  # x̃, Eqs. (11), (12)
+                student_map, student_vector, mixed_vector = self.student_views(images, perturbed)
+            else:
+                student_map = self.student.backbone(images)[-1]
+            with torch.no_grad():
+                teacher = self.teacher.extract(images)
+
+            adapted_map = self.student.neck(student_map)  # A(f^S)
+            student_logits = self.student.head(pool(adapted_map))  # N_S(x̄) = g_T(...), Eq. (2)
+            weight = self.alignment.weight(student_logits, teacher.logits)  # Eq. (9)
+            logs = dict(loss_wfa=self.align(adapted_map, teacher.map, weight))  # Eq. (10)
+
+            if self.contrast.loss_weight > 0:
+                logs['loss_mdcl_student'] = self.contrast(  # Eqs. (13) to (16)
+                    self.student_head(student_vector), self.student_head(mixed_vector)
+                )
+                if self.teacher_term:
+                    with torch.no_grad():
+                        mixed_teacher = self.teacher.extract(perturbed)
+                    logs['loss_mdcl_teacher'] = self.contrast(  # Eqs. (15), (17)
+                        self.teacher_head(teacher.vector), self.teacher_head(mixed_teacher.vector)
+                    )
+            if self.classifier != 'shared':
+                logs['loss_classifier'] = self.own_classifier_loss(student_logits, teacher.logits)
+            loss = sum(logs.values())  # Eq. (18)
+        optim_wrapper['student'].update_params(loss)
+        logs = {name: value.detach() for name, value in logs.items()}
+        return dict(loss=loss.detach(), **logs, weight=weight.mean())
+
+    def perturb(self, images: Tensor) -> Tensor:
+        """Make x̃ from normalised images; transforms of 8-bit images go there and back."""
+        if isinstance(self.perturbation, nn.Module):
+            return self.perturbation(images)
+        preprocessor = self.data_preprocessor
+        return preprocessor.normalize(self.perturbation(preprocessor.denormalize(images)))
+
+    def student_views(self, images: Tensor, perturbed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean map and both pooled vectors of φ_S, under the chosen BatchNorm regime."""
+        backbone = self.student.backbone
+        if self.batch_norm == 'concat':
+            clean, mixed = backbone(torch.cat([images, perturbed]))[-1].chunk(2)
+        else:
+            clean = backbone(images)[-1]
+            with statistics_kept(backbone, keep=self.batch_norm == 'clean_only'):
+                mixed = backbone(perturbed)[-1]
+        return clean, pool(clean), pool(mixed)
+
+    def align(self, adapted_map: Tensor, teacher_map: Tensor, weight: Tensor) -> Tensor:
+        """L_wfa between maps, or between pooled vectors."""
+        teacher_map = self.student.neck.match_teacher(teacher_map)
+        if self.feature == 'pooled':
+            adapted_map, teacher_map = pool(adapted_map), pool(teacher_map)
+        loss = weighted_feature_alignment(adapted_map, teacher_map, weight)
+        return self.alignment.loss_weight * loss
+
+    def own_classifier_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """What trains a classifier of the student's own: one-hot or soft pseudo-labels."""
+        if self.classifier == 'own_one_hot':
+            return F.cross_entropy(student_logits, teacher_logits.argmax(1))
+        return kl_divergence(student_logits, teacher_logits, temperature=1.0)
+
+
+
+@contextmanager
+def statistics_kept(network: nn.Module, keep: bool = True) -> Iterator[None]:
+    """Inside, BatchNorm uses batch statistics but leaves its running ones alone."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in norms if keep and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

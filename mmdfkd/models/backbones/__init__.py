@@ -1,0 +1,7 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Backbones that mmpretrain lacks."""
+
+from .cifar_resnet import CifarResNet
+from .lenet import LeNet5
+
+__all__ = ['CifarResNet', 'LeNet5']

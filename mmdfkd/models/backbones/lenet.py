@@ -1,0 +1,75 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""LeNet5 of the data-free distillation papers, without its fully connected layers."""
+
+from __future__ import annotations
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmdfkd.registry import MODELS
+from mmdfkd.utils import UsageError
+
+
+@MODELS.register_module()
+class LeNet5(BaseModule):
+    """Convolutions of the LeNet5 used by DAFL, DFND and KD³ on 32x32 digits.
+
+    Three 5x5 convolutions to 6, 16 and 120 channels, each followed by ReLU, with 2x2 max-pooling
+    after the first two (LeCun et al. 1998 had tanh and average pooling, as has mmpretrain's
+    LeNet5). The hidden layer of 84 units and the classifier belong to the head; with those and
+    10 classes it has 61,706 parameters, the half-width student (3, 8, 60, hidden 42) 15,738.
+
+    Source: Chen et al., "Data-Free Learning of Student Networks" (DAFL), ICCV 2019, arXiv
+    1904.01186; definition as in github.com/huawei-noah/Efficient-Computing.
+
+    Args:
+        width: Factor on the channels: 1.0, or 0.5 for LeNet5-half.
+        in_channels: Channels of the images.
+        init_cfg: As in mmengine; PyTorch's default initialisation if None.
+
+    Attributes:
+        out_channels: Channels of the returned map.
+
+    Raises:
+        UsageError: If the width leaves a layer without channels, or, in the forward pass, if the
+            images are smaller than 32 pixels.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        in_channels: int = 1,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        first, second, third = (int(channels * width) for channels in (6, 16, 120))
+        if first < 1:
+            raise UsageError(
+                f'LeNet5: width={width} leaves the first layer no channel; use 1.0 or 0.5.'
+            )
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, first, 5),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(first, second, 5),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(second, third, 5),
+            nn.ReLU(inplace=True),
+        )
+        self.out_channels = third
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """Map images ``(B, in_channels, 32, 32)`` to one map ``(B, out_channels, 1, 1)``."""
+        height, width = images.shape[2:]
+        if height < 32 or width < 32:
+            raise UsageError(
+                f'LeNet5: images of {height}x{width} pixels, expected at least 32x32; pad or '
+                'resize them (28-pixel digits are padded by 2 on each side).'
+            )
+        return (self.layers(images),)
+
+    @staticmethod
+    def out_size(input_size: int) -> int:
+        """Return the height of the map for images ``input_size`` >= 32 pixels high."""
+        return ((input_size - 4) // 2 - 4) // 2 - 4

@@ -1,0 +1,25 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from .checkpoint import (
+    load_classifier,
+    network_fingerprint,
+    read_checkpoint,
+    resolve_checkpoint,
+    save_classifier,
+)
+from .classifier import Classifier, Features, pool
+from .cls_head import ClsHead
+from .simkd import map_shape, share_classifier
+
+__all__ = [
+    'Classifier',
+    'ClsHead',
+    'Features',
+    'load_classifier',
+    'map_shape',
+    'network_fingerprint',
+    'pool',
+    'read_checkpoint',
+    'resolve_checkpoint',
+    'save_classifier',
+    'share_classifier',
+]

@@ -1,0 +1,174 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Reading and writing the file a network travels in.
+
+A network file is ``dict(meta=..., state_dict=...)`` with ``meta['format'] = 'mmdfkd-classifier/1'``
+and in ``meta['model']`` the config that rebuilds the network. Checkpoints are data, not code: they
+are read with ``weights_only=True`` and nothing else is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmdfkd.registry import MODELS
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.files import atomic_path
+
+from .classifier import Classifier
+
+FORMAT = 'mmdfkd-classifier/1'
+ZOO = Path(__file__).parents[2] / 'zoo'
+ZOO_PREFIX = 'mmdfkd://'
+
+
+def resolve_checkpoint(name: str | os.PathLike) -> Path:
+    """Turn a path or ``mmdfkd://<stem>`` (a network that ships with the package) into a file.
+
+    Raises:
+        UsageError: No such file; the message lists what ships or names the path looked for.
+    """
+    name = str(name)
+    if name.startswith(ZOO_PREFIX):
+        stem = name[len(ZOO_PREFIX) :]
+        found = sorted(ZOO.glob(f'{stem}-????????.pth'))
+        if not found:
+            shipped = ', '.join(f'{ZOO_PREFIX}{f.stem[:-9]}' for f in sorted(ZOO.glob('*.pth')))
+            raise UsageError(f'No network {name!r} ships with mmdfkd. It ships: {shipped}.')
+        return found[-1]
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f'Checkpoint {name!r} does not exist (looked for {path.absolute()}). '
+            'Correct the path in the config or on the command line.'
+        )
+    return path
+
+
+def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
+    """Read a checkpoint file as data only; no code in it is ever run.
+
+    Raises:
+        UsageError: The file is missing, cut short, not a checkpoint, or needs unpickling of code.
+    """
+    path = resolve_checkpoint(path)
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f'Checkpoint {path} holds more than tensors and plain values, so reading it would run '
+            f'code from that file ({str(error).splitlines()[0][:120]}). If you trust it, convert it '
+            "once: torch.save({'state_dict': torch.load(PATH, weights_only=False)['state_dict']}, "
+            'NEW_PATH).'
+        ) from None
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise UsageError(
+            f'Checkpoint {path} cannot be read ({str(error).splitlines()[0][:120]}): it is damaged '
+            'or no checkpoint. Copy or download it again.'
+        ) from None
+    if not isinstance(checkpoint, dict):
+        raise UsageError(f'Checkpoint {path} holds a {type(checkpoint).__name__}, not a dict.')
+    return checkpoint
+
+
+def state_dict_of(checkpoint: dict, path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint: under ``state_dict``, under ``model``, or the dict itself."""
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise UsageError(
+            f'Checkpoint {path} has no tensors under "state_dict" or "model" '
+            f'(its keys: {", ".join(map(str, list(checkpoint)[:8]))}).'
+        )
+    return {key.removeprefix('module.'): value for key, value in state.items()}
+
+
+def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Load ``state`` into ``network``; every key must match.
+
+    Raises:
+        UsageError: No key matches, some are missing or left over, or shapes differ. Shapes of the
+            classifier are told in classes.
+    """
+    own = network.state_dict()
+    shared = own.keys() & state.keys()
+    if not shared:
+        raise UsageError(
+            f'{source} matches no key of the network: it has {_some(state)}, the network wants '
+            f'{_some(own)}. Give the checkpoint of this architecture, or the config of that one.'
+        )
+    wrong = {key: (state[key].shape, own[key].shape) for key in shared}
+    wrong = {key: shapes for key, shapes in wrong.items() if shapes[0] != shapes[1]}
+    for key, (theirs, ours) in wrong.items():
+        if key.endswith('fc.weight'):
+            raise UsageError(
+                f'{source} was made for {theirs[0]} classes on {theirs[1]} features ({key}), the '
+                f'config says {ours[0]} classes on {ours[1]}. Set head.num_classes and '
+                'head.in_channels to those of the checkpoint, or choose another checkpoint.'
+            )
+    if wrong:
+        key, (theirs, ours) = next(iter(wrong.items()))
+        raise UsageError(
+            f'{source} has other shapes in {len(wrong)} tensors, for instance {key}: '
+            f'{tuple(theirs)} in the file, {tuple(ours)} in the network. The architectures differ.'
+        )
+    missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
+    if missing or extra:
+        raise UsageError(
+            f'{source} fits the network only in part: {len(missing)} keys are missing '
+            f'({_some(missing)}), {len(extra)} are left over ({_some(extra)}).'
+        )
+    network.load_state_dict(state)
+
+
+def load_classifier(
+    checkpoint: str | os.PathLike, network: Classifier | None = None
+) -> Classifier:
+    """Load a network from its file.
+
+    Args:
+        checkpoint: Path or ``mmdfkd://<stem>``.
+        network: The network to fill. ``None`` builds it from the config in the file.
+
+    Returns:
+        The network; its ``meta`` is that of the file (empty for a bare state dict).
+    """
+    content = read_checkpoint(checkpoint)
+    meta = content.get('meta') or {}
+    if network is None:
+        if meta.get('format') != FORMAT:
+            raise UsageError(
+                f'Checkpoint {checkpoint} does not say which network it belongs to. Describe the '
+                "network in the config: dict(type='Classifier', backbone=..., head=..., ...)."
+            )
+        network = MODELS.build(meta['model'])
+    load_state(network, state_dict_of(content, checkpoint), f'Checkpoint {checkpoint}')
+    network.meta = meta
+    return network
+
+
+def save_classifier(path: str | os.PathLike, network: Classifier, meta: dict) -> None:
+    """Write a network with everything needed to rebuild it, atomically."""
+    state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+    meta = dict(format=FORMAT, model=network.config, **meta)
+    with atomic_path(path) as temporary:
+        torch.save(dict(meta=meta, state_dict=state), temporary)
+
+
+def network_fingerprint(network: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 over all tensors of a network, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f'{name}{tuple(tensor.shape)}{tensor.dtype}'.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _some(keys: Any, limit: int = 3) -> str:
+    keys = sorted(keys)
+    return ', '.join(keys[:limit]) + (', ...' if len(keys) > limit else '') or 'none'

@@ -1,0 +1,137 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""The one kind of network that teachers and students are: ``logits = g(pool(neck(phi(x))))``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmdfkd.registry import MODELS
+from mmdfkd.utils import UsageError
+
+
+class Features(NamedTuple):
+    """What one pass through a :class:`Classifier` yields.
+
+    Attributes:
+        maps: Maps of the backbone's ``out_indices``, each ``(B, C_i, H_i, W_i)``.
+        map: The map that is pooled, ``(B, C, H, W)``: the last one, after the neck if any.
+        vector: Input of the head, ``(B, C)``.
+        logits: Class scores before the softmax, ``(B, K)``.
+    """
+
+    maps: tuple[Tensor, ...]
+    map: Tensor
+    vector: Tensor
+    logits: Tensor
+
+
+def pool(feature_map: Tensor) -> Tensor:
+    """Global average pooling, ``(B, C, H, W) -> (B, C)``."""
+    return feature_map.mean((2, 3))
+
+
+@MODELS.register_module()
+class Classifier(BaseModule):
+    """An image classifier in three parts: backbone, optional neck, head.
+
+    It is as small as an exported model should be (no loss, no preprocessing inside) and carries
+    what another program must know to use it: input shape and normalisation.
+
+    Args:
+        backbone: Config of a backbone that returns a tuple of maps, ours or mmpretrain's.
+        head: Config of the head; ``type`` defaults to ``ClsHead``.
+        neck: Config of a module between the last map and the pooling, for instance the
+            ``SimKDAdapter`` of a student that shares its teacher's head.
+        input_shape: ``(C, H, W)`` of the images the network was made for.
+        mean: Per-channel mean its inputs are normalised with, in units of 0 to 255.
+        std: Per-channel standard deviation, same units.
+        name: What people call it, for tables and summaries. Default: the backbone's type.
+        init_cfg: Initialisation config of mmengine.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        neck: dict | None = None,
+        input_shape: Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        name: str | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        # The config that rebuilds this network: it travels with the weights.
+        self.config: dict[str, Any] = plain(
+            dict(
+                type='Classifier',
+                name=name or str(backbone['type']),
+                backbone=backbone,
+                neck=neck,
+                head=head,
+                input_shape=input_shape,
+                mean=mean,
+                std=std,
+            )
+        )
+        self.meta: dict[str, Any] = {}  # what its checkpoint says: accuracy, data, recipe
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck) if neck else nn.Identity()
+        self.head = MODELS.build({'type': 'ClsHead', **head})
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.config['name']
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes ``K``."""
+        return self.head.num_classes
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """``(C, H, W)`` of the images the network was made for."""
+        return tuple(self._declared('input_shape'))
+
+    @property
+    def mean(self) -> list[float]:
+        """Per-channel mean of its inputs, in units of 0 to 255."""
+        return self._declared('mean')
+
+    @property
+    def std(self) -> list[float]:
+        """Per-channel standard deviation of its inputs, in units of 0 to 255."""
+        return self._declared('std')
+
+    def _declared(self, key: str) -> Any:
+        if self.config[key] is None:
+            raise UsageError(
+                f'The network {self.name} does not state its {key!r}. '
+                f'Add {key}=... to its Classifier config; a teacher must carry its own truth.'
+            )
+        return self.config[key]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``(B, C, H, W)`` to logits ``(B, K)``."""
+        return self.head(pool(self.neck(self.backbone(images)[-1])))
+
+    def extract(self, images: Tensor) -> Features:
+        """Like :meth:`forward`, and keep the maps and the pooled vector."""
+        maps = self.backbone(images)
+        last = self.neck(maps[-1])
+        vector = pool(last)
+        return Features(maps, last, vector, self.head(vector))
+
+
+def plain(config: Any) -> Any:
+    """Turn a (nested) mmengine config into plain dicts, lists and scalars."""
+    if isinstance(config, dict):
+        return {key: plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(value) for value in config]
+    return config

@@ -1,0 +1,6 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from .dynamic_selector import DynamicSelector
+from .random_selector import RandomSelector
+from .selection import Selection
+
+__all__ = ['DynamicSelector', 'RandomSelector', 'Selection']

@@ -1,0 +1,345 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Reading a config and finding its mistakes before anything is built.
+
+Building stops at the first mistake with a traceback, after the data were loaded; worse, a key that
+nobody reads goes unnoticed. Here every key is held against the class that will receive it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from mmengine import registry as registries
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import Registry
+from torch.utils.data import DataLoader
+
+from .config_slots import PHASES, REQUIRED, RUNNER_KEYS, KeyPath, Slot, argument_of, slot_of
+from .errors import UsageError
+from .signatures import keyword_arguments
+
+#: Above this similarity a name nobody knows is taken for a misspelt one.
+TYPO = 0.85
+
+# Reading ------------------------------------------------------------------------------------
+
+
+def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = None) -> Config:
+    """Read a config file with its bases and apply ``--cfg-options``.
+
+    Args:
+        path: Config file.
+        cfg_options: Dotted keys and their new values, as mmengine's ``DictAction`` gives them.
+
+    Raises:
+        UsageError: The file or a base is missing or does not run, or an option names a key that
+            the config does not have. Arguments of a class may be new: :func:`check_config` knows
+            which ones there are.
+    """
+    files = _config_files(Path(path))
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        reason = error.args[0] if error.args else error
+        raise UsageError(
+            f'{_failed_at(error, files)}: {reason} ({type(error).__name__}). Correct the config.'
+        ) from error
+    if cfg_options:
+        for option in cfg_options:
+            _check_option(option, cfg)
+        try:
+            cfg.merge_from_dict(cfg_options)
+        except (KeyError, TypeError) as error:
+            raise UsageError(f'--cfg-options does not fit the config: {error.args[0]}') from error
+    return cfg
+
+
+def _config_files(path: Path, heir: Path | None = None) -> list[Path]:
+    """Return a config file and its bases, having made sure that all of them can be parsed."""
+    if not path.is_file():
+        inherited = f', which {heir} names in _base_' if heir else ''
+        near = [*path.parent.glob('*.py'), *path.parent.parent.glob('*/*.py')]
+        meant = _closest(path.name, {file.name: file for file in near})
+        hint = f'Did you mean {meant}?' if meant else 'Check the path.'
+        raise UsageError(f'There is no config file {path}{inherited}. {hint}')
+    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
+        raise UsageError(f'{path} is no config: expected a file ending in .py, .json or .yaml.')
+    files = [path]
+    if path.suffix == '.py':
+        try:
+            code = ast.parse(path.read_text(encoding='utf-8'))
+        except SyntaxError as error:
+            line = (error.text or '').strip()
+            raise UsageError(f'{path}, line {error.lineno}: {error.msg}: {line}') from error
+        for base in _bases(code):
+            if '::' not in base:  # mmpretrain::... is looked up by mmengine
+                files += _config_files(Path(os.path.normpath(path.parent / base)), heir=path)
+    return files
+
+
+def _bases(code: ast.Module) -> list[str]:
+    for node in code.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_base_':
+            try:
+                bases = ast.literal_eval(node.value)
+            except ValueError:  # computed: mmengine's to find
+                return []
+            return [bases] if isinstance(bases, str) else list(bases)
+    return []
+
+
+def _failed_at(error: Exception, files: list[Path]) -> str:
+    """Return file and line of the config statement that raised ``error``."""
+    known = {os.path.abspath(file): file for file in files}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in known:
+            return f'{known[frame.filename]}, line {frame.lineno}'
+    return str(files[0])
+
+
+def _check_option(option: str, cfg: Config) -> None:
+    node: Any = cfg.to_dict()
+    parts = option.split('.')
+    for depth, part in enumerate(parts):
+        where = '.'.join(parts[:depth])
+        if isinstance(node, (list, tuple)):
+            if not part.isdigit() or int(part) >= len(node):
+                raise UsageError(
+                    f'--cfg-options {option}: {where} is a list of {len(node)}. '
+                    f'Give an index up to {len(node) - 1} instead of {part!r}.'
+                )
+            node = node[int(part)]
+        elif not isinstance(node, dict):
+            raise UsageError(
+                f'--cfg-options {option}: {where} is {node!r} and has no {part!r} inside. '
+                f'Set {where} itself.'
+            )
+        elif part in node:
+            node = node[part]
+        else:
+            known = RUNNER_KEYS | set(node) if depth == 0 else set(node)
+            meant = _closest(part, {key: key for key in known}, TYPO if depth else 0.6)
+            if (depth == 0 and part not in known) or (meant and 'type' not in node and depth):
+                hint = f'Did you mean {meant!r}?' if meant else 'Check the spelling.'
+                raise UsageError(f'--cfg-options {option}: there is no {part!r} here. {hint}')
+            return
+
+
+# Checking -----------------------------------------------------------------------------------
+
+
+def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None:
+    """Check every key of a config against the class that will receive it.
+
+    Unknown top-level keys are allowed, since configs keep their variables there, unless one looks
+    like a misspelt runner key. A dict without ``type`` is checked where the framework has a
+    default type for it, or where the class it is given to names one in a class attribute
+    ``default_types: dict[argument, type]``.
+
+    Args:
+        cfg: The whole config of a run. Nothing in it is changed.
+        phase: What the run is for: it must have that dataloader, loop and optimiser or evaluator.
+
+    Raises:
+        UsageError: The first mistake found: an unknown type, an argument that its class does not
+            take, a missing one. The message has the dotted path of the key and a remedy.
+    """
+    _check_top_level(cfg, phase)
+    scope = cfg.get('default_scope') or 'mmengine'
+    _import_scope(scope, ('default_scope',))
+    for key, value in cfg.items():
+        if key in RUNNER_KEYS:
+            _check(value, (key,), scope)
+
+
+def _check_top_level(cfg: Config, phase: str) -> None:
+    absent_keys = {key: key for key in RUNNER_KEYS - set(cfg)}
+    for key in set(cfg) - RUNNER_KEYS:
+        meant = _closest(key, absent_keys, TYPO)
+        if meant:
+            raise UsageError(
+                f'Nothing reads the key {key!r}. Did you mean {meant!r}? '
+                '(A variable of your own needs a name less like it.)'
+            )
+    if not cfg.get('model'):
+        raise UsageError("The config has no 'model'. Add model=dict(type=..., ...).")
+    for name, keys in PHASES.items():
+        present = [key for key in keys if cfg.get(key) is not None]
+        absent = [key for key in keys if cfg.get(key) is None]
+        if absent and (present or name == phase):
+            purpose = f'which {_listed(present)} needs' if present else f'needed to {phase}'
+            raise UsageError(f'The config has no {_listed(absent)}, {purpose}. Add it.')
+        loader = cfg.get(f'{name}_dataloader')
+        if isinstance(loader, dict):
+            _check_dataloader(loader, f'{name}_dataloader')
+    loop = cfg.get('train_cfg')
+    if loop and 'type' not in loop and 'by_epoch' not in loop:
+        raise UsageError(
+            "train_cfg has neither 'type' nor 'by_epoch'. Add train_cfg.by_epoch=True, or False to "
+            'count in iterations.'
+        )
+
+
+def _check_dataloader(loader: dict, path: str) -> None:
+    names = keyword_arguments(DataLoader).names
+    known = {*names, 'num_batch_per_epoch', 'disable_subprocess_warning', '_scope_'}
+    for key in loader:
+        if key not in known:
+            raise _unknown_argument((path, key), 'DataLoader', known)
+    for key in ('dataset', 'sampler'):
+        if key not in loader:
+            raise UsageError(f'{path} has no {key!r}. Add {path}.{key}=dict(type=...).')
+
+
+def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> None:
+    """Check a part of the config and all inside it.
+
+    Args:
+        value: The part.
+        path: Where it is.
+        scope: Library whose names need no prefix here.
+        owner: Class that it is an argument of; ``None`` where the framework builds it.
+    """
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check(item, (*path, index), scope, owner)
+    if not isinstance(value, dict):
+        return
+    if '_scope_' in value:
+        scope = value['_scope_']
+        _import_scope(scope, (*path, '_scope_'))
+    slot = slot_of(path)
+    target = _target(value, path, scope, slot, owner)
+    if target is not None:
+        _check_arguments(value, path, target, slot, owner)
+    if path == ('optim_wrapper',) and 'constructor' in value:
+        where = ('optim_wrapper', 'constructor')
+        _find(value['constructor'], where, ['OPTIM_WRAPPER_CONSTRUCTORS'], scope)
+    for key, item in value.items():
+        if not str(key).endswith('_cfg'):  # norm_cfg, init_cfg, ...: read by rules of their own
+            _check(item, (*path, key), scope, target if inspect.isclass(target) else None)
+
+
+def _target(
+    value: dict, path: KeyPath, scope: str, slot: Slot, owner: type | None
+) -> Callable | None:
+    """Return the class or function that ``value`` configures, ``None`` if it is a plain dict."""
+    name = value.get('type')
+    if callable(name):
+        return name
+    if name is None:
+        name = _default_type(value, path, slot, owner)
+    if name is None:
+        return None
+    if name == REQUIRED:
+        raise UsageError(f"{_dotted(path)} has no 'type'. Add {_dotted(path)}.type=....")
+    return _find(name, (*path, 'type'), slot.registries, scope)
+
+
+def _default_type(value: dict, path: KeyPath, slot: Slot, owner: type | None) -> str | None:
+    if path == ('train_cfg',):
+        return 'EpochBasedTrainLoop' if value['by_epoch'] else 'IterBasedTrainLoop'
+    if slot.registries == ['OPTIM_WRAPPERS']:  # without an optimizer: roles, or clip_grad
+        return 'OptimWrapper' if 'optimizer' in value else None
+    return slot.default or getattr(owner, 'default_types', {}).get(argument_of(path))
+
+
+def _find(name: Any, path: KeyPath, known_to: Iterable[str], scope: str) -> Callable:
+    """Look a type up as the framework will."""
+    for registry in _in_scope(known_to, scope) if isinstance(name, str) else ():
+        try:
+            found = registry.get(name)
+        except RuntimeError as error:
+            if not str(error).startswith('Failed to get'):
+                raise
+            continue
+        if callable(found):
+            return found
+    meant = _similar_types(str(name), known_to, scope)
+    raise UsageError(
+        f'{_dotted(path)}={name!r} is not registered. '
+        + (f'Did you mean {meant}? ' if meant else 'Check the spelling. ')
+        + '(A class of your own must be imported: add its module to custom_imports.)'
+    )
+
+
+def _in_scope(names: Iterable[str], scope: str) -> Iterator[Registry]:
+    for name in names:
+        root = getattr(registries, name)
+        yield root.children.get(scope, root)
+
+
+def _similar_types(name: str, known_to: Iterable[str], scope: str) -> str:
+    """Return the registered names most like ``name``, with the prefix they need in ``scope``."""
+    spellings: dict[str, set[str]] = {}
+    for registry in _in_scope(known_to, scope):
+        for library in (registry.root, *registry.root.children.values()):
+            if library.scope == 'mmpretrain':  # ours and the root's have been imported by now
+                library.import_from_location()
+            prefix = '' if library in (registry, registry.root) else f'{library.scope}.'
+            for key in library.module_dict:
+                spellings.setdefault(key.lower(), set()).add(prefix + key)
+    bare = name.rpartition('.')[2].lower()
+    close = [bare] if bare in spellings else difflib.get_close_matches(bare, spellings, 2)
+    return ' or '.join(repr(spelling) for key in close for spelling in sorted(spellings[key]))
+
+
+def _check_arguments(
+    value: dict, path: KeyPath, target: Callable, slot: Slot, owner: type | None
+) -> None:
+    arguments = keyword_arguments(target)
+    name = getattr(target, '__name__', str(target))
+    absent = {key: key for key in arguments.names if key not in value}
+    for key in value:
+        if key in ('type', '_scope_', *slot.takes, *arguments.names):
+            continue
+        if arguments.complete or _closest(key, absent, TYPO):
+            raise _unknown_argument((*path, key), name, arguments.names)
+    # A model may complete the configs of its parts; so may whoever chooses a default type.
+    completed = owner is not None and issubclass(owner, BaseModel)
+    if completed or 'type' not in value or not inspect.isclass(target):
+        return
+    for key in arguments.required:
+        if key not in value and key not in slot.adds:
+            where = _dotted(path)
+            raise UsageError(f'{where} has no {key!r}, which {name} needs. Add {where}.{key}=....')
+
+
+def _unknown_argument(path: KeyPath, name: str, known: Iterable[str]) -> UsageError:
+    meant = _closest(str(path[-1]), {key: key for key in known})
+    hint = f'Did you mean {meant!r}?' if meant else f'It takes: {", ".join(sorted(known))}.'
+    return UsageError(f'{_dotted(path)} is no argument of {name}. {hint}')
+
+
+def _import_scope(scope: str, path: KeyPath) -> None:
+    try:
+        import_module(f'{scope}.registry')
+    except ModuleNotFoundError as error:
+        if error.name not in (scope, f'{scope}.registry'):
+            raise
+        raise UsageError(
+            f"{_dotted(path)}={scope!r} is no installed library with registries. Use 'mmdfkd'."
+        ) from None
+
+
+def _closest(name: str, known: dict[str, Any], cutoff: float = 0.6) -> Any:
+    """Return the value of the key most like ``name``, or ``None``."""
+    matches = difflib.get_close_matches(name, sorted(known), 1, cutoff)
+    return known[matches[0]] if matches else None
+
+
+def _dotted(path: KeyPath) -> str:
+    return '.'.join(map(str, path))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ' and '.join(map(repr, names))

@@ -1,0 +1,18 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Figures as pure functions: arrays in, a PNG out. matplotlib is imported on the first call."""
+
+from .comparison import plot_comparison, plot_readme_banner
+from .curves import plot_history, plot_sweep, read_scalars
+from .pool_grid import plot_pool_grid, save_image_grid
+from .tsne import plot_tsne
+
+__all__ = [
+    'plot_comparison',
+    'plot_history',
+    'plot_pool_grid',
+    'plot_readme_banner',
+    'plot_sweep',
+    'plot_tsne',
+    'read_scalars',
+    'save_image_grid',
+]

@@ -1,0 +1,118 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""The packed dataset: batches equal what plain indexing gives, and never alias the set."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mmdfkd.datasets import PackedDataset, whole_batch_collate
+from mmdfkd.registry import DATASETS, FUNCTIONS
+from mmdfkd.utils import UsageError
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """20 colour images whose bytes are all told apart by their position."""
+    return np.random.RandomState(0).randint(0, 256, (20, 4, 5, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    'indices',
+    [[3, 4, 5, 6], [7], [6, 5, 4], [1, 2, 4], [2, 2, 2], [0, 2, 1, 3], list(range(20))],
+    ids=['run', 'one', 'descending', 'gap', 'repeated', 'shuffled', 'all'],
+)
+@pytest.mark.parametrize('as_type', [list, np.array, torch.tensor])
+def test_batch_equals_plain_indexing(images, indices, as_type):
+    labels = np.arange(20) % 7
+    batch = PackedDataset(images, labels).__getitems__(as_type(indices))
+    rows = np.array(indices, dtype=int)
+    np.testing.assert_array_equal(batch['inputs'], images[rows].transpose(0, 3, 1, 2))
+    assert batch['inputs'].dtype == torch.uint8
+    assert batch['inputs'].is_contiguous(memory_format=torch.channels_last)
+    assert batch['index'].tolist() == indices
+    assert batch['label'].tolist() == labels[rows].tolist()
+    assert batch['index'].dtype == batch['label'].dtype == torch.int64
+
+
+@pytest.mark.parametrize('indices', [[2, 3, 4], [4, 2]], ids=['run', 'gather'])
+def test_writing_to_a_batch_leaves_the_set_alone(images, indices):
+    before, wanted = images.copy(), np.array(indices)
+    batch = PackedDataset(images, np.ones(20)).__getitems__(wanted)
+    for tensor in batch.values():
+        tensor.zero_()
+    np.testing.assert_array_equal(images, before)
+    np.testing.assert_array_equal(wanted, indices)
+
+
+def test_unlabelled_set_yields_no_label(images):
+    dataset = PackedDataset(images)
+    assert set(dataset.__getitems__([0, 1])) == {'inputs', 'index'}
+    assert set(dataset[0]) == {'inputs', 'index'}
+
+
+def test_single_sample_and_iteration_end(images):
+    dataset = PackedDataset(images, range(20))
+    sample = dataset[-1]
+    np.testing.assert_array_equal(sample['inputs'], images[19].transpose(2, 0, 1))
+    assert (int(sample['index']), int(sample['label'])) == (19, 19)
+    assert sum(1 for _ in dataset) == len(dataset) == 20
+    with pytest.raises(IndexError):
+        dataset[20]
+
+
+@pytest.mark.parametrize('indices', [[18, 19, 20], [20], [0, 99]])
+def test_indices_out_of_range_raise(images, indices):
+    with pytest.raises(IndexError):
+        PackedDataset(images).__getitems__(indices)
+
+
+def test_content_hash_is_sha256_of_bytes_and_shape(images):
+    inner = hashlib.sha256(images.tobytes()).hexdigest()
+    expected = hashlib.sha256(f'{inner}:20x4x5x3'.encode()).hexdigest()[:16]
+    assert PackedDataset(images, range(20)).content_hash == expected
+    # Memory layout does not matter, shape and every single byte do.
+    assert PackedDataset(np.asfortranarray(images)).content_hash == expected
+    assert PackedDataset(images.reshape(20, 5, 4, 3)).content_hash != expected
+    images[19, 3, 4, 2] ^= 1
+    assert PackedDataset(images).content_hash != expected
+
+
+@pytest.mark.parametrize(
+    ('broken', 'found'),
+    [
+        (np.zeros((2, 4, 4, 1), np.float32), 'float32'),
+        (np.zeros((2, 4, 4), np.uint8), r'\(2, 4, 4\)'),
+        (np.zeros((0, 4, 4, 1), np.uint8), r'\(0, 4, 4, 1\)'),
+    ],
+)
+def test_wrong_images_are_refused(broken, found):
+    with pytest.raises(UsageError, match=f"'mine' are .*{found}.*Convert"):
+        PackedDataset(broken, metainfo={'name': 'mine'})
+
+
+@pytest.mark.parametrize('labels', [[0] * 19, [0] * 19 + [2], [0] * 19 + [-1]])
+def test_wrong_labels_are_refused(images, labels):
+    with pytest.raises(UsageError, match="labels of 'two'"):
+        PackedDataset(images, labels, {'name': 'two', 'classes': ['a', 'b']})
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_loader_with_the_registered_collate(images, workers):
+    dataset = DATASETS.build({'type': 'PackedDataset', 'images': images, 'labels': range(20)})
+    collate = FUNCTIONS.get('whole_batch_collate')
+    batches = list(DataLoader(dataset, batch_size=8, num_workers=workers, collate_fn=collate))
+    assert [len(batch['index']) for batch in batches] == [8, 8, 4]
+    seen = torch.cat([batch['inputs'] for batch in batches])
+    np.testing.assert_array_equal(seen, images.transpose(0, 3, 1, 2))
+
+
+def test_collate_stacks_single_samples(images):
+    dataset = PackedDataset(images, range(20))
+    stacked = whole_batch_collate([dataset[3], dataset[9], dataset[1]])
+    whole = dataset.__getitems__([3, 9, 1])
+    assert whole_batch_collate(whole) is whole
+    assert set(stacked) == set(whole)
+    assert all(torch.equal(stacked[key], whole[key]) for key in whole)

@@ -1,0 +1,49 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmdfkd.models.backbones import LeNet5
+from mmdfkd.registry import MODELS
+from mmdfkd.utils import UsageError
+
+
+# Published totals with the fully connected part: (120 -> 84 -> 10) and (60 -> 42 -> 10)
+@pytest.mark.parametrize(('width', 'hidden', 'expected'), [(1.0, 84, 61_706), (0.5, 42, 15_738)])
+def test_parameter_count(width, hidden, expected):
+    backbone = LeNet5(width=width)
+    head = nn.Sequential(nn.Linear(backbone.out_channels, hidden), nn.Linear(hidden, 10))
+    count = sum(p.numel() for part in (backbone, head) for p in part.parameters())
+    assert count == expected
+
+
+@pytest.mark.parametrize(('width', 'channels'), [(1.0, 120), (0.5, 60)])
+def test_map(width, channels):
+    backbone = MODELS.build(dict(type='LeNet5', width=width, in_channels=3))
+    (feature,) = backbone(torch.randn(2, 3, 32, 32))
+    assert feature.shape == (2, channels, 1, 1)
+    assert feature.min() >= 0  # after a ReLU
+    assert backbone.out_channels == channels
+
+
+def test_layers_in_order():
+    torch.manual_seed(0)
+    backbone = LeNet5()
+    images = torch.randn(2, 1, 32, 32)
+    w1, b1, w2, b2, w3, b3 = backbone.parameters()
+    x = F.max_pool2d(F.conv2d(images, w1, b1).relu(), 2)
+    x = F.max_pool2d(F.conv2d(x, w2, b2).relu(), 2)
+    torch.testing.assert_close(backbone(images)[0], F.conv2d(x, w3, b3).relu())
+
+
+@pytest.mark.parametrize('size', [32, 33, 36, 64])
+def test_out_size(size):
+    assert LeNet5()(torch.zeros(1, 1, size, size))[0].shape[2] == LeNet5.out_size(size)
+
+
+def test_usage_errors():
+    with pytest.raises(UsageError, match='28x28 pixels, expected at least 32x32'):
+        LeNet5()(torch.zeros(1, 1, 28, 28))
+    with pytest.raises(UsageError, match='width=0.1'):
+        LeNet5(width=0.1)

@@ -1,0 +1,91 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdfkd.utils import UsageError
+from mmdfkd.visualization import plot_comparison, plot_readme_banner, style
+from mmdfkd.visualization.comparison import duration
+
+ROWS = [
+    dict(name='KD³', accuracy=80.0, std=0.2, agreement=81.0, images=5230, seconds=205),
+    dict(name='noise', accuracy=20.0, std=None, agreement=None, images=None, seconds=None),
+]
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
+
+
+def _pixels(path):
+    return np.asarray(Image.open(path).convert('RGB'))
+
+
+def _matches(pixels, colour):
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return (pixels == rgb).all(axis=-1)
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [(0.2, '0 s'), (45, '45 s'), (59.7, '1 min'), (205, '3 min 25 s'), (7530, '2 h 5 min')],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_bars_are_as_long_as_the_accuracies(tmp_path):
+    pixels = _pixels(plot_comparison(tmp_path / 'bars.png', ROWS, teacher_accuracy=90.0))
+    assert pixels.shape[1] == 2 * 960
+    lengths = _matches(pixels, style.BLUE).sum(axis=1)
+    lengths = lengths[lengths > 0]
+    # The rows of pixels at the upper edge of each bar meet no text.
+    long, short = lengths[2], lengths[-3]
+    assert long / short == pytest.approx(80 / 20, rel=0.02)
+
+
+def test_baselines_are_grey(tmp_path):
+    rows = [ROWS[0], {**ROWS[1], 'baseline': True}]
+    plain = _pixels(plot_comparison(tmp_path / 'plain.png', ROWS, 90.0))
+    marked = _pixels(plot_comparison(tmp_path / 'marked.png', rows, 90.0))
+    assert _matches(plain, style.GREY).sum() == 0
+    assert _matches(marked, style.GREY).sum() > 1000
+
+
+@pytest.mark.parametrize(
+    ('rows', 'teacher', 'message'),
+    [
+        ([], 90.0, 'found none'),
+        ([dict(name='KD³', accuracy=80.0)], 90.0, r"rows\[0\].*'std'.*missing"),
+        ([{**ROWS[0], 'accuracy': 101.0}], 90.0, 'percentages'),
+        ([{**ROWS[0], 'accuracy': 0.8}], 0.9, 'percentages'),
+    ],
+)
+def test_comparison_refuses_what_does_not_fit(tmp_path, rows, teacher, message):
+    with pytest.raises(UsageError, match=message):
+        plot_comparison(tmp_path / 'bars.png', rows, teacher)
+    assert not list(tmp_path.iterdir())
+
+
+def test_banner_is_one_wide_picture_and_repeats_itself(tmp_path):
+    first, again, other = (
+        _pixels(
+            plot_readme_banner(
+                tmp_path / f'{name}.png', IMAGES[:15], IMAGES[15:], ROWS, 90.0, 'T', 'S', seed=seed
+            )
+        )
+        for name, seed in (('first', 0), ('again', 0), ('other', 1))
+    )
+    assert first.shape[1] == 2 * 960 and first.shape[1] > 2 * first.shape[0]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    for colour in (style.GREEN, style.GREY, style.BLUE, style.INK):
+        assert _matches(first, colour).any()
+
+
+def test_banner_needs_few_images_and_only_names_and_accuracies(tmp_path):
+    rows = [dict(name='student', accuracy=80.0)]
+    path = plot_readme_banner(tmp_path / 'banner.png', IMAGES[:3], IMAGES[:0], rows, 90.0)
+    assert Image.open(path).size[0] == 2 * 960
+
+
+def test_banner_names_the_images_that_do_not_fit(tmp_path):
+    with pytest.raises(UsageError, match='rejected_images.*float64'):
+        plot_readme_banner(tmp_path / 'banner.png', IMAGES, IMAGES / 255, ROWS, 90.0)

@@ -1,0 +1,113 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdfkd.utils import UsageError
+from mmdfkd.visualization import plot_history, plot_sweep, read_scalars, style
+from mmdfkd.visualization.curves import curve_of
+
+# As mmengine writes them: training records count iterations in 'step', validation ones epochs.
+RECORDS = [
+    {'loss': 2.0, 'weight': 0.9, 'epoch': 1, 'iter': 10, 'step': 10},
+    {'loss': 1.0, 'weight': 0.8, 'epoch': 1, 'iter': 20, 'step': 20},
+    {'selected_share': 0.5, 'student_weight': 0.01, 'step': 1},
+    {'accuracy/top1': 60.0, 'step': 1},
+    {'loss': 0.5, 'weight': 0.7, 'epoch': 2, 'iter': 40, 'step': 40},
+    {'selected_share': 0.6, 'student_weight': 1.0, 'step': 2},
+    {'accuracy/top1': 90.0, 'step': 2},
+]
+
+
+def _pixels(path):
+    return np.asarray(Image.open(path).convert('RGB'))
+
+
+def _rows_of(pixels, colour):
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.flatnonzero((pixels == rgb).all(axis=-1).sum(axis=1))
+
+
+def test_scalars_written_by_mmengine_are_read_back(tmp_path):
+    backend = pytest.importorskip('mmengine.visualization').LocalVisBackend(str(tmp_path))
+    backend.add_scalars({'loss': 0.5, 'epoch': 1}, step=10)
+    backend.add_scalar('accuracy/top1', 91.5, step=1)
+    assert read_scalars(tmp_path / 'scalars.json') == [
+        {'loss': 0.5, 'epoch': 1, 'step': 10},
+        {'accuracy/top1': 91.5, 'step': 1},
+    ]
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text(json.dumps(RECORDS[0]) + '\n\n' + json.dumps(RECORDS[1]) + '\n{"loss": 0.')
+    assert read_scalars(path) == RECORDS[:2]
+
+
+@pytest.mark.parametrize('line', ['{"loss": 0.', '[1, 2]', 'epoch 1'])
+def test_a_broken_line_is_named_by_its_number(tmp_path, line):
+    path = tmp_path / 'scalars.json'
+    path.write_text('{"loss": 1.0}\n' + line + '\n{"loss": 0.5}\n')
+    with pytest.raises(UsageError, match=r'scalars\.json", line 2'):
+        read_scalars(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r'nowhere\.json'):
+        read_scalars(tmp_path / 'nowhere.json')
+
+
+def test_curves_count_in_epochs_and_the_last_value_of_an_epoch_counts():
+    assert curve_of(RECORDS, 'weight') == [(1, 0.8), (2, 0.7)]
+    assert curve_of(RECORDS, 'accuracy/top1') == [(1, 60.0), (2, 90.0)]
+    resumed = [*RECORDS, {'accuracy/top1': 88.0, 'step': 2}, {'accuracy/top1': 'n/a', 'step': 3}]
+    assert curve_of(resumed, 'accuracy/top1') == [(1, 60.0), (2, 88.0)]
+    assert curve_of(RECORDS, 'absent') == []
+
+
+def test_history_shows_a_panel_for_what_was_logged(tmp_path):
+    whole = _pixels(plot_history(tmp_path / 'whole.png', RECORDS, teacher_accuracy=95.0))
+    accuracy = [record for record in RECORDS if 'accuracy/top1' in record]
+    alone = _pixels(plot_history(tmp_path / 'alone.png', accuracy))
+    assert whole.shape[1] == alone.shape[1] == 2 * 960
+    assert whole.shape[0] > alone.shape[0] + 300
+    for colour in (style.BLUE, style.GREEN, style.PURPLE, style.ORANGE):
+        assert len(_rows_of(whole, colour)) > 0
+    assert len(_rows_of(alone, style.BLUE)) > 0 and len(_rows_of(alone, style.GREEN)) == 0
+
+
+def test_history_without_a_known_key_lists_those_found(tmp_path):
+    with pytest.raises(UsageError, match=r"found the keys \['loss', 'step'\]"):
+        plot_history(tmp_path / 'history.png', [{'loss': 1.0, 'step': 1}])
+    named = plot_history(tmp_path / 'history.png', [{'loss': 1.0, 'step': 1}], accuracy='loss')
+    assert named.exists()
+
+
+def test_same_records_same_pixels(tmp_path):
+    first, again = (
+        _pixels(plot_history(tmp_path / f'{name}.png', RECORDS)) for name in ('first', 'again')
+    )
+    assert np.array_equal(first, again)
+
+
+def test_sweep_draws_the_better_run_higher(tmp_path):
+    curves = {'worse': [(e, 80.0) for e in range(9)], 'better': [(e, 90.0) for e in range(9)]}
+    pixels = _pixels(plot_sweep(tmp_path / 'sweep.png', curves, teacher_accuracy=95.0))
+    assert pixels.shape[1] == 2 * 960
+    worse, better = (_rows_of(pixels, colour).mean() for colour in style.CYCLE[:2])
+    assert better < worse  # rows are counted from the top
+
+
+def test_sweep_grows_with_the_number_of_runs(tmp_path):
+    curves = {f'run {run}': [(1, 50.0 + run), (2, 60.0)] for run in range(30)}
+    tall = _pixels(plot_sweep(tmp_path / 'tall.png', curves))
+    low = _pixels(plot_sweep(tmp_path / 'low.png', {'one': [(1, np.nan)]}))
+    assert tall.shape[0] > low.shape[0] > 900
+
+
+@pytest.mark.parametrize('curves', [{}, {'a': []}, {'a': [(1, 2, 3)]}])
+def test_sweep_without_points_is_refused(tmp_path, curves):
+    with pytest.raises(UsageError, match=r'\(epoch, value\)|0 runs'):
+        plot_sweep(tmp_path / 'sweep.png', curves)

@@ -1,0 +1,166 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdfkd.utils import UsageError
+from mmdfkd.visualization import plot_pool_grid, save_image_grid, style
+
+
+def _pool(count=60, num_classes=3):
+    draw = np.random.default_rng(0)
+    confidences = draw.random(count)
+    return dict(
+        images=draw.integers(0, 256, (count, 8, 8, 3), np.uint8),
+        classes=[f'class {label}' for label in range(num_classes)],
+        pseudo_labels=draw.integers(0, num_classes, count),
+        confidences=confidences,
+        selected=confidences > 0.5,
+        thresholds=np.full(num_classes, 0.5),
+    )
+
+
+def _pixels(path):
+    return np.asarray(Image.open(path).convert('RGB'))
+
+
+def _count(pixels, colour):
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((pixels == rgb).all(axis=-1).sum())
+
+
+def _texts(monkeypatch):
+    """Collects what is written on a page."""
+    written = []
+    plain = style.write
+
+    def write(page, x, y, text, *args, **kwargs):
+        written.append(text)
+        return plain(page, x, y, text, *args, **kwargs)
+
+    monkeypatch.setattr(style, 'write', write)
+    return written
+
+
+def test_grid_is_as_wide_as_a_readme_and_grows_with_the_classes(tmp_path):
+    few = _pixels(plot_pool_grid(tmp_path / 'few.png', **_pool(num_classes=2)))
+    many = _pixels(plot_pool_grid(tmp_path / 'many.png', **_pool(num_classes=5)))
+    assert few.shape[1] == many.shape[1] == 2 * 960
+    assert many.shape[0] > few.shape[0] > 300
+
+
+def test_same_seed_same_pixels_other_seed_other_images(tmp_path):
+    first, again, other = (
+        _pixels(plot_pool_grid(tmp_path / f'{name}.png', **_pool(), per_class=4, seed=seed))
+        for name, seed in (('first', 0), ('again', 0), ('other', 1))
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_layout_of_the_images_does_not_matter(tmp_path):
+    arguments = _pool()
+    last = _pixels(plot_pool_grid(tmp_path / 'last.png', **arguments))
+    arguments['images'] = arguments['images'].transpose(0, 3, 1, 2)
+    assert np.array_equal(_pixels(plot_pool_grid(tmp_path / 'first.png', **arguments)), last)
+
+
+def test_frames_tell_selected_from_rejected(tmp_path):
+    arguments = _pool()
+    arguments['images'][:] = 0
+    arguments['selected'][:] = True
+    every = _pixels(plot_pool_grid(tmp_path / 'every.png', **arguments))
+    arguments['selected'] = ~arguments['selected']
+    none = _pixels(plot_pool_grid(tmp_path / 'none.png', **arguments))
+    assert _count(every, style.GREEN) > 5000 and _count(every, style.GREY) == 0
+    assert _count(none, style.GREY) > 5000 and _count(none, style.GREEN) == 0
+
+
+def test_counts_thresholds_and_empty_sides_are_written(tmp_path, monkeypatch):
+    written = _texts(monkeypatch)
+    plot_pool_grid(
+        tmp_path / 'grid.png',
+        images=np.zeros((5, 8, 8, 1), np.uint8),
+        classes=['cat', 'dog', 'owl'],
+        pseudo_labels=[0, 0, 0, 1, 1],
+        confidences=[0.25, 0.75, 0.5, 0.9, 0.8],
+        selected=np.array([False, True, True, False, False]),
+        thresholds=[0.3, 0.95, 0.0],
+    )
+    assert any(text.startswith('2 of 5 images selected (40 %)') for text in written)
+    rows = written[written.index('cat') :]
+    # Selected ones first, each side by falling confidence; 'dog' has nothing selected; no 'owl'.
+    assert rows == [
+        *('cat', 'threshold 0.30', '2 of 3 selected', '0.75', '0.50', '0.25'),
+        *('dog', 'threshold 0.95', '0 of 2 selected', 'none', '0.90', '0.80'),
+        *('owl', 'never predicted', 'none', 'none'),
+    ]
+
+
+def test_a_hundred_classes_show_twenty_from_frequent_to_rare(tmp_path, monkeypatch):
+    written = _texts(monkeypatch)
+    # Class k is predicted k + 1 times, so class 99 is the most frequent one.
+    labels = np.repeat(np.arange(100), np.arange(1, 101))
+    plot_pool_grid(
+        tmp_path / 'grid.png',
+        images=np.zeros((len(labels), 4, 4, 1), np.uint8),
+        classes=[f'class {label}' for label in range(100)],
+        pseudo_labels=labels,
+        confidences=np.ones(len(labels)),
+        selected=np.ones(len(labels), bool),
+        thresholds=None,
+        per_class=1,
+    )
+    shown = [int(text[6:]) for text in written if text.startswith('class ')]
+    assert len(shown) == 20 and shown[0] == 99 and shown[-1] == 0
+    assert shown == sorted(shown, reverse=True)
+    assert any('20 of the 100 classes' in text for text in written)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(pseudo_labels=np.zeros(59, int)), r'pseudo_labels.*\(59,\).*\(60,\)'),
+        (dict(pseudo_labels=np.full(60, 3)), 'from 0 to 2'),
+        (dict(pseudo_labels=np.zeros(60)), 'float64'),
+        (dict(confidences=np.zeros((60, 3))), 'confidences'),
+        (dict(selected=np.zeros(60)), 'booleans'),
+        (dict(thresholds=np.zeros(4)), 'one value per class'),
+        (dict(images=np.zeros((60, 8, 8), np.uint8)), 'images'),
+        (dict(per_class=0), 'per_class'),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        plot_pool_grid(tmp_path / 'grid.png', **{**_pool(), **change})
+    assert not list(tmp_path.iterdir())
+
+
+def test_image_grid_keeps_every_pixel(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), np.uint8)
+    pixels = _pixels(save_image_grid(tmp_path / 'grid.png', images, columns=3, upscale=2))
+    # 4 pixels between images and around them: 3 * (7 * 2 + 4) + 4 by 2 * (6 * 2 + 4) + 4.
+    assert pixels.shape == (36, 58, 3)
+    for index, image in enumerate(images):
+        row, column = divmod(index, 3)
+        tile = pixels[4 + 16 * row : 16 + 16 * row, 4 + 18 * column : 18 + 18 * column]
+        assert np.array_equal(tile[::2, ::2], image)
+        assert np.array_equal(tile[1::2, 1::2], image)
+    assert (pixels[20:32, 40:54] == 255).all()  # the sixth place stays empty
+
+
+def test_captions_stand_below_the_images(tmp_path):
+    images = np.full((2, 32, 32, 1), 255, np.uint8)
+    plain = _pixels(save_image_grid(tmp_path / 'plain.png', images, 2))
+    named = _pixels(save_image_grid(tmp_path / 'named.png', images, 2, ['cat\n0.98', 'dog\n0.5']))
+    assert (plain == 255).all()
+    assert named.shape[0] > plain.shape[0] and named.shape[1] == plain.shape[1]
+    assert (named[:68] == 255).all() and (named[68:] < 128).any()
+
+
+@pytest.mark.parametrize(
+    'arguments', [dict(columns=0), dict(columns=2, upscale=0), dict(columns=2, labels=['one'])]
+)
+def test_image_grid_refuses_what_does_not_fit(tmp_path, arguments):
+    with pytest.raises(UsageError):
+        save_image_grid(tmp_path / 'grid.png', np.zeros((2, 4, 4, 1), np.uint8), **arguments)

@@ -1,0 +1,82 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdfkd.utils import UsageError
+from mmdfkd.visualization import plot_tsne
+
+
+def _features(count=20, dimensions=8):
+    draw = np.random.default_rng(0)
+    return {
+        name: draw.normal(shift, 1, (count, dimensions))
+        for name, shift in (('original', 0), ('selected', 2), ('rejected', 6))
+    }
+
+
+def test_distances_of_a_square_by_hand(tmp_path):
+    square = np.array([[0, 0], [2, 0], [0, 2], [2, 2]])
+    path, distances = plot_tsne(
+        tmp_path / 'tsne.png', {'original': square, 'selected': [[1, 1], [1, 4]], 'far': [[5, 4]]}
+    )
+    # The centre is (1, 1), each corner sqrt(2) from it and 2 from the next corner.
+    assert distances['original'] == pytest.approx((math.sqrt(2), 2))
+    # (1, 1): 0 and sqrt(2); (1, 4): 3 and, to (0, 2), sqrt(5).
+    assert distances['selected'] == pytest.approx((1.5, (math.sqrt(2) + math.sqrt(5)) / 2))
+    # (5, 4): 5 and, to (2, 2), sqrt(13).
+    assert distances['far'] == pytest.approx((5, math.sqrt(13)))
+    assert Image.open(path).size == (2 * 960, 2 * 620)
+
+
+def test_same_seed_same_pixels(tmp_path):
+    first, again, other = (
+        np.asarray(Image.open(plot_tsne(tmp_path / f'{name}.png', _features(), seed=seed)[0]))
+        for name, seed in (('first', 0), ('again', 0), ('other', 1))
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_distances_are_those_of_features_not_of_the_layout(tmp_path):
+    features = _features(dimensions=64)
+    _, distances = plot_tsne(tmp_path / 'plain.png', features)
+    _, scaled = plot_tsne(tmp_path / 'scaled.png', {k: 10 * v for k, v in features.items()})
+    for name, distance in distances.items():
+        assert np.allclose(scaled[name], 10 * np.array(distance))
+    assert distances['rejected'].nearest > distances['selected'].nearest
+
+
+def test_groups_may_be_tiny_and_tensors(tmp_path):
+    torch = pytest.importorskip('torch')
+    groups = {'original': torch.eye(3).half(), 'selected': torch.ones(1, 3, requires_grad=True)}
+    path, distances = plot_tsne(tmp_path / 'tsne.png', groups)
+    assert path.exists() and list(distances) == ['original', 'selected']
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(original=np.zeros((3, 8, 1))), r'original.*\(3, 8, 1\)'),
+        (dict(selected=np.zeros((3, 7))), r'selected.*\(3, 7\)'),
+        (dict(selected=np.zeros((0, 8))), r'selected.*\(0, 8\)'),
+        (dict(rejected=np.full((3, 8), np.nan)), 'rejected.*NaN'),
+        (dict(original=np.ones((1, 8))), '2 of them in "original"'),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        plot_tsne(tmp_path / 'tsne.png', {**_features(), **change})
+    assert not list(tmp_path.iterdir())
+
+
+def test_reference_must_be_there(tmp_path):
+    with pytest.raises(UsageError, match="'a', 'b'.*original"):
+        plot_tsne(tmp_path / 'tsne.png', {'a': np.eye(4), 'b': np.eye(4)})
+
+
+def test_collapsed_features_are_called_so(tmp_path):
+    with pytest.raises(UsageError, match='identical'):
+        plot_tsne(tmp_path / 'tsne.png', {'original': np.ones((9, 4))})
