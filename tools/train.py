@@ -1,7 +1,137 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Train anything a config describes: ``python tools/train.py CONFIG``."""
-from mmengine.config import Config
-from mmdfkd.engine import DistillRunner
-import sys
-cfg=Config.fromfile(sys.argv[1]); cfg.work_dir='/tmp/wd/'+sys.argv[1].split('/')[-1][:-3]
-DistillRunner.from_cfg(cfg).train()
+"""Train what a config describes: ``python tools/train.py CONFIG``.
+
+Leaves in the work directory the resolved config, the log, checkpoints, ``summary.json`` and
+``student.pth``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.reporting import report_errors
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train what a config describes')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where the run goes; default work_dirs/<config stem>')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|PATH',
+        help='continue from the latest checkpoint of the work directory, or from PATH',
+    )
+    parser.add_argument('--seed', type=int, help='random seed; default that of the config')
+    parser.add_argument(
+        '--quick', action='store_true', help='a toy-sized run of seconds, to see that it works'
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate the student')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale learning rates with the batch size (auto_scale_lr.base_batch_size)',
+    )
+    parser.add_argument('--no-pin-memory', action='store_true', help='for all dataloaders')
+    parser.add_argument('--no-persistent-workers', action='store_true', help='likewise')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override config keys, e.g. model.selector.threshold=0.9',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes one spelling or the other; both only set LOCAL_RANK.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def make_config(args: argparse.Namespace) -> Config:
+    """Load the config and apply the command line to it."""
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    check_config(cfg)
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=args.seed)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UsageError(
+                f'--auto-scale-lr: {args.config} does not say which batch size its learning rates '
+                'belong to. Add auto_scale_lr = dict(base_batch_size=...).'
+            )
+        cfg.auto_scale_lr.enable = True
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            loader.setdefault('pin_memory', not args.no_pin_memory and gpu_present())
+            loader.setdefault(
+                'persistent_workers',
+                not args.no_persistent_workers and loader.get('num_workers', 0) > 0,
+            )
+    if args.quick:
+        from mmdfkd.apis.quick import make_quick
+
+        make_quick(cfg)
+    cfg.resume = args.resume is not None
+    if cfg.resume:
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    """Train every role of the method in mixed precision."""
+    if not gpu_present():
+        raise UsageError('--amp needs a GPU, and torch sees none. Leave --amp out.')
+    for role, wrapper in cfg.optim_wrapper.items():
+        if role != 'constructor':
+            wrapper.type = 'AmpOptimWrapper'
+            wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def gpu_present() -> bool:
+    """Whether torch sees a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def main() -> None:
+    """Run."""
+    args = parse_args()
+
+    def resume_hint() -> str:
+        work_dir = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
+        last = work_dir / 'last_checkpoint'
+        if not last.exists():
+            return 'no checkpoint was written yet; start again.'
+        return (
+            f'kept {last.read_text().strip()}. Continue with: python tools/train.py '
+            f'{args.config} --work-dir {work_dir} --resume'
+        )
+
+    with report_errors(resume_hint):
+        cfg = make_config(args)
+        from mmdfkd.engine import DistillRunner
+
+        DistillRunner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()

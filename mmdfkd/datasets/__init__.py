@@ -7,6 +7,7 @@ from .glyph_pool import GlyphPool
 from .image_pool import ImagePool, write_pool
 from .noise_pool import NoisePool
 from .packed import PackedDataset
+from .quick import QuickDataset
 from .samplers import SelectionSampler
 from .transforms import BatchRandomCrop, BatchRandomFlip, BatchRandomResizedCrop
 
@@ -19,6 +20,7 @@ __all__ = [
     'ImagePool',
     'NoisePool',
     'PackedDataset',
+    'QuickDataset',
     'SelectionSampler',
     'whole_batch_collate',
     'write_pool',

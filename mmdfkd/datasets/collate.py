@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from torch import Tensor
 
 from mmdfkd.registry import FUNCTIONS
 
 
+# mmengine's runner looks a collate function up in its own registry, whatever the default scope.
+@MMENGINE_FUNCTIONS.register_module()
 @FUNCTIONS.register_module()
 def whole_batch_collate(
     batch: dict[str, Tensor] | Sequence[dict[str, Tensor]],

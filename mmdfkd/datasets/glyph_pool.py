@@ -94,9 +94,11 @@ class GlyphPool(ImagePool):
         recipe = _recipe(num_images, image_size, seed)
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
         root = folder.expanduser() / f'glyphs-{num_images}x{image_size}-seed{seed}-{key}'
-        if regenerate or not _is_sound(root):
+        exists = root.exists()
+        if regenerate or not exists or not _is_sound(root):
             _require_writable(root.parent)
-            _discard(root)
+            if exists:  # asked before: what appeared since is another process's sound pool
+                _discard(root)
             images, kinds, chars = generate(num_images, image_size, seed)
             extras = {'kinds': kinds, 'chars': chars}
             try:
@@ -373,9 +375,7 @@ def _recipe(num_images: int, image_size: int, seed: int) -> dict[str, Any]:
 
 
 def _is_sound(root: Path) -> bool:
-    """Tells whether the cache is there and intact; says so where it is damaged."""
-    if not root.exists():
-        return False
+    """Tells whether a cache is intact; warns where it is not."""
     try:
         ImagePool(root).verify()
     except UsageError as error:

@@ -156,6 +156,8 @@ def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None
     _check_top_level(cfg, phase)
     scope = cfg.get('default_scope') or 'mmengine'
     _import_scope(scope, ('default_scope',))
+    if 'runner_type' in cfg:
+        _find(cfg.runner_type, ('runner_type',), ['RUNNERS'], scope)
     for key, value in cfg.items():
         if key in RUNNER_KEYS:
             _check(value, (key,), scope)
@@ -175,9 +177,13 @@ def _check_top_level(cfg: Config, phase: str) -> None:
     for name, keys in PHASES.items():
         present = [key for key in keys if cfg.get(key) is not None]
         absent = [key for key in keys if cfg.get(key) is None]
-        if absent and (present or name == phase):
-            purpose = f'which {_listed(present)} needs' if present else f'needed to {phase}'
-            raise UsageError(f'The config has no {_listed(absent)}, {purpose}. Add it.')
+        if absent and present:
+            raise UsageError(
+                f'The config has {_listed(present)} without {_listed(absent)}. '
+                'Add what is missing, or set all three to None.'
+            )
+        if absent and name == phase:
+            raise UsageError(f'The config cannot {phase}: it has no {_listed(keys)}. Add them.')
         loader = cfg.get(f'{name}_dataloader')
         if isinstance(loader, dict):
             _check_dataloader(loader, f'{name}_dataloader')

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,9 +95,10 @@ def overwritten() -> str | None:
     forks = [FORKS[package][0] for package in broken]
     upstream = [name for package in broken for name in FORKS[package][1] if _version(name)]
     culprit = f' by upstream {_join(upstream)}' if upstream else ''
+    repair = f'{_pip()} install --force-reinstall --no-deps {_specifiers(forks)}'
     return (
-        f'the files of {_join(forks)} were replaced or deleted{culprit}; run: {_uninstall(upstream)}'
-        f'{_pip()} install --force-reinstall --no-deps {_specifiers(forks)}'
+        f'the files of {_join(forks)} were replaced or deleted{culprit}; '
+        f'run: {_uninstall(upstream)}{repair}'
     )
 
 
@@ -123,8 +125,8 @@ def torchvision_mismatch() -> str | None:
         return f'torchvision {vision} needs torch{wanted[0]}, found torch {torch}; {repair}'
     if torch.local == 'cpu' and _links_to_cuda('torchvision'):
         return (
-            f'torchvision {vision} is a CUDA build and its operators fail beside the CPU-only torch '
-            f'{torch}; {repair}, or take both from https://download.pytorch.org/whl/cpu'
+            f'torchvision {vision} is a CUDA build and its operators fail beside the CPU-only '
+            f'torch {torch}; {repair}, or take both from https://download.pytorch.org/whl/cpu'
         )
     return None
 
@@ -166,8 +168,10 @@ def _uninstall(names: list[str]) -> str:
     return f'{_pip()} uninstall -y {" ".join(names)} && ' if names else ''
 
 
-def _specifiers(names: list[str] | dict[str, None]) -> str:
-    return ' '.join(name if REQUIRED[name] == '0' else f'"{name}>={REQUIRED[name]}"' for name in names)
+def _specifiers(names: Iterable[str]) -> str:
+    return ' '.join(
+        name if REQUIRED[name] == '0' else f'"{name}>={REQUIRED[name]}"' for name in names
+    )
 
 
 def _join(names: list[str]) -> str:

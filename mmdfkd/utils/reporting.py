@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,6 +16,9 @@ from .errors import UsageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EROFS}
+# torch.save writes files in C++ and forgets the reason when it cannot.
+_TORCH_SAVE_FAILED = re.compile(r'inline_container\.cc.*(unexpected pos|failed writing)', re.DOTALL)
+_MEMORY_ASKED_FOR = re.compile(r'\w+ to allocate [\d.]+ \w+')
 
 
 @contextmanager
@@ -70,22 +75,31 @@ def _sentence(error: BaseException) -> str | None:
         return f'{error.strerror}: {_file(error)}. Free some space, or write to another --work-dir.'
     if isinstance(error, OSError) and error.errno in _FORBIDDEN:
         return f'{error.strerror}: {_file(error)}. Allow it, or choose another place.'
+    if isinstance(error, RuntimeError) and _TORCH_SAVE_FAILED.search(str(error)):
+        return f'Could not write {_file(error)}: the disk is full, most likely. Free some space.'
     # By name: torch keeps its class in different places, and need not be imported to ask.
-    if any(kind.__name__ in ('OutOfMemoryError', 'MemoryError') for kind in type(error).__mro__):
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {'OutOfMemoryError', 'MemoryError'} or 'DefaultCPUAllocator' in str(error):
+        asked = _MEMORY_ASKED_FOR.search(str(error))
         return (
-            f'{str(error).partition(" GPU ")[0].rstrip(". ") or "Out of memory"}. Lower '
-            'train_dataloader.batch_size (optim_wrapper.*.accumulative_counts makes up for it), '
+            f'Out of memory{f" ({asked.group()})" if asked else ""}. Lower the batch size '
+            '(train_dataloader.batch_size; optim_wrapper.*.accumulative_counts makes up for it), '
             'or try --amp.'
         )
     return None
 
 
-def _file(error: OSError) -> str:
-    """Return the path an error is about; failed writes do not name theirs, so ask the open file."""
-    if error.filename is not None:
-        return str(error.filename)
+def _file(error: Exception) -> str:
+    """Return the path an error is about; failed writes do not name theirs, so ask who wrote."""
+    named = getattr(error, 'filename', None)
+    if named is not None:
+        return str(named)
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        for value in frame.f_locals.values():
-            if isinstance(value, io.IOBase) and isinstance(getattr(value, 'name', None), str):
-                return str(value.name)
+        for name, value in frame.f_locals.items():
+            if isinstance(value, io.IOBase):
+                value = getattr(value, 'name', None)
+            elif (frame.f_globals.get('__name__'), name) != ('torch.serialization', 'f'):
+                continue
+            if isinstance(value, (str, os.PathLike)):
+                return str(value)
     return 'a file of this run'

@@ -80,7 +80,7 @@ def _is_named(parameter: inspect.Parameter) -> bool:
 
 
 def _super_call(init: Callable, parameters: list[inspect.Parameter]) -> ast.Call | None:
-    """Return the call ``super().__init__(..., **kwargs)``, if ``kwargs`` go there and nowhere else."""
+    """Return the call ``super().__init__(..., **kwargs)`` if that is all ``kwargs`` are for."""
     try:
         code = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(init))))
     except (OSError, SyntaxError, TypeError):

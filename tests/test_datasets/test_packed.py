@@ -6,10 +6,11 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 
 from mmdfkd.datasets import PackedDataset, whole_batch_collate
-from mmdfkd.registry import DATASETS, FUNCTIONS
+from mmdfkd.registry import FUNCTIONS
 from mmdfkd.utils import UsageError
 
 
@@ -100,11 +101,20 @@ def test_wrong_labels_are_refused(images, labels):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_loader_with_the_registered_collate(images, workers):
-    dataset = DATASETS.build({'type': 'PackedDataset', 'images': images, 'labels': range(20)})
-    collate = FUNCTIONS.get('whole_batch_collate')
-    batches = list(DataLoader(dataset, batch_size=8, num_workers=workers, collate_fn=collate))
+def test_mmengine_builds_the_loader_from_names(images, workers):
+    with DefaultScope.overwrite_default_scope('mmdfkd'):
+        loader = Runner.build_dataloader(
+            {
+                'dataset': {'type': 'PackedDataset', 'images': images, 'labels': range(20)},
+                'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+                'collate_fn': {'type': 'whole_batch_collate'},
+                'batch_size': 8,
+                'num_workers': workers,
+            }
+        )
+    batches = list(loader)
     assert [len(batch['index']) for batch in batches] == [8, 8, 4]
+    assert torch.cat([batch['label'] for batch in batches]).tolist() == list(range(20))
     seen = torch.cat([batch['inputs'] for batch in batches])
     np.testing.assert_array_equal(seen, images.transpose(0, 3, 1, 2))
 
@@ -113,6 +123,7 @@ def test_collate_stacks_single_samples(images):
     dataset = PackedDataset(images, range(20))
     stacked = whole_batch_collate([dataset[3], dataset[9], dataset[1]])
     whole = dataset.__getitems__([3, 9, 1])
+    assert FUNCTIONS.get('whole_batch_collate') is whole_batch_collate
     assert whole_batch_collate(whole) is whole
     assert set(stacked) == set(whole)
     assert all(torch.equal(stacked[key], whole[key]) for key in whole)

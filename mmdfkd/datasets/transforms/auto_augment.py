@@ -96,7 +96,8 @@ class BatchAutoAugment:
         for slot in (0, 1):
             for (name, magnitude), members in self._groups(params, slot, *images.shape[-2:]):
                 members = members.to(images.device, non_blocking=True)
-                images[members] = _OPERATIONS[name](images[members], magnitude)
+                with torch.autocast(images.device.type, enabled=False):  # Sharpness convolves
+                    images[members] = _OPERATIONS[name](images[members], magnitude)
         return images
 
     def _groups(
@@ -117,9 +118,9 @@ class BatchAutoAugment:
 def _magnitude(name: str, level: int | None, height: int, width: int) -> float:
     """Strength of an operation at ``level`` (0-9) on images of ``height`` x ``width`` pixels.
 
-    As in torchvision: AutoAugment's ranges (table 6 of the paper), whose translations of up to 150
-    pixels were meant for images of 331. Float32, as there, since truncation and nearest neighbours
-    would show the last bit.
+    As in torchvision: AutoAugment's ranges, where the paper's translations of up to 150 pixels were
+    meant for images of 331. Float32, as there, since truncation and nearest neighbours would show
+    the last bit.
     """
     if level is None:
         return 0.0

@@ -259,8 +259,9 @@ class BatchRandomResizedCrop(BatchTransform):
         rows = _at_least_float32(torch.stack(images.unbind(1), dim=2))
         vertical = self._weights(params.top, params.height, height, out_height, rows.dtype)
         horizontal = self._weights(params.left, params.width, width, out_width, rows.dtype)
-        rows = rows.view(batch, height * channels, width) @ horizontal.transpose(1, 2)
-        rows = vertical @ rows.view(batch, height, channels * out_width)
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse for pixels
+            rows = rows.view(batch, height * channels, width) @ horizontal.transpose(1, 2)
+            rows = vertical @ rows.view(batch, height, channels * out_width)
         rows = rows.view(batch, out_height, channels, out_width)
         if not images.is_floating_point():
             # On a CPU, by way of int16, where both conversions are vectorised: four times as fast.
@@ -277,20 +278,17 @@ class BatchRandomResizedCrop(BatchTransform):
 
         With ``step = length / out_size``, output pixel ``i`` is centred on ``(i + 1/2) * step``
         in the window and weighs the window's pixel centres by a triangle that reaches one pixel to
-        each side, or ``step`` pixels where antialiasing shrinks. torch takes the pixels from
-        ``int(centre - reach + 1/2)`` to ``int(centre + reach + 1/2)``: exactly those on which the
-        triangle is positive, so the triangle alone says it all. Without antialiasing torch clamps
-        the centre to the window's first and last pixel centre; with it, it renormalises.
+        each side, or ``step`` pixels where antialiasing shrinks; weights are renormalised at the
+        window's border. torch takes the pixels from ``int(centre - reach + 1/2)`` to
+        ``int(centre + reach + 1/2)``: exactly those on which the triangle is positive, so the
+        triangle alone says it all. Without antialiasing torch clamps the centre to the outermost
+        pixel centres instead, which is the same: only one pixel is within reach there.
         """
         step = (length.to(dtype) / out_size).view(-1, 1, 1)
         length = length.view(-1, 1, 1)
-        pixel = torch.arange(size, device=start.device) - start.view(-1, 1, 1)
+        reach = step.clamp(min=1) if self.antialias else torch.ones_like(step)
         centre = (torch.arange(out_size, device=start.device, dtype=dtype) + 0.5).view(-1, 1) * step
-        if self.antialias:
-            reach = step.clamp(min=1)
-        else:
-            reach = 1
-            centre = torch.minimum(centre.clamp(min=0.5), length - 0.5)
+        pixel = torch.arange(size, device=start.device) - start.view(-1, 1, 1)
         position = (pixel.to(dtype) + 0.5).masked_fill((pixel < 0) | (pixel >= length), math.inf)
         # The triangle upside down: dividing by its negative sum turns it up.
         weights = (position - centre).abs_().sub_(reach).clamp_(max=0)

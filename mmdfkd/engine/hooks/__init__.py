@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 from .epoch_seed_hook import EpochSeedHook
 from .interval_record_hook import IntervalRuntimeInfoHook, IntervalTimerHook
+from .prediction_hook import PredictionHook
 from .progress_hook import ProgressHook
 from .selection_hook import SelectionHook
 from .summary_hook import SummaryHook
@@ -10,6 +11,7 @@ __all__ = [
     'EpochSeedHook',
     'IntervalRuntimeInfoHook',
     'IntervalTimerHook',
+    'PredictionHook',
     'ProgressHook',
     'SelectionHook',
     'SummaryHook',

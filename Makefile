@@ -1,0 +1,52 @@
+# One command for everything; each makes the virtual environment .venv when it needs to.
+PYTHON ?=
+CANDIDATES := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
+RUN := .venv/bin/python
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(RUN) -m pip install --quiet --quiet
+
+.PHONY: help demo test check clean
+
+help:  ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 15
+	@echo '  Python 3.10 to 3.12; another than python3: make PYTHON=/path/to/python ...'
+
+demo: .venv/installed  ## Distil a student from scratch in a few minutes, no data needed
+	@$(RUN) tools/demo.py
+
+test: .venv/installed-tests  ## Run the tests
+	@$(RUN) -m pytest
+
+check: .venv/installed-dev  ## Lint, formatting, types, spelling, metafiles
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@.venv/bin/codespell
+	@$(RUN) tools/misc/check_metafiles.py
+
+clean:  ## Remove .venv, caches and build products; runs and data stay
+	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/created:
+	@for python in $(CANDIDATES); do \
+	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
+	    $$python -m venv --clear .venv && touch $@ && exit; exit 1; \
+	  fi; \
+	done; \
+	echo 'mmdfkd needs Python 3.10, 3.11 or 3.12, which none of these is: $(CANDIDATES). Install one and name it: make PYTHON=/path/to/python3.12 ...' >&2; \
+	exit 1
+
+.venv/installed: .venv/created setup.py pyproject.toml requirements.txt
+	@echo 'Installing mmdfkd with PyTorch into .venv: 2 to 5 minutes and 6 GB, once.'
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-tests: .venv/installed
+	@echo 'Installing pytest: a few seconds, once.'
+	@$(PIP) --editable '.[tests]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo 'Installing ruff, mypy and codespell: half a minute, once.'
+	@$(PIP) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,10 @@
+# The control of KD³: plain KD on as many pool images, drawn at random each epoch.
+#   python tools/train.py configs/kd/kd_resnet8_resnet8-half_1xb128-40e_digits-random.py
+_base_ = [
+    '../_base_/models/resnet8_resnet8-half_digits.py',
+    '../_base_/datasets/digits_glyph-pool.py',
+    '../_base_/schedules/digits_adam_40e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='KD', alpha=1.0, selector=dict(type='RandomSelector', ratio=0.5))

@@ -1,0 +1,84 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What a test leaves: predictions in a file, mistakes in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+
+from mmdfkd.registry import HOOKS
+from mmdfkd.utils.files import write_json
+
+
+@HOOKS.register_module()
+class PredictionHook(Hook):
+    """Collect the predictions of a test.
+
+    Args:
+        out: JSON file for metrics, predictions, labels and confidences, in the dataset's order.
+        show_dir: Folder for ``mistakes.png``: wrongly classified images with truth, prediction and
+            confidence.
+        most: At most how many mistakes to draw.
+    """
+
+    def __init__(
+        self, out: str | None = None, show_dir: str | None = None, most: int = 60
+    ) -> None:
+        self.out = out
+        self.show_dir = show_dir
+        self.most = most
+        self.rows: list[torch.Tensor] = []
+
+    def after_test_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[dict] | None = None,
+    ) -> None:
+        """Keep index, label, prediction and confidence of a batch."""
+        for batch in outputs or ():
+            confidence, prediction = batch['logits'].softmax(1).max(1)
+            columns = (batch['index'], batch['label'], prediction, confidence)
+            self.rows.append(torch.stack([column.double().cpu() for column in columns], 1))
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Write what was asked for."""
+        table = torch.cat([torch.cat(part) for part in all_gather_object(self.rows) if part])
+        table = table[table[:, 0].argsort()]
+        index, label, prediction = table[:, :3].long().T
+        if runner.rank != 0:
+            return
+        if self.out:
+            content = dict(
+                metrics=metrics,
+                predictions=prediction.tolist(),
+                labels=label.tolist(),
+                confidences=[round(c, 6) for c in table[:, 3].tolist()],
+            )
+            write_json(self.out, content)
+            runner.logger.info(f'Wrote {self.out}.')
+        if self.show_dir:
+            self._draw(runner, index, label, prediction, table[:, 3])
+
+    def _draw(self, runner: Any, index: Any, label: Any, prediction: Any, confidence: Any) -> None:
+        from mmdfkd.visualization import save_image_grid
+
+        wrong = (label != prediction).nonzero().flatten()[: self.most]
+        if not len(wrong):
+            runner.logger.info('No mistake to draw: every test image is classified correctly.')
+            return
+        dataset = runner.test_dataloader.dataset
+        names = dataset.metainfo['classes'] or [str(i) for i in range(int(label.max()) + 1)]
+        captions = [
+            f'{names[label[i]]}, not {names[prediction[i]]}\n{confidence[i]:.2f}' for i in wrong
+        ]
+        path = Path(self.show_dir, 'mistakes.png')
+        images = dataset.images[index[wrong].numpy()]
+        save_image_grid(path, images, min(10, len(images)), captions, upscale=4)
+        runner.logger.info(f'Wrote {path}.')

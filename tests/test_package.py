@@ -1,0 +1,80 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import importlib
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import mmdfkd
+from mmdfkd.utils.dependencies import REQUIRED
+
+ROOT = Path(__file__).parents[1]
+MODULES = [m.name for m in pkgutil.walk_packages(mmdfkd.__path__, prefix='mmdfkd.')]
+
+
+def python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, 'PYTHONPATH': str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_every_module_imports(name):
+    importlib.import_module(name)
+
+
+def test_import_is_light():
+    # torch alone takes over a second to import.
+    code = "import mmdfkd, sys; print([m for m in ('torch', 'mmengine') if m in sys.modules])"
+    assert python('-c', code).stdout.strip() == '[]'
+
+
+def test_import_fails_with_one_sentence_and_the_command(tmp_path):
+    stale = tmp_path / 'onedl_mmcv-2.0.0.dist-info'
+    stale.mkdir()
+    (stale / 'METADATA').write_text('Metadata-Version: 2.1\nName: onedl-mmcv\nVersion: 2.0.0\n')
+    result = python('-c', 'import mmdfkd', PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}')
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        'ImportError: mmdfkd cannot start: too old: onedl-mmcv 2.0.0 (at least 2.3.6 is needed); '
+        f'run: {sys.executable} -m pip install --upgrade "onedl-mmcv>=2.3.6"'
+    )
+
+
+def test_requirements_are_those_checked_at_import():
+    lines = (ROOT / 'requirements.txt').read_text().splitlines()
+    stated = {r.name: str(r.specifier) for r in map(Requirement, lines)}
+    checked = {n: '' if least == '0' else f'>={least}' for n, least in REQUIRED.items()}
+    assert stated == checked
+
+
+def test_build_packs_configs_tools_and_data(tmp_path):
+    source, built = tmp_path / 'source', tmp_path / 'built'
+    ignore = shutil.ignore_patterns('.*', 'build', '*.egg-info', 'tests', 'docs', 'work_dirs', 'data')
+    shutil.copytree(ROOT, source, ignore=ignore)
+    result = subprocess.run(
+        [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(built)],
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    package = built / 'mmdfkd'
+    assert (package / 'py.typed').is_file()
+    assert (package / '.mim' / 'model-index.yml').is_file()
+    for folder in ('configs', 'tools'):
+        originals = {p.relative_to(ROOT) for p in (ROOT / folder).rglob('*.py')}
+        packed = {p.relative_to(package / '.mim') for p in (package / '.mim').rglob('*.py')}
+        assert originals <= packed
+    assert {p.name for p in (ROOT / 'mmdfkd/zoo').glob('*.pth')} == {
+        p.name for p in package.glob('zoo/*')
+    }
+    assert not (source / 'mmdfkd' / '.mim').exists()  # nothing is left in the source tree

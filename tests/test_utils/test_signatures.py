@@ -1,0 +1,92 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import pytest
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import AmpOptimWrapper, LinearLR
+from torch import nn
+
+from mmdfkd.utils.signatures import keyword_arguments
+
+
+class Base:
+    def __init__(self, first, second, third=3):
+        pass
+
+
+class GivesSome(Base):
+    def __init__(self, own, **kwargs):
+        super().__init__(5, second=6, **kwargs)
+
+
+class PassesAll(GivesSome):
+    def __init__(self, *args, last=None, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class OldStyle(Base):
+    def __init__(self, **kwargs):
+        super(OldStyle, self).__init__(**kwargs)  # noqa: UP008
+
+
+class Keeps(Base):
+    def __init__(self, own, **kwargs):
+        super().__init__(1, 2)
+        self.rest = kwargs
+
+
+class Pops(Base):
+    def __init__(self, **kwargs):
+        self.extra = kwargs.pop('extra', None)
+        super().__init__(**kwargs)
+
+
+class Module(nn.Module):
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+
+
+def with_kwargs(batch, **kwargs):
+    pass
+
+
+@pytest.mark.parametrize(
+    ('target', 'names', 'required', 'complete'),
+    [
+        (Base, {'first', 'second', 'third'}, {'first', 'second'}, True),
+        (GivesSome, {'own', 'third'}, {'own'}, True),
+        (PassesAll, {'last', 'own', 'third'}, {'own'}, True),
+        (OldStyle, {'first', 'second', 'third'}, {'first', 'second'}, True),
+        (Keeps, {'own'}, {'own'}, False),
+        (Pops, set(), set(), False),
+        (Module, {'width'}, {'width'}, True),
+        (nn.Linear, {*'in_features out_features bias device dtype'.split()}, None, True),
+        (with_kwargs, {'batch'}, {'batch'}, False),
+        (len, set(), set(), True),
+    ],
+)
+def test_arguments(target, names, required, complete):
+    arguments = keyword_arguments(target)
+    assert set(arguments.names) == names
+    assert arguments.complete is complete
+    if required is not None:
+        assert set(arguments.required) == required
+
+
+def test_python_agrees():
+    # The names found are exactly those the constructor accepts.
+    GivesSome(own=1, third=2)
+    PassesAll(own=1, third=2, last=3)
+    for bad in ('first', 'second', 'fourth'):
+        with pytest.raises(TypeError):
+            PassesAll(**{'own': 1, bad: 2})
+
+
+def test_classes_of_mmengine():
+    # AmpOptimWrapper hands its **kwargs to OptimWrapper.
+    assert {'loss_scale', 'optimizer', 'clip_grad'} <= set(keyword_arguments(AmpOptimWrapper).names)
+    # LinearLR is a mixin (which gives param_name by place) in front of the real scheduler.
+    linear = keyword_arguments(LinearLR)
+    assert linear.complete
+    assert {'optimizer', 'start_factor', 'by_epoch'} <= set(linear.names)
+    assert 'param_name' not in linear.names
+    # CheckpointHook keeps its **kwargs for later.
+    assert not keyword_arguments(CheckpointHook).complete

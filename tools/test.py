@@ -1,0 +1,60 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Test a distilled student: ``python tools/test.py CONFIG CHECKPOINT``.
+
+CHECKPOINT is the ``student.pth`` or an ``epoch_N.pth`` of a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.reporting import report_errors
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Test a distilled student')
+    parser.add_argument('config', help='config file the student was trained with')
+    parser.add_argument('checkpoint', help='student.pth or epoch_N.pth')
+    parser.add_argument('--work-dir', help='where the log goes; default work_dirs/<config stem>')
+    parser.add_argument('--out', help='write metrics and predictions to this .json file')
+    parser.add_argument('--show-dir', help='write a picture of the mistakes into this folder')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override config keys, e.g. test_dataloader.batch_size=100',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Run."""
+    args = parse_args()
+    with report_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        cfg.launcher = args.launcher
+        cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+        cfg.load_from, cfg.resume = args.checkpoint, False
+        check_config(cfg)
+        if args.out or args.show_dir:
+            cfg.default_hooks.predictions = dict(
+                type='PredictionHook', out=args.out, show_dir=args.show_dir
+            )
+        from mmdfkd.engine import DistillRunner
+
+        DistillRunner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    main()
