@@ -58,7 +58,9 @@ def test_requirements_are_those_checked_at_import():
 
 def test_build_packs_configs_tools_and_data(tmp_path):
     source, built = tmp_path / 'source', tmp_path / 'built'
-    ignore = shutil.ignore_patterns('.*', 'build', '*.egg-info', 'tests', 'docs', 'work_dirs', 'data')
+    ignore = shutil.ignore_patterns(
+        '.*', 'build', '*.egg-info', 'tests', 'docs', 'work_dirs', 'data'
+    )
     shutil.copytree(ROOT, source, ignore=ignore)
     result = subprocess.run(
         [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(built)],

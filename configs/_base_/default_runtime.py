@@ -16,6 +16,7 @@ default_hooks = dict(
     summary=dict(type='SummaryHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    figures=dict(type='FigureHook'),
     progress=dict(type='ProgressHook'),
 )
 log_processor = dict(window_size=1)  # one record is already the mean over an interval

@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/networks/digits.py',
     '../_base_/datasets/digits.py',
-    '../_base_/schedules/digits_adam_60e.py',
+    '../_base_/schedules/digits_sgd_60e.py',
     '../_base_/default_runtime.py',
 ]
 

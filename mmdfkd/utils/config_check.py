@@ -67,8 +67,9 @@ def _config_files(path: Path, heir: Path | None = None) -> list[Path]:
     """Return a config file and its bases, having made sure that all of them can be parsed."""
     if not path.is_file():
         inherited = f', which {heir} names in _base_' if heir else ''
-        near = [*path.parent.glob('*.py'), *path.parent.parent.glob('*/*.py')]
-        meant = _closest(path.name, {file.name: file for file in near})
+        folder = path.parent
+        meant = _closest(path.name, {file.name: file for file in folder.glob('*.py')})
+        meant = meant or _closest(path.name, {f.name: f for f in folder.parent.glob('*/*.py')})
         hint = f'Did you mean {meant}?' if meant else 'Check the path.'
         raise UsageError(f'There is no config file {path}{inherited}. {hint}')
     if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
@@ -304,11 +305,11 @@ def _check_arguments(
 ) -> None:
     arguments = keyword_arguments(target)
     name = getattr(target, '__name__', str(target))
-    absent = {key: key for key in arguments.names if key not in value}
+    known = {key: key for key in arguments.names}
     for key in value:
-        if key in ('type', '_scope_', *slot.takes, *arguments.names):
+        if key in known or key in ('type', '_scope_', *slot.takes):
             continue
-        if arguments.complete or _closest(key, absent, TYPO):
+        if arguments.complete or _closest(key, known, TYPO):
             raise _unknown_argument((*path, key), name, arguments.names)
     # A model may complete the configs of its parts; so may whoever chooses a default type.
     completed = owner is not None and issubclass(owner, BaseModel)

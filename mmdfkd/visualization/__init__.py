@@ -1,12 +1,18 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Figures as pure functions: arrays in, a PNG out. matplotlib is imported on the first call."""
+"""Figures as pure functions: arrays in, a PNG out. matplotlib is imported on the first call.
+
+``runs`` finds those arrays in the work directory of a run.
+"""
 
 from .comparison import plot_comparison, plot_readme_banner
 from .curves import plot_history, plot_sweep, read_scalars
 from .pool_grid import plot_pool_grid, save_image_grid
+from .runs import draw_features, draw_run
 from .tsne import plot_tsne
 
 __all__ = [
+    'draw_features',
+    'draw_run',
     'plot_comparison',
     'plot_history',
     'plot_pool_grid',

@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 from .epoch_seed_hook import EpochSeedHook
+from .figure_hook import FigureHook
 from .interval_record_hook import IntervalRuntimeInfoHook, IntervalTimerHook
 from .prediction_hook import PredictionHook
 from .progress_hook import ProgressHook
@@ -9,6 +10,7 @@ from .teacher_hook import TeacherHook
 
 __all__ = [
     'EpochSeedHook',
+    'FigureHook',
     'IntervalRuntimeInfoHook',
     'IntervalTimerHook',
     'PredictionHook',

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.hooks import Hook
@@ -12,6 +14,7 @@ from mmengine.hooks import Hook
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.files import atomic_path
 
 from ..prediction import LogitsCache, predict_logits
 
@@ -22,7 +25,8 @@ class SelectionHook(Hook):
 
     Only indices change: dataset, loader and workers persist. In distributed runs each process
     predicts its part of the pool and all of them select from the whole, so counts and thresholds
-    are global. An algorithm without a selector uses the whole pool.
+    are global. An algorithm without a selector uses the whole pool. The last selection is kept in
+    ``selection.npz``, for figures and analysis.
 
     Args:
         interval: Epochs between two selections; above 1 an approximation that saves time.
@@ -79,6 +83,16 @@ class SelectionHook(Hook):
             distance = F.pairwise_distance(student, teacher).mean().item()
             runner.message_hub.update_scalar('train/logit_distance', distance)
         return model.selector(**arguments)
+
+    def after_train(self, runner: Any) -> None:
+        """Write the last selection's fields, and names of the classes, to ``selection.npz``."""
+        if self.selection is None or runner.rank != 0:
+            return
+        known = runner.val_dataloader.dataset.metainfo if runner.val_loop is not None else {}
+        names = known.get('classes') or [str(i) for i in range(runner.model.student.num_classes)]
+        path = Path(runner.work_dir, 'selection.npz')
+        with atomic_path(path) as temporary, temporary.open('wb') as file:
+            np.savez_compressed(file, classes=np.array(names), **self.selection._asdict())
 
     @staticmethod
     def _log(runner: Any, selection: Selection) -> None:

@@ -1,0 +1,230 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Figures of a training run, made from what it left in its work directory.
+
+=================  ==============================================================
+file               written by
+=================  ==============================================================
+``selection.npz``  ``SelectionHook``, when a collection run ends
+``scalars.json``   mmengine's ``LocalVisBackend``, one per start of the run
+``config.py``      likewise: the resolved config
+``summary.json``   ``SummaryHook``
+=================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..utils import UsageError
+from .curves import plot_history, read_scalars
+from .pool_grid import plot_pool_grid
+from .style import PathLike
+from .tsne import Distances, plot_tsne
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmdfkd.datasets import PackedDataset
+    from mmdfkd.models.classifiers import Classifier
+
+
+def draw_run(work_dir: PathLike, dataset: PackedDataset | None = None) -> list[Path]:
+    """Draws what a run's records hold: ``figures/history.png`` and ``figures/selection.png``.
+
+    The history is drawn if the run recorded accuracies or selections, the selection if the run
+    selected by predictions.
+
+    Args:
+        work_dir: Folder of the run.
+        dataset: The pool it selected from; by default it is built from the run's config.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: The folder holds no run, its records are damaged, or nothing can be written.
+    """
+    folder = Path(work_dir)
+    paths = []
+    records = read_history(folder)
+    if any('accuracy/top1' in record or 'selected_share' in record for record in records):
+        teacher = read_summary(folder).get('teacher_accuracy')
+        paths.append(plot_history(folder / 'figures' / 'history.png', records, teacher))
+    if (folder / 'selection.npz').exists():
+        selection = read_selection(folder)
+        if len(selection['confidence']):
+            pool = dataset if dataset is not None else training_images(folder)
+            paths.append(
+                plot_pool_grid(
+                    folder / 'figures' / 'selection.png',
+                    pool.images,
+                    selection['classes'].tolist(),
+                    selection['pseudo_labels'],
+                    selection['confidence'],
+                    chosen(selection, len(pool)),
+                    selection['thresholds'],
+                )
+            )
+    return paths
+
+
+def draw_features(
+    path: PathLike,
+    work_dir: PathLike,
+    original: PackedDataset,
+    per_group: int = 1000,
+    seed: int = 0,
+) -> tuple[Path, dict[str, Distances]]:
+    """Draws where selected and rejected pool images lie among original ones (KD³, Figure 3).
+
+    Args:
+        path: The PNG file to write.
+        work_dir: Folder of a finished collection run.
+        original: Images of the teacher's world, its training or its test images.
+        per_group: Most images drawn of each group.
+        seed: Seed of the draw and of the layout.
+
+    Returns:
+        The path written and the distances of each group, see :func:`plot_tsne`.
+
+    Raises:
+        UsageError: The folder holds no finished collection run, or the teacher is gone.
+    """
+    from mmdfkd.models.algorithms.base import build_teacher
+
+    folder = Path(work_dir)
+    selection = read_selection(folder)
+    teacher = build_teacher(run_config(folder).model.teacher)
+    pool = training_images(folder)
+    kept = chosen(selection, len(pool))
+    random = np.random.default_rng(seed)
+
+    def features(dataset: PackedDataset, candidates: np.ndarray) -> np.ndarray:
+        drawn = random.permutation(candidates)[:per_group]
+        return teacher_features(teacher, dataset, np.sort(drawn))
+
+    groups = dict(
+        original=features(original, np.arange(len(original))),
+        selected=features(pool, np.flatnonzero(kept)),
+        rejected=features(pool, np.flatnonzero(~kept)),
+    )
+    return plot_tsne(path, {name: group for name, group in groups.items() if len(group)}, seed)
+
+
+def teacher_features(
+    teacher: Classifier, dataset: PackedDataset, indices: np.ndarray, batch_size: int = 500
+) -> np.ndarray:
+    """Computes the pooled vectors (n, C) of a teacher for chosen images, un-augmented."""
+    import torch
+
+    from mmdfkd.models.data_preprocessors import BatchPreprocessor
+
+    preprocessor = BatchPreprocessor(teacher.mean, teacher.std, input_shape=teacher.input_shape)
+    parts = [np.empty((0, teacher.head.in_channels), np.float32)]
+    with torch.no_grad():
+        for first in range(0, len(indices), batch_size):
+            batch = preprocessor(dataset.__getitems__(indices[first : first + batch_size]))
+            parts.append(teacher.extract(batch['inputs']).vector.numpy())
+    return np.concatenate(parts)
+
+
+# What a run left behind -----------------------------------------------------------------------
+
+
+def read_selection(work_dir: PathLike) -> dict[str, np.ndarray]:
+    """Reads the last selection of a run: the fields of a ``Selection``, and ``classes``.
+
+    Raises:
+        UsageError: There is none, or it is damaged.
+    """
+    path = Path(work_dir, 'selection.npz')
+    try:
+        with np.load(path) as content:
+            selection = dict(content)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(
+            f'cannot read {path} ({error}): give the work directory of a finished run with a '
+            'selector (model.selector), such as one of KD³'
+        ) from error
+    return selection
+
+
+def chosen(selection: dict[str, np.ndarray], pool_size: int) -> np.ndarray:
+    """Marks the selected images of a pool, (pool_size,) booleans.
+
+    Raises:
+        UsageError: The selection was made from a pool of another size.
+    """
+    indices, known = selection['indices'], len(selection['confidence']) or pool_size
+    if known != pool_size or (len(indices) and indices.max() >= pool_size):
+        raise UsageError(
+            f'the selection was made from {max(known, indices.max() + 1):,} images, the pool now '
+            f'has {pool_size:,}: it has changed since the run; train again'
+        )
+    kept = np.zeros(pool_size, bool)
+    kept[indices] = True
+    return kept
+
+
+def read_history(work_dir: PathLike) -> list[dict[str, Any]]:
+    """Reads the scalars of a run, of all its starts in order.
+
+    What a start repeats from an epoch on replaces what earlier ones recorded from there.
+
+    Raises:
+        UsageError: The folder holds no run.
+    """
+    records: list[dict[str, Any]] = []
+    for path in _starts(work_dir, 'scalars.json'):
+        new = read_scalars(path)
+        first = min((_epoch(record) for record in new), default=float('inf'))
+        records = [record for record in records if _epoch(record) < first] + new
+    return records
+
+
+def _epoch(record: dict[str, Any]) -> float:
+    return record.get('epoch', record.get('step', 0))
+
+
+def read_summary(work_dir: PathLike) -> dict[str, Any]:
+    """Reads ``summary.json``; empty where there is none or it is damaged."""
+    try:
+        return json.loads(Path(work_dir, 'summary.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+
+
+def run_config(work_dir: PathLike) -> Config:
+    """Reads the resolved config of a run's last start.
+
+    Raises:
+        UsageError: The folder holds no run.
+    """
+    from mmdfkd.utils.config_check import load_config
+
+    return load_config(_starts(work_dir, 'config.py')[-1])
+
+
+def training_images(work_dir: PathLike) -> PackedDataset:
+    """Builds the dataset a run trained on.
+
+    Raises:
+        UsageError: The folder holds no run, or the images are gone.
+    """
+    from mmdfkd.registry import DATASETS
+
+    return DATASETS.build(run_config(work_dir).train_dataloader.dataset)
+
+
+def _starts(work_dir: PathLike, name: str) -> list[Path]:
+    """Lists a file of mmengine's record by starts of the run, whose folders are dates."""
+    found = sorted(Path(work_dir).glob(f'*/vis_data/{name}'))
+    if not found:
+        raise UsageError(
+            f'{work_dir} holds no */vis_data/{name}: give the work directory of a training run'
+        )
+    return found
