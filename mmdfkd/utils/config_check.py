@@ -257,7 +257,12 @@ def _default_type(value: dict, path: KeyPath, slot: Slot, owner: type | None) ->
         return 'EpochBasedTrainLoop' if value['by_epoch'] else 'IterBasedTrainLoop'
     if slot.registries == ['OPTIM_WRAPPERS']:  # without an optimizer: roles, or clip_grad
         return 'OptimWrapper' if 'optimizer' in value else None
-    return slot.default or getattr(owner, 'default_types', {}).get(argument_of(path))
+    if slot.default is not None:
+        return slot.default
+    for parent in inspect.getmro(owner) if owner else ():
+        if argument_of(path) in vars(parent).get('default_types', {}):
+            return vars(parent)['default_types'][argument_of(path)]
+    return None
 
 
 def _find(name: Any, path: KeyPath, known_to: Iterable[str], scope: str) -> Callable:

@@ -33,8 +33,12 @@ class ToyNet:
         pass
 
 
+class ToyBase(BaseModel):
+    default_types = dict(student='ToyNet')
+
+
 @MODELS.register_module()
-class ToyDistiller(BaseModel):
+class ToyDistiller(ToyBase):
     default_types = dict(alignment='ToyLoss')
 
     def __init__(self, teacher, student, alignment=None, head=None, data_preprocessor=None):
@@ -86,7 +90,7 @@ def toy():
             model=dict(
                 type='ToyDistiller',
                 teacher=dict(type='ToyNet', width=4, checkpoint='t.pth', norm_cfg=dict(type='BN')),
-                student=dict(type='ToyNet', width=2),
+                student=dict(width=2),
                 alignment=dict(weight=2.0),
                 head=[dict(type='ToyWrapper', inner=dict(type='ToyNet', width=2))],
                 data_preprocessor=dict(type='ImgDataPreprocessor', bgr_to_rgb=False),

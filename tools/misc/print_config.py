@@ -1,0 +1,29 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Print a config with all it inherits: ``python tools/misc/print_config.py CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import DictAction
+
+from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.reporting import report_errors
+
+
+def main() -> None:
+    """Check and print."""
+    parser = argparse.ArgumentParser(description='Print a config with all it inherits')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override keys'
+    )
+    args = parser.parse_args()
+    with report_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        check_config(cfg)
+        print(cfg.pretty_text)
+
+
+if __name__ == '__main__':
+    main()
