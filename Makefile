@@ -30,7 +30,7 @@ clean:  ## Remove .venv, caches and build products; runs and data stay
 .venv/created:
 	@for python in $(CANDIDATES); do \
 	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
-	    $$python -m venv --clear .venv && touch $@ && exit; exit 1; \
+	    $$python -m venv .venv && touch $@ && exit; exit 1; \
 	  fi; \
 	done; \
 	echo 'mmdfkd needs Python 3.10, 3.11 or 3.12, which none of these is: $(CANDIDATES). Install one and name it: make PYTHON=/path/to/python3.12 ...' >&2; \

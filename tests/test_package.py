@@ -2,6 +2,7 @@
 import importlib
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,15 @@ def test_requirements_are_those_checked_at_import():
     assert stated == checked
 
 
+@pytest.mark.parametrize('tool', ['ruff', 'codespell[toml]'])
+def test_pre_commit_and_make_check_use_one_version(tool):
+    pinned = re.search(re.escape(tool) + r'==[\d.]+', (ROOT / 'pyproject.toml').read_text())
+    hooks = (ROOT / '.pre-commit-config.yaml').read_text()
+    assert set(re.findall(re.escape(tool) + r'==[\d.]+', hooks)) == {pinned.group()}
+
+
 def test_build_packs_configs_tools_and_data(tmp_path):
+    pytest.importorskip('setuptools', minversion='77')  # reads the license as pyproject states it
     source, built = tmp_path / 'source', tmp_path / 'built'
     ignore = shutil.ignore_patterns(
         '.*', 'build', '*.egg-info', 'tests', 'docs', 'work_dirs', 'data'

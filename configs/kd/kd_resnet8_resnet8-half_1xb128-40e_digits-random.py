@@ -3,8 +3,8 @@
 _base_ = [
     '../_base_/models/resnet8_resnet8-half_digits.py',
     '../_base_/datasets/digits_glyph-pool.py',
-    '../_base_/schedules/digits_adam_40e.py',
+    '../_base_/schedules/kd_adam_40e.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(type='KD', alpha=1.0, selector=dict(type='RandomSelector', ratio=0.5))
+model = dict(type='KD', alpha=1.0, selector=dict(type='RandomSelector', ratio=0.8))

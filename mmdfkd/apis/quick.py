@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmdfkd.models.classifiers import resolve_checkpoint, save_classifier
+from mmdfkd.models.classifiers import load_classifier, resolve_checkpoint, save_classifier
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
@@ -38,10 +38,15 @@ def make_quick(cfg: Config) -> Config:
     if 'max_epochs' in train:
         train['val_interval'] = 1
     network = cfg.model.get('teacher') or cfg.model.student
+    if 'head' not in network:  # its file says what it is
+        network = Config(load_classifier(network.checkpoint).config)
     spec = dict(
-        shape=tuple(network.get('input_shape', (3, 32, 32))),
+        shape=tuple(network.get('input_shape') or (3, 32, 32)),
         num_classes=network.head.num_classes,
     )
+    selector = cfg.model.get('selector') or {}
+    if selector.get('num_images'):
+        selector.num_images = min(selector.num_images, IMAGES)
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader:

@@ -15,6 +15,7 @@ __all__ = [
     'BatchRandomCrop',
     'BatchRandomFlip',
     'BatchRandomResizedCrop',
+    'CIFAR10',
     'DigitsDataset',
     'GlyphPool',
     'ImagePool',

@@ -43,7 +43,7 @@ class SelectionSampler(Sampler[int]):
         """
         share = -(-len(indices) // self.world_size)
         if batch_size > 1 and share % batch_size == 1:
-            indices = torch.cat([indices, indices[: self.world_size]])
+            indices = indices[torch.arange(len(indices) + self.world_size) % len(indices)]
         self.indices = indices
 
     def set_epoch(self, epoch: int) -> None:
@@ -56,9 +56,8 @@ class SelectionSampler(Sampler[int]):
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed + self.epoch)
             indices = indices[torch.randperm(len(indices), generator=generator)]
-        missing = len(self) * self.world_size - len(indices)
-        indices = torch.cat([indices, indices[:missing]])
-        return iter(indices[self.rank :: self.world_size].tolist())
+        share = torch.arange(self.rank, len(self) * self.world_size, self.world_size)
+        return iter(indices[share % len(indices)].tolist())
 
     def __len__(self) -> int:
         """Images per rank."""

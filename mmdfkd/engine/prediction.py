@@ -85,14 +85,14 @@ class LogitsCache:
         """Logits ``(N, K)`` of the dataset, from the file if there is one."""
         path = self.folder / f'{self.key(teacher, dataset, preprocessor)}.npy'
         logits = self._read(path, len(dataset))
-        if logits is None:
+        # All ranks predict unless all have the file: machines need not share the folder.
+        if not all(all_gather_object(logits is not None)):
             name = dataset.metainfo['name']
             description = f'Teacher predicts {len(dataset):,} images of {name}'
             logits = predict_logits(
                 teacher, dataset, preprocessor, self.batch_size, description=description
             )
-            if get_dist_info()[0] == 0:
-                self._write(path, logits)
+            self._write(path, logits)
         return logits
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 
 from mmdfkd.registry import METRICS
+from mmdfkd.utils import UsageError
 
 
 class _ShareMetric(BaseMetric):
@@ -45,6 +46,11 @@ class Accuracy(_ShareMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the hits of whole batches: ``logits`` ``(B, K)`` against ``label`` ``(B,)``."""
         for batch in data_samples:
+            if 'label' not in batch:
+                raise UsageError(
+                    'The Accuracy metric needs labels and the evaluation images have none. Use '
+                    "val_evaluator=dict(type='Agreement'), or evaluate on a labelled dataset."
+                )
             logits, label = batch['logits'], batch['label'].to(batch['logits'].device)
             ranked = logits.topk(min(max(self.topk), logits.shape[1]), 1).indices
             hit = ranked == label[:, None]

@@ -127,12 +127,20 @@ def _check_option(option: str, cfg: Config) -> None:
         elif part in node:
             node = node[part]
         else:
-            known = RUNNER_KEYS | set(node) if depth == 0 else set(node)
-            meant = _closest(part, {key: key for key in known}, TYPO if depth else 0.6)
-            if (depth == 0 and part not in known) or (meant and 'type' not in node and depth):
-                hint = f'Did you mean {meant!r}?' if meant else 'Check the spelling.'
-                raise UsageError(f'--cfg-options {option}: there is no {part!r} here. {hint}')
+            _check_new_key(option, part, node, top_level=depth == 0)
             return
+
+
+def _check_new_key(option: str, key: str, node: dict, top_level: bool) -> None:
+    if top_level and key in RUNNER_KEYS:
+        return
+    if not top_level and 'type' in node:  # check_config knows the arguments of its class
+        return
+    known = RUNNER_KEYS | set(node) if top_level else set(node)
+    meant = _closest(key, {name: name for name in known}, 0.6 if top_level else TYPO)
+    if top_level or meant:
+        hint = f'Did you mean {meant!r}?' if meant else 'Check the spelling.'
+        raise UsageError(f'--cfg-options {option}: there is no {key!r} here. {hint}')
 
 
 # Checking -----------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def explain(error: BaseException) -> str | None:
         message = _sentence(seen)
         if message is not None:
             return message
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
 
 

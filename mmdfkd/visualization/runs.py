@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from mmdfkd.models.classifiers import Classifier
 
 
-def draw_run(work_dir: PathLike, dataset: PackedDataset | None = None) -> list[Path]:
-    """Draws what a run's records hold: ``figures/history.png`` and ``figures/selection.png``.
+def draw_run(
+    work_dir: PathLike, dataset: PackedDataset | None = None, out: PathLike | None = None
+) -> list[Path]:
+    """Draws what a run's records hold: ``history.png`` and ``selection.png``.
 
     The history is drawn if the run recorded accuracies or selections, the selection if the run
     selected by predictions.
@@ -41,6 +43,7 @@ def draw_run(work_dir: PathLike, dataset: PackedDataset | None = None) -> list[P
     Args:
         work_dir: Folder of the run.
         dataset: The pool it selected from; by default it is built from the run's config.
+        out: Folder to write to; by default ``figures`` in that of the run.
 
     Returns:
         The files written.
@@ -49,18 +52,19 @@ def draw_run(work_dir: PathLike, dataset: PackedDataset | None = None) -> list[P
         UsageError: The folder holds no run, its records are damaged, or nothing can be written.
     """
     folder = Path(work_dir)
+    out = folder / 'figures' if out is None else Path(out)
     paths = []
     records = read_history(folder)
     if any('accuracy/top1' in record or 'selected_share' in record for record in records):
         teacher = read_summary(folder).get('teacher_accuracy')
-        paths.append(plot_history(folder / 'figures' / 'history.png', records, teacher))
+        paths.append(plot_history(out / 'history.png', records, teacher))
     if (folder / 'selection.npz').exists():
         selection = read_selection(folder)
         if len(selection['confidence']):
             pool = dataset if dataset is not None else training_images(folder)
             paths.append(
                 plot_pool_grid(
-                    folder / 'figures' / 'selection.png',
+                    out / 'selection.png',
                     pool.images,
                     selection['classes'].tolist(),
                     selection['pseudo_labels'],
@@ -80,6 +84,9 @@ def draw_features(
     seed: int = 0,
 ) -> tuple[Path, dict[str, Distances]]:
     """Draws where selected and rejected pool images lie among original ones (KD³, Figure 3).
+
+    Features are scaled to unit length, so distances compare directions: those of faint images are
+    short, and short vectors are near to everything.
 
     Args:
         path: The PNG file to write.
@@ -104,8 +111,9 @@ def draw_features(
     random = np.random.default_rng(seed)
 
     def features(dataset: PackedDataset, candidates: np.ndarray) -> np.ndarray:
-        drawn = random.permutation(candidates)[:per_group]
-        return teacher_features(teacher, dataset, np.sort(drawn))
+        drawn = np.sort(random.permutation(candidates)[:per_group])
+        vectors = teacher_features(teacher, dataset, drawn)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
 
     groups = dict(
         original=features(original, np.arange(len(original))),

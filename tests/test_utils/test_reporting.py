@@ -54,6 +54,17 @@ def test_wrapped_usage_error(capsys, explicit):
     assert run(wrap, capsys) == (2, 'error: The sentence.\n')
 
 
+def test_hidden_usage_error_stays_hidden():
+    def answer():
+        try:
+            raise UsageError('Dealt with.')
+        except UsageError:
+            raise KeyError('a bug') from None
+
+    with pytest.raises(KeyError), report_errors():
+        answer()
+
+
 def test_usage_error_passes_through_a_registry(capsys):
     @MODELS.register_module(force=True)
     class Refuses:

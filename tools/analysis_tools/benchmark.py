@@ -14,9 +14,9 @@ clock is the processor time of this process, which other processes leave alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
-import json
-import logging
+import io
 import os
 import platform
 import shlex
@@ -32,8 +32,13 @@ import torch.nn.functional as F
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from mmdfkd.engine import DistillRunner, LogitsCache
+from mmdfkd.datasets import NoisePool
+from mmdfkd.datasets.samplers import SelectionSampler
+from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.hooks import SelectionHook
 from mmdfkd.models.algorithms import KD3
+from mmdfkd.models.data_preprocessors import BatchPreprocessor
+from mmdfkd.models.selectors import DynamicSelector
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import load_config
 from mmdfkd.utils.files import write_json
@@ -41,7 +46,6 @@ from mmdfkd.utils.reporting import report_errors
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 PAIRS = ('lenet5', 'resnet8')
-LARGEST_POOL = 60_000  # images of the step benchmark; more is only more memory
 
 
 # Floors ---------------------------------------------------------------------------------------
@@ -51,13 +55,19 @@ class KD3Floor:
     """KD³'s step with its published defaults in plain torch, on copies of a model's networks."""
 
     def __init__(self, model: KD3, optimizer: torch.optim.Optimizer) -> None:
-        model = copy.deepcopy(model)
+        model = copy.deepcopy(model).train()
         self.phi_t, self.g_t = model.teacher.backbone, model.teacher.head
         self.phi_s, self.adapter = model.student.backbone, model.student.neck.transfer
         self.e_s, self.e_t = model.student_head.linear, model.teacher_head.linear
-        trained = nn.ModuleList([self.phi_s, self.adapter, self.e_s, self.e_t])
-        self.parameters = dict(trained.named_parameters())
-        self.optimizer = type(optimizer)(self.parameters.values(), **optimizer.defaults)
+        self.parameters = self.trained_by(model)
+        self.optimizer = type(optimizer)(self.parameters, **optimizer.defaults)
+
+    @staticmethod
+    def trained_by(model: KD3) -> list[nn.Parameter]:
+        """What the method trains, in a fixed order."""
+        student = (model.student.backbone, model.student.neck)
+        parts = nn.ModuleList([*student, model.student_head, model.teacher_head])
+        return list(parts.parameters())
 
     def step(self, images: Tensor) -> None:
         """Train on one normalised batch ``(B, C, H, W)``."""
@@ -112,34 +122,36 @@ class KD3Floor:
 FLOORS = {'KD3': KD3Floor}
 
 
-def check_floor(runner: DistillRunner, floor: KD3Floor, images: Tensor) -> None:
-    """Make sure that our step and its floor compute the same on uint8 ``images``.
+class Backward:
+    """Stands in for an ``OptimWrapper``: computes gradients and leaves the parameters alone."""
+
+    optim_context = staticmethod(contextlib.nullcontext)
+
+    def update_params(self, loss: Tensor) -> None:
+        """Only the first half of it."""
+        loss.backward()
+
+
+def check_floor(model: KD3, floor: KD3Floor, images: Tensor) -> None:
+    """Make sure that our step and its floor compute the same on a batch of uint8 images.
 
     Raises:
         RuntimeError: The losses or the gradients differ: one of the two is wrong.
     """
-    model, wrapper = copy.deepcopy((runner.model, runner.optim_wrapper))
-    optimizer = wrapper['student'].optimizer
-    preprocessor, augment = model.data_preprocessor, model.data_preprocessor.augment
-    gradients: list[Tensor] = []
-    optimizer.step = lambda: gradients.extend(p.grad.clone() for p in group if p.grad is not None)
-    group = [p for part in optimizer.param_groups for p in part['params']]
-    model.train()
-    preprocessor.augment = []
+    model, floor = copy.deepcopy(model).train(), copy.deepcopy(floor)
+    model.data_preprocessor.augment = []
     torch.manual_seed(0)
-    ours = model.train_step(dict(inputs=images), wrapper)['loss']
-    preprocessor.augment = augment
+    ours = model.train_step(dict(inputs=images), dict(student=Backward()))['loss']
     torch.manual_seed(0)
-    plain = copy.deepcopy(floor)
-    theirs = plain.loss(preprocessor.normalize(images))
-    theirs.backward()
-    expected = [p.grad for p in plain.parameters.values()]
-    norm, other = (torch.stack([g.norm() for g in part]).norm() for part in (gradients, expected))
-    same = torch.allclose(ours, theirs, rtol=1e-5) and torch.allclose(norm, other, rtol=1e-3)
-    if not same or len(gradients) != len(expected):
+    bare = floor.loss(model.data_preprocessor.normalize(images))
+    bare.backward()
+    found = torch.cat([p.grad.flatten() for p in floor.trained_by(model)])
+    expected = torch.cat([p.grad.flatten() for p in floor.parameters])
+    distance = ((found - expected).norm() / expected.norm()).item()
+    if not torch.allclose(ours, bare, rtol=1e-5) or distance > 1e-3:
         raise RuntimeError(
-            f'our step and its floor differ: loss {ours:.7f} and {theirs:.7f}, gradient norm '
-            f'{norm:.6f} and {other:.6f}; timing them would compare two different things'
+            f'our step and its floor differ: losses {ours:.7f} and {bare:.7f}, gradients '
+            f'{distance:.1e} of their norm apart; their times would compare two different things'
         )
 
 
@@ -216,40 +228,41 @@ class InterleaveHook(Hook):
 # Measurements ---------------------------------------------------------------------------------
 
 
-def build_runner(args: argparse.Namespace, folder: str, **train_dataloader: Any) -> DistillRunner:
-    """The real runner of the pair's config, trained on noise and logging to a file only."""
+def build_runner(args: argparse.Namespace, folder: str, images: int, batch: int) -> DistillRunner:
+    """The real runner of the pair's config, for one epoch on noise; its log goes to a file."""
     algorithm = args.method.lower()
     stem = f'{algorithm}_{args.pair}_{args.pair}-half_1xb128-40e_digits'
     cfg = load_config(CONFIGS / algorithm / f'{stem}.py')
     cfg.launcher = 'none'
     cfg.work_dir = tempfile.mkdtemp(dir=folder)
     cfg.experiment_name = Path(cfg.work_dir).name  # mmengine shares objects between namesakes
-    cfg.train_dataloader.update(train_dataloader)
+    cfg.train_dataloader.update(batch_size=batch, dataset=dict(type='NoisePool', num_images=images))
     cfg.train_cfg.max_epochs = 1
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    cfg.default_hooks.checkpoint = cfg.default_hooks.progress = None
+    cfg.default_hooks.checkpoint = None
+    cfg.default_hooks.pop('progress')
     for name in ('runtime_info', 'timer', 'logger'):
         cfg.default_hooks[name].interval = args.iterations
-    runner = DistillRunner.from_cfg(cfg)
-    for handler in runner.logger.handlers:
-        if type(handler) is logging.StreamHandler:
-            handler.setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # the logger goes on writing there
+        runner = DistillRunner.from_cfg(cfg)
+    runner.model.to(args.device)
     return runner
 
 
-def measure_step(args: argparse.Namespace, clock: Clock, batch: int, folder: str) -> dict:
-    """One training step: through the Runner, called directly, and the floor."""
-    blocks = args.pairs + 1
-    pool = dict(type='NoisePool', num_images=batch * args.iterations * blocks)
-    runner = build_runner(args, folder, batch_size=batch, dataset=pool)
-    runner.model.selector = None  # the whole pool, in one epoch
-    dataset = runner.train_dataloader.dataset
-    model, preprocessor = runner.model, runner.model.data_preprocessor
-    device = next(model.parameters()).device
-    images = dataset.__getitems__(range(batch * min(args.iterations, 8)))['inputs'].to(device)
-    raw = [dict(inputs=part) for part in images.split(batch)]
-    normalised = [preprocessor.normalize(part).contiguous() for part in images.split(batch)]
-    floor: Any = None
+def measure_step(
+    args: argparse.Namespace, clock: Clock, folder: str, batch: int
+) -> dict[str, float]:
+    """One training step: through the Runner, called directly, and its floor."""
+    runner = build_runner(args, folder, batch * args.iterations * (args.pairs + 1), batch)
+    model = runner.model
+    model.selector = None  # the whole pool, in one epoch
+    pool = runner.train_dataloader.dataset
+    images = pool.__getitems__(range(batch * min(args.iterations, 8)))['inputs'].to(args.device)
+    raw = images.split(batch)
+    normalised = [model.data_preprocessor.normalize(part) for part in raw]
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    floor = FLOORS[args.method](model, runner.optim_wrapper['student'].optimizer)
+    check_floor(model, floor, raw[0])
 
     def bare() -> None:
         for i in range(args.iterations):
@@ -257,31 +270,197 @@ def measure_step(args: argparse.Namespace, clock: Clock, batch: int, folder: str
 
     def train_step() -> None:
         for i in range(args.iterations):
-            model.train_step(raw[i % len(raw)], runner.optim_wrapper)
+            model.train_step(dict(inputs=raw[i % len(raw)]), runner.optim_wrapper)
 
-    hook = InterleaveHook(clock, args.iterations, dict(floor=bare, train_step=train_step))
-
-    class Check(Hook):
-        def before_train_epoch(self, runner: Any) -> None:
-            nonlocal floor
-            optimizer = runner.optim_wrapper['student'].optimizer
-            floor = FLOORS[args.method](model, optimizer)
-            check_floor(runner, floor, raw[0]['inputs'])
-
-    runner.register_hook(Check())
+    hook = InterleaveHook(clock, args.iterations, dict(bare=bare, train_step=train_step))
     runner.register_hook(hook)
     runner.train()
     times = {name: values[1:] for name, values in hook.times.items()}
-    step = {name: 1e3 * median(values) / args.iterations for name, values in times.items()}
+    ms = {name: 1e3 * median(values) / args.iterations for name, values in times.items()}
+    return {
+        'batch': batch,
+        'Runner / bare': ratio(times['runner'], times['bare']),
+        'train_step / bare': ratio(times['train_step'], times['bare']),
+        'Runner / train_step': ratio(times['runner'], times['train_step']),
+        'bare ms': ms['bare'],
+        'train_step ms': ms['train_step'],
+        'Runner ms': ms['runner'],
+        'Runner us/image': 1e3 * ms['runner'] / batch,
+    }
+
+
+def measure_selection(
+    args: argparse.Namespace, clock: Clock, folder: str
+) -> list[dict[str, float | str]]:
+    """One selection pass: with the teacher's logits at hand, and the first one."""
+    runner = build_runner(args, folder, args.pool, batch=128)
+    model, pool = runner.model.eval(), runner.train_dataloader.dataset
+    model.selector.min_selected = 1
+    images = model.data_preprocessor(pool.__getitems__(range(args.pool)))['inputs']
+
+    def forward(*networks: nn.Module) -> None:
+        for network in networks:
+            for part in images.split(args.selection_batch):
+                network(part)
+
+    def first() -> None:
+        hook = SelectionHook(batch_size=args.selection_batch)
+        hook.cache.folder = Path(tempfile.mkdtemp(dir=folder))
+        hook.before_train_epoch(runner)
+
+    again = SelectionHook(batch_size=args.selection_batch)
+    again.cache.folder = Path(folder, 'logits')
+    with torch.no_grad():
+        times = compare(
+            clock,
+            args.pairs,
+            again=lambda: again.before_train_epoch(runner),
+            student=lambda: forward(model.student),
+            first=first,
+            both=lambda: forward(model.teacher, model.student),
+        )
+    rows = []
+    for name, ours, bare in (('cached', 'again', 'student'), ('first', 'first', 'both')):
+        us = {key: 1e6 * median(times[key]) / args.pool for key in (ours, bare)}
+        rows.append(
+            {
+                'pass': name,
+                'ours / bare': ratio(times[ours], times[bare]),
+                'bare us/image': us[bare],
+                'ours us/image': us[ours],
+            }
+        )
+    return rows
+
+
+def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, float | str]]:
+    """What surrounds the networks, per image."""
+    batch, pool = 128, NoisePool(4096, channels=3)
+    order = torch.randperm(len(pool)).split(batch)
+    batches = [pool.__getitems__(part) for part in order]
+    teacher, student = torch.randn(2, 20_000, 10)
+    selector, sampler = DynamicSelector(), SelectionSampler(range(len(teacher)), seed=0)
+
+    def select() -> None:
+        chosen = selector(teacher_logits=teacher, student_logits=student, epoch=1, max_epochs=2)
+        sampler.select(chosen.indices, batch)
+
+    def road(*augment: dict) -> Callable[[], Any]:
+        preprocessor = BatchPreprocessor([120.0] * 3, [60.0] * 3, augment).to(args.device)
+        return lambda: [preprocessor(part, training=True) for part in batches]
+
+    crop = dict(type='BatchRandomCrop', size=32, padding=4)
+    resized_crop = dict(type='BatchRandomResizedCrop', size=32)
+    flip = dict(type='BatchRandomFlip')
+    actions = {
+        'threshold + index, 10 classes': select,
+        'gather a shuffled batch': lambda: [pool.__getitems__(part) for part in order],
+        'normalise': road(),
+        'crop + flip + normalise': road(crop, flip),
+        'resized crop + flip + normalise': road(resized_crop, flip),
+    }
+    times = compare(clock, args.pairs, **actions)
+    counts = dict.fromkeys(actions, len(pool)) | {'threshold + index, 10 classes': len(teacher)}
+    return [
+        {'3x32x32 images': name, 'us/image': 1e6 * median(times[name]) / counts[name]}
+        for name in actions
+    ]
+
+
+# Report ---------------------------------------------------------------------------------------
+
+
+def machine(args: argparse.Namespace, clock: Clock) -> dict[str, Any]:
+    """What the numbers were measured on, and with which command."""
+    device = torch.cuda.get_device_name() if args.device == 'cuda' else processor()
     return dict(
-        batch=batch,
-        ratio_runner=ratio(times['runner'], times['floor']),
-        ratio_train_step=ratio(times['train_step'], times['floor']),
-        ratio_runner_over_train_step=ratio(times['runner'], times['train_step']),
-        **{f'ms_{name}': value for name, value in step.items()},
-        us_per_image=1e3 * step['runner'] / batch,
+        command=f'python {shlex.join(sys.argv)}',
+        device=device,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        clock=clock.name,
+        load=' '.join(f'{load:.1f}' for load in os.getloadavg()),
     )
 
 
+def processor() -> str:
+    """The CPU's name where the system tells it."""
+    path = Path('/proc/cpuinfo')
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return f'{names[0] if names else platform.processor()}, {os.cpu_count()} cores'
+
+
+def print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Print facts and tables."""
+    for name, fact in result['machine'].items():
+        print(f'{name:8} {fact}')
+    print_table(f'Training step, {args.method} {args.pair}', result['step'])
+    print_table(f'Selection pass, {args.pool:,} images', result['selection'])
+    print_table('Around the networks', result['parts'])
+
+
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows of equal keys below their keys."""
+    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    print(f'\n{title}')
+    for line in lines:
+        print('  '.join(f'{text:>{width}}' for text, width in zip(line, widths, strict=True)))
+
+
+def cell(value: Any) -> str:
+    """Numbers with as many digits as they mean something with."""
+    if not isinstance(value, float):
+        return str(value)
+    return f'{value:.3f}' if value < 10 else f'{value:.1f}'
+
+
+# Command --------------------------------------------------------------------------------------
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='How near a training step and a selection pass come to their floors'
+    )
+    parser.add_argument('--method', choices=sorted(FLOORS), default='KD3')
+    parser.add_argument('--pair', choices=PAIRS, default='lenet5', help='default: %(default)s')
+    parser.add_argument('--batch', type=int, nargs='+', default=[64, 128], help='batch sizes')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument('--threads', type=int, default=1, help='of the CPU; default 1')
+    parser.add_argument(
+        '--iterations', type=int, default=50, help='steps per block, one log line each; default 50'
+    )
+    parser.add_argument('--pairs', type=int, default=10, help='blocks of each kind; default 10')
+    parser.add_argument('--pool', type=int, default=12_000, help='images of the selection pass')
+    parser.add_argument('--selection-batch', type=int, default=512, help='images per forward pass')
+    parser.add_argument('--json', metavar='FILE', help='write the numbers there too')
+    return parser.parse_args(arguments)
+
+
+def benchmark(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything; return the machine's facts and one list of rows per table."""
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise UsageError('--device cuda: torch sees no GPU. Use --device cpu.')
+    torch.set_num_threads(args.threads)
+    clock = Clock(args.device)
+    with tempfile.TemporaryDirectory() as folder:
+        steps = [measure_step(args, clock, folder, batch) for batch in args.batch]
+        selection = measure_selection(args, clock, folder)
+        parts = measure_parts(args, clock)
+    return dict(machine=machine(args, clock), step=steps, selection=selection, parts=parts)
+
+
 def main() -> None:
-    pass
+    """Run."""
+    args = parse_args()
+    with report_errors():
+        result = benchmark(args)
+        print_result(args, result)
+        if args.json:
+            write_json(args.json, result)
+
+
+if __name__ == '__main__':
+    main()

@@ -33,6 +33,7 @@ def main() -> None:
     args = parse_args()
     with report_errors():
         import torch
+        from mmengine.registry import init_default_scope
 
         from mmdfkd.registry import DATASETS, MODELS
         from mmdfkd.utils.config_check import check_config, load_config
@@ -40,6 +41,7 @@ def main() -> None:
 
         cfg = load_config(args.config, args.cfg_options)
         check_config(cfg)
+        init_default_scope(cfg.get('default_scope', 'mmdfkd'))
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         preprocessor = MODELS.build(cfg.model).data_preprocessor
         dataset = DATASETS.build(cfg.train_dataloader.dataset)

@@ -6,6 +6,7 @@ from .prediction_hook import PredictionHook
 from .progress_hook import ProgressHook
 from .selection_hook import SelectionHook
 from .summary_hook import SummaryHook
+from .sync_buffers_hook import SyncBuffersHook
 from .teacher_hook import TeacherHook
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     'ProgressHook',
     'SelectionHook',
     'SummaryHook',
+    'SyncBuffersHook',
     'TeacherHook',
 ]

@@ -48,6 +48,13 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         if self.every_n_inner_iters(batch_idx, self.interval) or last:
             self._read(runner)
 
+    def after_train_epoch(self, runner: Any) -> None:
+        """Stop before a checkpoint is written if the last step broke what no loss has seen yet."""
+        state = runner.model.state_dict().values()
+        finite = [value.isfinite().all() for value in state if value.is_floating_point()]
+        if not torch.stack(finite).all():
+            raise UsageError(diverged(runner, ['weights']))
+
     def _read(self, runner: Any) -> None:
         hub = runner.message_hub
         hub.update_info('iter', runner.iter)

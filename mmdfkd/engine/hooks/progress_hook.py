@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 from typing import Any
@@ -26,6 +27,7 @@ class ProgressHook(Hook):
         total = runner.max_iters if self.by_iteration else runner.max_epochs
         self.bar = progress_bar(transient=False)
         self.bar.start()
+        atexit.register(self.bar.stop)  # an interrupted run must give the cursor back
         unit = 'iterations' if self.by_iteration else 'epochs'
         self.task = self.bar.add_task(
             f'{runner.model.method} ({unit})',

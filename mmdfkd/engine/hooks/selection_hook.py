@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 
 from mmdfkd.models.selectors import Selection
@@ -74,15 +75,20 @@ class SelectionHook(Hook):
         )
         if model.selector.needs_predictions:
             preprocessor, augment = model.data_preprocessor, self.view == 'train'
-            if augment:
-                teacher = predict_logits(model.teacher, pool, preprocessor, self.batch_size, True)
+            if augment:  # the student below draws the same views
+                with torch.random.fork_rng(devices=_devices()):
+                    teacher = predict_logits(
+                        model.teacher, pool, preprocessor, self.batch_size, augment
+                    )
             else:
                 teacher = self.cache.get(model.teacher, pool, preprocessor)
             student = predict_logits(model.student, pool, preprocessor, self.batch_size, augment)
             arguments.update(teacher_logits=teacher, student_logits=student)
             distance = F.pairwise_distance(student, teacher).mean().item()
             runner.message_hub.update_scalar('train/logit_distance', distance)
-        return model.selector(**arguments)
+        selection = model.selector(**arguments)
+        broadcast(selection.indices)  # ranks draw differently, all use the same images
+        return selection
 
     def after_train(self, runner: Any) -> None:
         """Write the last selection's fields, and names of the classes, to ``selection.npz``."""
@@ -127,4 +133,9 @@ class SelectionHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Take up a selection that outlives its epoch."""
         if 'selected_indices' in checkpoint:
-            self.selection = Selection(checkpoint['selected_indices'])
+            self.selection = Selection(checkpoint['selected_indices'].cpu())
+
+
+def _devices() -> list[int]:
+    """The GPU whose generator draws, if there is one."""
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []

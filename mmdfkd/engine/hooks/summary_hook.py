@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import time
@@ -41,8 +42,13 @@ class SummaryHook(Hook):
         self.seconds = 0.0
         self.images = 0
         self.used = torch.zeros(len(dataset), dtype=torch.bool)
-        self.accuracies: list[float] = hub.get('student_accuracies', [])
+        if len(hub.get('images_used', ())) == len(dataset):
+            self.used |= hub['images_used'].cpu()
+        # By number of iterations: a checkpoint is older than the validation of its epoch.
+        self.accuracies: dict[int, float] = dict(hub.get('student_accuracies', ()))
         self.agreement: float | None = None
+        if runner.iter:
+            self._recall(runner)
         teacher = model.teacher
         self.facts = dict(
             method=model.method,
@@ -63,6 +69,15 @@ class SummaryHook(Hook):
             commit=commit(),
         )
 
+    def _recall(self, runner: Any) -> None:
+        """On resuming, take over what the record says of the part that is not repeated."""
+        path = Path(runner.work_dir, 'summary.json')
+        record = json.loads(path.read_text()) if path.is_file() else {}
+        for step, accuracy in record.get('student_accuracies', ()):
+            if step <= runner.iter:
+                self.accuracies[step] = accuracy
+                self.agreement = record['agreement'] if step == runner.iter else None
+
     def before_train_epoch(self, runner: Any) -> None:
         """Start the clock and mark the images this epoch uses."""
         indices = getattr(runner.train_dataloader.sampler, 'indices', None)
@@ -81,13 +96,15 @@ class SummaryHook(Hook):
         hub = runner.message_hub
         hub.update_info('train_seconds', self.seconds_before + self.seconds)
         hub.update_info('images_seen', self.images_before + self.images)
+        hub.update_info('images_used', self.used)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Note the accuracy and write the record so far."""
         metrics = metrics or {}
         if 'accuracy/top1' in metrics:
-            self.accuracies.append(metrics['accuracy/top1'])
-            runner.message_hub.update_info('student_accuracies', self.accuracies)
+            self.accuracies[runner.iter] = metrics['accuracy/top1']
+            history = [list(pair) for pair in self.accuracies.items()]
+            runner.message_hub.update_info('student_accuracies', history)
         self.agreement = metrics.get('agreement/teacher')
         self.write(runner, finished=False)
 
@@ -95,22 +112,24 @@ class SummaryHook(Hook):
         """Write the final record and the student."""
         summary = self.write(runner, finished=True)
         if runner.rank == 0:
-            accuracy = self.accuracies[-1] if self.accuracies else None
             keys = ('method', 'teacher', 'dataset', 'config', 'seed', 'versions', 'commit')
-            meta = dict({key: summary[key] for key in keys}, accuracy=accuracy)
+            meta = {key: summary[key] for key in keys}
+            meta['accuracy'] = summary['student_accuracy_last']
             save_classifier(Path(runner.work_dir, 'student.pth'), runner.model.student, meta)
             runner.logger.info(f'Wrote summary.json and student.pth to {runner.work_dir}.')
 
     def write(self, runner: Any, finished: bool) -> dict[str, Any]:
         """Write ``summary.json`` on the main process; return its content."""
         seconds = self.seconds_before + self.seconds
+        accuracies = list(self.accuracies.values())
         summary = dict(
             self.facts,
             finished=finished,
-            epoch=min(runner.epoch + 1, runner.max_epochs or 0) if not finished else runner.epoch,
+            epoch=runner.epoch,
             teacher_accuracy=runner.message_hub.runtime_info.get('teacher_accuracy'),
-            student_accuracy_last=self.accuracies[-1] if self.accuracies else None,
-            student_accuracy_best=max(self.accuracies, default=None),
+            student_accuracy_last=accuracies[-1] if accuracies else None,
+            student_accuracy_best=max(accuracies, default=None),
+            student_accuracies=[list(pair) for pair in self.accuracies.items()],
             agreement=self.agreement,
             images_used=int(self.used.sum()),
             images_seen=self.images_before + self.images,

@@ -53,6 +53,9 @@ class TeacherHook(Hook):
             return
         logits = self.cache.get(model.teacher, dataset, model.test_preprocessor)
         model.remember_teacher(logits.argmax(1))
+        if dataset.labels is None:
+            runner.logger.info(f'{name} has no labels: accuracies are not measured on it.')
+            return
         hits = logits.argmax(1) == torch.as_tensor(dataset.labels)
         accuracy = 100 * hits.double().mean().item()
         runner.message_hub.update_info('teacher_accuracy', accuracy)

@@ -60,6 +60,14 @@ class ReplicatedModel(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__('module'), name)
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The algorithm's state: checkpoints do not tell how many processes there were."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load what :meth:`state_dict` gave."""
+        return self.module.load_state_dict(*args, **kwargs)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The algorithm's forward."""
         return self.module(*args, **kwargs)

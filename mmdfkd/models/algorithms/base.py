@@ -7,11 +7,16 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseModule
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier, load_classifier, network_fingerprint
+from mmdfkd.models.classifiers import (
+    Classifier,
+    check_inputs,
+    load_classifier,
+    network_fingerprint,
+)
 from mmdfkd.registry import MODELS, TASK_UTILS
 from mmdfkd.utils import UsageError
 
@@ -50,9 +55,14 @@ class BaseDistiller(BaseModel):
     ) -> None:
         teacher = build_teacher(teacher) if teacher is not None else None
         student = build_student(student, teacher)
-        inputs = dict(mean=student.mean, std=student.std, input_shape=student.input_shape)
-        super().__init__({'type': 'BatchPreprocessor', **inputs, **(data_preprocessor or {})})
-        self.test_preprocessor = MODELS.build({'type': 'BatchPreprocessor', **inputs})
+        inputs = dict(
+            type='BatchPreprocessor',
+            mean=student.mean,
+            std=student.std,
+            input_shape=student.input_shape,
+        )
+        super().__init__(MODELS.build({**inputs, **(data_preprocessor or {})}))
+        self.test_preprocessor = MODELS.build(inputs)
         self.teacher = teacher
         self.student = student
         self.selector = TASK_UTILS.build(selector) if selector else None
@@ -131,7 +141,8 @@ class BaseDistiller(BaseModel):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """State of everything but the teacher, whose tensors live in its own file."""
         state = super().state_dict(*args, **kwargs)
-        for key in [key for key in state if key.startswith('teacher.')]:
+        teacher = f'{kwargs.get("prefix", "")}teacher.'
+        for key in [key for key in state if key.startswith(teacher)]:
             del state[key]
         return state
 
@@ -144,8 +155,8 @@ class BaseDistiller(BaseModel):
 def build_teacher(config: dict | Classifier) -> Classifier:
     """Build a teacher from its config, load its checkpoint and freeze it.
 
-    Frozen means: no parameter requires a gradient (gradients still flow *through* it to images)
-    and the network is in eval mode.
+    Frozen means: no parameter requires a gradient (gradients still flow *through* it to images),
+    no ``init_cfg`` is applied any more, and the network is in eval mode.
 
     Raises:
         UsageError: There is no checkpoint, or it does not fit.
@@ -164,15 +175,23 @@ def build_teacher(config: dict | Classifier) -> Classifier:
         network = load_classifier(checkpoint, network)
     else:
         network = config
+    for module in network.modules():
+        if isinstance(module, BaseModule):
+            module.is_init = True  # also where a student shares the module
     return network.requires_grad_(False).eval()
 
 
 def build_student(config: dict | Classifier, teacher: Classifier | None) -> Classifier:
-    """Build a student; input shape and normalisation default to the teacher's."""
+    """Build a student; input shape and normalisation are the teacher's.
+
+    Raises:
+        UsageError: The config states others.
+    """
     if not isinstance(config, dict):
         return config
     config = {'type': 'Classifier', **config}
     if teacher is not None:
+        check_inputs(config, teacher)
         for key in ('input_shape', 'mean', 'std'):
-            config.setdefault(key, getattr(teacher, key))
+            config[key] = getattr(teacher, key)
     return MODELS.build(config)

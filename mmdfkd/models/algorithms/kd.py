@@ -50,6 +50,8 @@ class KD(BaseDistiller):
         selector: dict | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
+        if not 0 <= alpha <= 1:
+            raise UsageError(f'model.alpha is {alpha}; it must lie in [0, 1].')
         super().__init__(student, teacher, selector, data_preprocessor)
         self.alpha = alpha
         self.divergence = KLDivergence(temperature=temperature)

@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
+from mmdfkd.utils import UsageError
 
 from .base import BaseDistiller
 
@@ -32,6 +33,11 @@ class Supervised(BaseDistiller):
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """One step on labelled images."""
         batch = self.data_preprocessor(data, training=True)
+        if 'label' not in batch:
+            raise UsageError(
+                'Supervised training needs labels and the training images have none. Set '
+                'train_dataloader.dataset to a labelled dataset, or choose a data-free method.'
+            )
         with optim_wrapper['student'].optim_context(self):
             loss = F.cross_entropy(self.student(batch['inputs']), batch['label'])
         optim_wrapper['student'].update_params(loss)

@@ -3,5 +3,6 @@
 
 from .cifar_resnet import CifarResNet
 from .lenet import LeNet5
+from .wide_resnet import WideResNet
 
-__all__ = ['CifarResNet', 'LeNet5']
+__all__ = ['CifarResNet', 'LeNet5', 'WideResNet']

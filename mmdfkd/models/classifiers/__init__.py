@@ -6,7 +6,7 @@ from .checkpoint import (
     resolve_checkpoint,
     save_classifier,
 )
-from .classifier import Classifier, Features, pool
+from .classifier import Classifier, Features, check_inputs, pool
 from .cls_head import ClsHead
 from .simkd import map_shape, share_classifier
 
@@ -14,6 +14,7 @@ __all__ = [
     'Classifier',
     'ClsHead',
     'Features',
+    'check_inputs',
     'load_classifier',
     'map_shape',
     'network_fingerprint',

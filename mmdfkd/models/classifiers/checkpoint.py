@@ -9,8 +9,9 @@ are read with ``weights_only=True`` and nothing else is ever unpickled.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
-import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,20 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     path = resolve_checkpoint(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (OSError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged file makes the unpickler fail in many ways
+        foreign = re.search(r'Unsupported (?:global: GLOBAL|class) (\S+)', str(error))
+        if foreign:
+            raise UsageError(
+                f'Checkpoint {path} holds a {foreign[1]}, more than tensors and plain values, so '
+                'reading it would run code from that file. If you trust it, convert it once: '
+                "torch.save({'state_dict': torch.load(PATH, weights_only=False)['state_dict']}, "
+                'NEW_PATH).'
+            ) from None
         raise UsageError(
-            f'Checkpoint {path} holds more than tensors and plain values, so reading it would run '
-            f'code from that file ({str(error).splitlines()[0][:120]}). If you trust it, convert it '
-            "once: torch.save({'state_dict': torch.load(PATH, weights_only=False)['state_dict']}, "
-            'NEW_PATH).'
-        ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise UsageError(
-            f'Checkpoint {path} cannot be read ({str(error).splitlines()[0][:120]}): it is damaged '
-            'or no checkpoint. Copy or download it again.'
+            f'Checkpoint {path} cannot be read ({_reason(error)}): it is damaged or no checkpoint. '
+            'Copy or download it again.'
         ) from None
     if not isinstance(checkpoint, dict):
         raise UsageError(f'Checkpoint {path} holds a {type(checkpoint).__name__}, not a dict.')
@@ -146,10 +150,38 @@ def load_classifier(
                 f'Checkpoint {checkpoint} does not say which network it belongs to. Describe the '
                 "network in the config: dict(type='Classifier', backbone=..., head=..., ...)."
             )
-        network = MODELS.build(meta['model'])
+        refuse_functions(meta['model'], checkpoint)
+        network = MODELS.build({**meta['model'], 'type': 'Classifier'})
     load_state(network, state_dict_of(content, checkpoint), f'Checkpoint {checkpoint}')
     network.meta = meta
     return network
+
+
+def refuse_functions(config: Any, source: str | os.PathLike) -> None:
+    """Check that a config from a file builds modules and calls nothing else.
+
+    A registry takes names with dots that it does not know for Python objects: ``type='os.system'``
+    would be called in building the network.
+
+    Raises:
+        UsageError: Some ``type`` is neither a name in a registry nor a module class.
+    """
+    if isinstance(config, (list, tuple)):
+        for value in config:
+            refuse_functions(value, source)
+    elif isinstance(config, dict):
+        kind = config.get('type')
+        if isinstance(kind, str) and '.' in kind:
+            try:
+                found = MODELS.get(kind)
+            except RuntimeError:
+                found = None
+            if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+                raise UsageError(
+                    f'Checkpoint {source} wants to build its network with {kind!r}, which is no '
+                    'module. Do not trust this file.'
+                )
+        refuse_functions(list(config.values()), source)
 
 
 def save_classifier(path: str | os.PathLike, network: Classifier, meta: dict) -> None:
@@ -167,6 +199,12 @@ def network_fingerprint(network: nn.Module) -> str:
         digest.update(f'{name}{tuple(tensor.shape)}{tensor.dtype}'.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line; torch's advice about unpickling left out."""
+    line = str(error).rpartition('WeightsUnpickler error: ')[2].strip().partition('\n')[0]
+    return f'{type(error).__name__}: {line[:120]}'
 
 
 def _some(keys: Any, limit: int = 3) -> str:

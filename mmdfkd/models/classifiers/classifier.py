@@ -128,6 +128,21 @@ class Classifier(BaseModule):
         return Features(maps, last, vector, self.head(vector))
 
 
+def check_inputs(student: dict, teacher: Classifier) -> None:
+    """Check that a student's config states no other images than those of its teacher.
+
+    Raises:
+        UsageError: Input shape, mean or standard deviation differ.
+    """
+    for key in ('input_shape', 'mean', 'std'):
+        own, expected = student.get(key), getattr(teacher, key)
+        if own is not None and list(own) != list(expected):
+            raise UsageError(
+                f'model.student.{key} is {list(own)}, that of the teacher {teacher.name} is '
+                f'{list(expected)}, and both see the same images. Leave it out of model.student.'
+            )
+
+
 def plain(config: Any) -> Any:
     """Turn a (nested) mmengine config into plain dicts, lists and scalars."""
     if isinstance(config, dict):

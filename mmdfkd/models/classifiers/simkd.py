@@ -9,7 +9,7 @@ from torch import nn
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
-from .classifier import Classifier
+from .classifier import Classifier, check_inputs
 
 
 def share_classifier(
@@ -27,17 +27,24 @@ def share_classifier(
         own: Give the student a fresh head of the same form instead of the teacher's.
 
     Raises:
-        UsageError: The student's config speaks of another number of classes.
+        UsageError: The student's config speaks of other classes or images than the teacher, or of
+            parts that it cannot have.
     """
     classes = (student.get('head') or {}).get('num_classes', teacher.num_classes)
     if classes != teacher.num_classes:
         raise UsageError(
             f'model.student.head.num_classes is {classes}, the teacher has {teacher.num_classes} '
-            'classes. The student takes over the teacher\'s classifier: make them equal.'
+            "classes. The student takes over the teacher's classifier: make them equal."
         )
-    backbone = MODELS.build(student['backbone'])
-    source = map_shape(backbone, teacher.input_shape)
-    target = map_shape(teacher.backbone, teacher.input_shape)
+    for key in ('neck', 'init_cfg'):
+        if student.get(key):
+            raise UsageError(
+                f'model.student.{key} has no place here: the adapter is the neck (model.adapter) '
+                "and the head is the teacher's. Remove it; initialise in model.student.backbone."
+            )
+    check_inputs(student, teacher)
+    source = map_shape(MODELS.build(student['backbone']), teacher.input_shape)
+    target = map_shape(teacher, teacher.input_shape)
     network = Classifier(
         backbone=student['backbone'],
         neck={
@@ -60,10 +67,12 @@ def share_classifier(
 
 
 @torch.no_grad()
-def map_shape(backbone: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Shape ``(C, H, W)`` of the last map of a backbone for images of ``input_shape``."""
-    training = backbone.training
-    backbone.eval()
-    shape = tuple(backbone(torch.zeros(1, *input_shape))[-1].shape[1:])
-    backbone.train(training)
-    return shape
+def map_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Shape ``(C, H, W)`` of the last map of a backbone, or of the map a classifier pools."""
+    training = network.training
+    network.eval()
+    images = torch.zeros(1, *input_shape, device=next(network.parameters()).device)
+    whole = isinstance(network, Classifier)
+    shape = (network.extract(images).map if whole else network(images)[-1]).shape[1:]
+    network.train(training)
+    return tuple(shape)

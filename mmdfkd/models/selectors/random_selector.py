@@ -23,6 +23,8 @@ class RandomSelector:
     needs_predictions = False
 
     def __init__(self, num_images: int | None = None, ratio: float = 1.0) -> None:
+        if num_images is not None and num_images < 1:
+            raise UsageError(f'model.selector.num_images is {num_images}; give 1 or more.')
         if not 0 < ratio <= 1:
             raise UsageError(f'model.selector.ratio is {ratio}; it must lie in (0, 1].')
         self.num_images = num_images

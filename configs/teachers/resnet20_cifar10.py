@@ -1,0 +1,10 @@
+# ResNet20 trained on the labelled images of CIFAR-10.
+#   python tools/train.py configs/teachers/resnet20_cifar10.py
+_base_ = [
+    '../_base_/networks/cifar10.py',
+    '../_base_/datasets/cifar10.py',
+    '../_base_/schedules/teacher_240e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='Supervised', student=_base_.networks.resnet20)

@@ -1,0 +1,144 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""A folder, a tar and a zip look alike: files by name, read in one pass, never unpacked to disk."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from mmdfkd.utils import UsageError
+
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
+
+_MAX_BYTES = 2**32  # of one file; what claims more is a bomb
+
+
+class File(NamedTuple):
+    """One file of a folder or archive.
+
+    Attributes:
+        name: Its path from the top, with '/' on every system.
+        read: Returns its bytes; call it before asking for the next file.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def is_image(name: str) -> bool:
+    """Tells by the suffix whether a file is an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def walk(path: Path) -> Iterator[File]:
+    """Yields the files below a folder or inside a tar (plain, gz, bz2, xz) or zip.
+
+    A folder comes in the order of names, an archive in its own. Hidden files and what macOS
+    leaves behind (``__MACOSX``, ``._*``) are left out, links inside a tar too. Wrap the loop
+    in :func:`reported`: what is damaged shows only when it is reached.
+    """
+    if path.is_dir():
+        files = _walk_folder(path)
+    elif zipfile.is_zipfile(path):
+        files = _walk_zip(path)
+    else:
+        files = _walk_tar(path)
+    for file in files:
+        folders = file.name.split('/')
+        if folders[0] != '__MACOSX' and not any(part.startswith('.') for part in folders):
+            yield file
+
+
+def stamp(path: Path) -> list[list]:
+    """Returns what changes when the files change, without reading them, in JSON types.
+
+    For an archive its size and time; for a folder the times of its subfolders and the size and
+    time of every file that is no image. An image overwritten in place does not change it.
+    """
+    if not path.is_dir():
+        status = path.stat()
+        return [[path.name, status.st_size, status.st_mtime_ns]]
+    entries: list[list] = []
+    for folder, subfolders, names in os.walk(path):
+        subfolders.sort()
+        top = Path(folder)
+        entries.append([top.relative_to(path).as_posix(), top.stat().st_mtime_ns])
+        for name in sorted(name for name in names if not is_image(name)):
+            status = (top / name).stat()
+            entries.append([name, status.st_size, status.st_mtime_ns])
+    return entries
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Turns what reading a damaged archive raises into one :class:`UsageError` that names it."""
+    damage = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
+    try:
+        yield
+    except damage as error:
+        raise UsageError(
+            f'{path} cannot be read to its end ({type(error).__name__}: {error}): it is '
+            'truncated, damaged or no folder, tar or zip. Download or copy it again.'
+        ) from error
+
+
+def _walk_folder(path: Path) -> Iterator[File]:
+    for folder, subfolders, names in os.walk(path):
+        subfolders.sort()
+        for name in sorted(names):
+            file = Path(folder, name)
+            yield File(file.relative_to(path).as_posix(), file.read_bytes)
+
+
+def _walk_zip(path: Path) -> Iterator[File]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.flag_bits & 1:
+                raise UsageError(f'{path} is encrypted; unpack it, and give the folder instead.')
+            if not info.is_dir():
+                _require_size(path, info.filename, info.file_size)
+                yield File(info.filename, partial(archive.read, info))
+
+
+def _walk_tar(path: Path) -> Iterator[File]:
+    with tarfile.open(path) as archive:
+        while (member := archive.next()) is not None:
+            if member.isfile():
+                _require_size(path, member.name, member.size)
+                yield File(member.name.removeprefix('./'), partial(_extract, archive, member))
+            archive.members = []  # else it keeps every header
+        if _is_cut(path):
+            raise EOFError('the end mark is missing')
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    data = b'' if stream is None else stream.read()
+    if len(data) != member.size:
+        raise EOFError(f'{member.name} has {len(data)} of {member.size} bytes')
+    return data
+
+
+def _is_cut(path: Path) -> bool:
+    """A plain tar cut between two files reads without an error; only its last zeros are gone."""
+    if path.suffix.lower() != '.tar':
+        return False
+    with open(path, 'rb') as file:
+        file.seek(max(0, path.stat().st_size - 512))
+        return any(file.read())
+
+
+def _require_size(path: Path, name: str, size: int) -> None:
+    if size > _MAX_BYTES:
+        raise UsageError(
+            f'{path} says that its file {name} has {size / 2**30:.0f} GiB; at most '
+            f'{_MAX_BYTES // 2**30} are read. Check where the archive comes from.'
+        )

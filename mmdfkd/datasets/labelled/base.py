@@ -1,0 +1,241 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What labelled sets share: they are found, decoded once, kept on disk and mapped from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmdfkd.utils import UsageError, check_choice
+from mmdfkd.utils.progress import progress_bar
+
+from ..image_pool import ImagePool, is_pool, write_pool
+from ..packed import PackedDataset
+from .archive import File, stamp
+from .download import Download, fetch
+from .reader import Part, one_at_a_time, read_images
+
+_READER_VERSION = 1  # raise it with every change that may change a pixel or a label
+
+
+class LabelledSet(PackedDataset):
+    """A labelled image set, from its publisher's files or from images in folders by class.
+
+    On first use the images are decoded in parallel and written to ``<cache>/datasets``, where
+    ``<cache>`` is ``$MMDFKD_CACHE_DIR`` or ``~/.cache/mmdfkd``; from then on the set is mapped
+    from there in milliseconds. It is decoded anew when the size or time of the archive changes,
+    or when files come to or go from the folder; after overwriting single images in place,
+    remove it from the cache. Nothing is unpacked beside the data.
+
+    Args:
+        data_root: The archive itself, or the folder that holds or is the set.
+        split: Which part of the set.
+        image_size: Side in pixels of the squares to squeeze the images into (bilinear,
+            antialiased); None keeps their size, which must then be the same for all.
+        grey: Whether to turn colours into ITU-R 601 luma: images (N, H, W, 1) instead of
+            (N, H, W, 3).
+        download: Whether to fetch the set from its publisher where ``data_root`` lacks it.
+
+    Raises:
+        UsageError: The set is missing, incomplete or damaged, or an argument is unknown.
+    """
+
+    name: ClassVar[str]
+    home: ClassVar[str]  # where people get it
+    splits: ClassVar[dict[str, str]]  # split -> the folder of its images
+    counts: ClassVar[dict[str, int]] = {}  # split -> number of images, to notice half a copy
+    candidates: ClassVar[tuple[str, ...]] = ()  # what data_root may hold
+    markers: ClassVar[tuple[str, ...]] = ('train', 'test')  # by which data_root is the set itself
+    classes: tuple[str, ...]
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike,
+        split: str = 'train',
+        image_size: int | None = None,
+        grey: bool = False,
+        download: bool = False,
+    ) -> None:
+        check_choice(f'split of {type(self).__name__}: split', split, tuple(self.splits))
+        if image_size is not None and image_size < 1:
+            raise UsageError(
+                f'image_size={image_size} of {type(self).__name__} must be 1 pixel or more, or '
+                'None to keep the size of the images.'
+            )
+        self.split = split
+        self.image_size = image_size
+        self.grey = grey
+        self.source = self._find(Path(data_root).expanduser(), download)
+        self.pool = self._open()
+        super().__init__(
+            self.pool.images,
+            labels=self.pool.extra('labels'),
+            metainfo={'name': self.name, 'classes': self.pool.meta['classes']},
+        )
+
+    # --- what a set may say for itself ----------------------------------------------------------
+
+    def read(self, file: File) -> Part | None:
+        """Reads a file that is no image: images packed in it, or a note for :meth:`resolve`."""
+        return None
+
+    def label(self, file: File) -> str | None:
+        """Returns the class of an image file, or None where it is of another split."""
+        folders = file.name.split('/')
+        is_ours = len(folders) > 2 and folders[-3] == self.splits[self.split]
+        return folders[-2] if is_ours else None
+
+    def resolve(self, names: list[str], labels: Sequence[int | str]) -> list[int]:
+        """Turns classes given by name into numbers, once all files are read.
+
+        Args:
+            names: Names of the N images.
+            labels: Class numbers from :meth:`read` and class names from :meth:`label`.
+
+        Returns:
+            N class numbers.
+        """
+        numbers: dict[int | str, int] = {name: k for k, name in enumerate(self.classes)}
+        numbers |= {k: k for k in range(len(self.classes))}
+        for name, label in zip(names, labels, strict=True):
+            if label not in numbers:
+                raise UsageError(
+                    f'{self.source}: {name} is of class {label!r}, which {self.name} does not '
+                    f'have. Its classes are {shorten(self.classes)}; rename or remove the folder.'
+                )
+        return [numbers[label] for label in labels]
+
+    def downloads(self) -> list[Download]:
+        """Returns the files to fetch for this split."""
+        return []
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns further arguments that decide what is in the cache, in JSON types."""
+        return {}
+
+    # --- find, pack, open -----------------------------------------------------------------------
+
+    def _find(self, data_root: Path, download: bool) -> Path:
+        source = self._look(data_root)
+        if source is None and download and self.downloads():
+            for file in self.downloads():
+                fetch(file, data_root)
+            source = self._look(data_root)
+        if source is None:
+            looked = ', '.join([*self.candidates, *(f'{marker}/' for marker in self.markers)])
+            state = 'holds none' if data_root.exists() else 'does not exist, so it holds none'
+            offer = ', or pass download=True' if self.downloads() else ''
+            raise UsageError(
+                f"{type(self).__name__} was not found: data_root='{data_root}' {state} of "
+                f'{looked}. Get it from {self.home}{offer}, and set data_root to the archive or '
+                'to the folder with it.'
+            )
+        return source
+
+    def _look(self, data_root: Path) -> Path | None:
+        if data_root.is_file():
+            return data_root
+        for name in self.candidates:
+            if (data_root / name).exists():
+                return data_root / name
+        return data_root if any((data_root / name).exists() for name in self.markers) else None
+
+    def _open(self) -> ImagePool:
+        recipe = {
+            'reader': [type(self).__name__, _READER_VERSION],
+            'source': [str(self.source.resolve()), stamp(self.source)],
+            'split': self.split,
+            'image_size': self.image_size,
+            'grey': self.grey,
+            **self.recipe(),
+        }
+        key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+        cache = Path(os.environ.get('MMDFKD_CACHE_DIR') or '~/.cache/mmdfkd').expanduser()
+        root = cache / 'datasets' / f'{self.name}-{self.split}-{key}'
+        if not is_pool(root):
+            with one_at_a_time(root):
+                if not is_pool(root):  # another process may have packed it while we waited
+                    self._pack(root)
+        return ImagePool(root)
+
+    def _pack(self, root: Path) -> None:
+        names: list[str] = []
+        labels: list[int | str] = []
+        rows: list[np.ndarray] = []
+        with progress_bar() as bar:
+            task = bar.add_task(
+                f'Reading {self.name} {self.split}', total=self.counts.get(self.split)
+            )
+            for part, images in read_images(self):
+                for name, image in zip(part.names, images, strict=True):
+                    self._require_shape(name, image, rows[0] if rows else image)
+                    rows.append(image)
+                names += part.names
+                labels += part.labels
+                bar.advance(task, len(images))
+        self._require_count(len(rows))
+        numbers = np.array(self.resolve(names, labels), dtype=np.int64)
+        self._require_every_class(numbers)
+        order = sorted(range(len(names)), key=names.__getitem__)
+        images = np.empty((len(rows), *rows[0].shape), np.uint8)
+        for target, k in zip(images, order, strict=True):
+            target[:] = rows[k]
+        description = {
+            'created_by': f'mmdfkd.datasets.{type(self).__name__}',
+            'source': str(self.source),
+            'split': self.split,
+            'classes': self.classes,
+        }
+        write_pool(root, images, self.name, {'labels': numbers[order]}, description)
+
+    def _require_shape(self, name: str, image: np.ndarray, first: np.ndarray) -> None:
+        if image.shape != first.shape:
+            found, expected = (f'{x.shape[1]} x {x.shape[0]}' for x in (image, first))
+            raise UsageError(
+                f'{self.source}: {name} is {found} pixels, but images before it are {expected}. '
+                'Give image_size to bring all to one size.'
+            )
+
+    def _require_count(self, found: int) -> None:
+        expected = self.counts.get(self.split, found)
+        if found != expected or not found:
+            raise UsageError(
+                f'{self.source} holds {found:,} images of {self.name} {self.split}, expected '
+                f'{f"{expected:,}" if expected else "at least one"}. Copy or unpack it again; '
+                'for a part on purpose use LabelledFolder.'
+            )
+
+    def _require_every_class(self, numbers: np.ndarray) -> None:
+        count = np.bincount(numbers, minlength=len(self.classes))
+        missing = [self.classes[k] for k in np.flatnonzero(count == 0)]
+        if missing:
+            raise UsageError(
+                f'{self.source} has no image of {shorten(missing)} in split {self.split!r} '
+                f'({len(missing)} of {len(self.classes)} classes). Copy or unpack it again.'
+            )
+
+    # --- for worker processes -------------------------------------------------------------------
+
+    def _images_sha256(self) -> str:
+        return self.pool.meta['sha256']
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the images out: a spawned worker maps the files anew."""
+        return {**self.__dict__, 'images': None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Maps the images again."""
+        self.__dict__.update(state)
+        self.images = self.pool.images
+
+
+def shorten(names: Sequence[str], limit: int = 10) -> str:
+    """Joins names for a message, at most ``limit`` of them."""
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more

@@ -1,0 +1,55 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Fetching a publisher's files, only when asked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from mmdfkd.utils import UsageError
+
+
+class Download(NamedTuple):
+    """A file that a publisher offers, and its md5 where he gives one."""
+
+    url: str
+    filename: str
+    md5: str | None = None
+
+
+def fetch(file: Download, folder: Path) -> None:
+    """Downloads a file into a folder; it appears there whole or not at all.
+
+    Raises:
+        UsageError: The server or the disk failed, or the checksum differs.
+    """
+    from torchvision.datasets.utils import download_url
+
+    target = folder / file.filename
+    if target.exists():
+        return
+    partial = folder / f'.{file.filename}.part'
+    try:
+        partial.unlink(missing_ok=True)
+        download_url(file.url, folder, partial.name, file.md5)
+        os.replace(partial, target)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f'Downloading {file.url} to {target} failed: {error}. Try again, or fetch it by hand.'
+        ) from error
+
+
+def require_md5(data: bytes, name: str, expected: str) -> None:
+    """Compares the md5 of a file's bytes with the one its publisher gives.
+
+    Raises:
+        UsageError: They differ.
+    """
+    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise UsageError(
+            f'{name} has md5 {found}, but its publisher gives {expected}: it is truncated, '
+            'damaged or another file. Download or copy it again.'
+        )

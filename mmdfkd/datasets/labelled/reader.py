@@ -1,0 +1,121 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""One thread reads files in order, the others decode them."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mmdfkd.utils import UsageError
+
+from .archive import File, is_image, reported, walk
+from .decode import decode_image, fit_array
+
+_CHUNK = 128  # image files that one thread decodes in a row
+
+
+class Part(NamedTuple):
+    """Images that are read together.
+
+    Attributes:
+        names: Their n names; the finished set is sorted by them.
+        images: Their files, or their pixels as uint8 (n, H, W, C).
+        labels: Their n classes, by number or by name.
+    """
+
+    names: list[str]
+    images: list[bytes] | np.ndarray
+    labels: Sequence[int | str]
+
+
+class Source(Protocol):
+    """What :func:`read_images` needs to know of a set."""
+
+    source: Path
+    image_size: int | None
+    grey: bool
+    read: Callable[[File], Part | None]
+    label: Callable[[File], str | None]
+
+
+def read_images(source: Source) -> Iterator[tuple[Part, list[np.ndarray]]]:
+    """Yields all images of a set, a part at a time, decoded a few parts ahead.
+
+    Raises:
+        UsageError: The archive or an image is damaged.
+    """
+    workers = min(16, os.cpu_count() or 1)
+    waiting: deque[tuple[Part, Future]] = deque()
+    with ThreadPoolExecutor(workers) as threads, reported(source.source):
+        try:
+            for part in _parts(source):
+                waiting.append((part, threads.submit(_decode, source, part)))
+                while len(waiting) > 2 * workers or (waiting and waiting[0][1].done()):
+                    first, result = waiting.popleft()
+                    yield first, result.result()
+            for first, result in waiting:
+                yield first, result.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _parts(source: Source) -> Iterator[Part]:
+    names: list[str] = []
+    images: list[bytes] = []
+    labels: list[str] = []
+    for file in walk(source.source):
+        if not is_image(file.name):
+            part = source.read(file)
+            if part is not None:
+                yield part
+        elif (label := source.label(file)) is not None:
+            names.append(file.name)
+            images.append(file.read())
+            labels.append(label)
+            if len(names) == _CHUNK:
+                yield Part(names, images, labels)
+                names, images, labels = [], [], []
+    if names:
+        yield Part(names, images, labels)
+
+
+def _decode(source: Source, part: Part) -> list[np.ndarray]:
+    if isinstance(part.images, np.ndarray):
+        return [fit_array(image, source.image_size, source.grey) for image in part.images]
+    return [
+        decode_image(data, f'{source.source}: {name}', source.image_size, source.grey)
+        for name, data in zip(part.names, part.images, strict=True)
+    ]
+
+
+@contextmanager
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Lets one process after the other make ``root``, where the system has file locks.
+
+    Raises:
+        UsageError: The folder above cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not POSIX: each process packs, and the first to finish wins
+        yield
+        return
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(root.parent / f'.{root.name}.lock', 'w')  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(
+            f'The cache folder {root.parent} cannot be written ({error.strerror}). Set the '
+            'environment variable MMDFKD_CACHE_DIR to a folder that can.'
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        Path(lock.name).unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import pytest
+import torch
+from torch import nn
+
+from mmdfkd.models.algorithms import KD, BaseDistiller, Supervised
+from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
+from mmdfkd.models.selectors import RandomSelector
+from mmdfkd.utils import UsageError
+
+
+@pytest.fixture
+def model(teacher, student):
+    return KD(teacher, student, alpha=1.0)
+
+
+def test_method_must_say_how_it_trains(student, teacher):
+    with pytest.raises(TypeError, match='abstract'):
+        BaseDistiller(student, teacher)
+
+
+def test_teacher_is_frozen_and_stays_in_eval_mode(model):
+    assert not any(parameter.requires_grad for parameter in model.teacher.parameters())
+    for mode in (True, False, True):
+        model.train(mode)
+        assert model.student.training is mode
+        assert not any(module.training for module in model.teacher.modules())
+
+
+def test_gradient_flows_through_the_teacher_to_images(model):
+    images = torch.randn(2, 1, 16, 16, requires_grad=True)
+    model.train()
+    model.teacher(images).square().sum().backward()
+    assert images.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.teacher.parameters())
+
+
+def test_teacher_from_its_file_alone(tmp_path, teacher, student):
+    save_classifier(tmp_path / 'teacher.pth', teacher, dict(accuracy=50.0))
+    model = KD(dict(checkpoint=tmp_path / 'teacher.pth'), student, alpha=1.0)
+    assert model.teacher.config == teacher.config
+    assert model.teacher.meta['accuracy'] == 50.0
+    assert model.teacher_fingerprint() == KD(teacher, student).teacher_fingerprint()
+    images = torch.randn(3, 1, 16, 16)
+    assert torch.equal(model.teacher(images), teacher(images))
+
+
+def test_teacher_without_checkpoint_is_refused(student):
+    with pytest.raises(UsageError, match=r'model\.teacher has no checkpoint.*checkpoint='):
+        KD(dict(backbone=dict(type='LeNet5')), student)
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path, teacher, student):
+    save_classifier(tmp_path / 'teacher.pth', teacher, {})
+    config = dict(checkpoint=tmp_path / 'teacher.pth', backbone=dict(type='LeNet5'))
+    config.update(head=dict(in_channels=120, num_classes=5, hidden_channels=[84]))
+    with pytest.raises(UsageError, match='other shapes|in part|matches no key|was made for'):
+        KD(config, student)
+
+
+def test_classes_must_agree(teacher, student):
+    student['head']['num_classes'] = 7
+    with pytest.raises(UsageError, match=r'has 5 classes, model\.student has 7.*num_classes to 5'):
+        KD(teacher, student)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'), [('mean', [0.0]), ('std', [1.0]), ('input_shape', (1, 32, 32))]
+)
+def test_student_must_see_the_teachers_images(teacher, student, key, value):
+    with pytest.raises(UsageError, match=rf'model\.student\.{key} is .*Leave it out'):
+        KD(teacher, {**student, key: value})
+    same = KD(teacher, {**student, key: getattr(teacher, key)})
+    assert list(getattr(same.student, key)) == list(getattr(teacher, key))
+
+
+def test_one_normalisation_the_teachers(model, make_batch):
+    # (255 - 120) / 60 = 2.25
+    batch = dict(make_batch(2), inputs=torch.full((2, 1, 16, 16), 255, dtype=torch.uint8))
+    for preprocessor in (model.data_preprocessor, model.test_preprocessor):
+        assert preprocessor(batch)['inputs'].unique().tolist() == [2.25]
+
+
+def test_training_road_may_differ_evaluation_may_not(teacher, student, make_batch):
+    model = KD(teacher, student, data_preprocessor=dict(mean=[0.0], std=[255.0])).eval()
+    batch = make_batch(4)
+    assert model.data_preprocessor(batch)['inputs'].max() <= 1
+    expected = model.student((batch['inputs'] - 120.0) / 60)
+    assert torch.equal(model.val_step(batch)[0]['logits'], expected)
+
+
+def test_evaluation_returns_whole_batches(model, make_batch):
+    batch = make_batch(4, labelled=True)
+    batch['index'] = torch.tensor([3, 0, 2, 1])
+    model.eval()
+    (answer,) = model.val_step(dict(batch))
+    assert answer['logits'].shape == (4, 5) and not answer['logits'].requires_grad
+    assert torch.equal(answer['label'], batch['label'])
+    assert 'teacher_prediction' not in answer and 'inputs' not in answer
+    model.remember_teacher(torch.tensor([10, 11, 12, 13]))
+    (answer,) = model.val_step(dict(batch))
+    assert answer['teacher_prediction'].tolist() == [13, 10, 12, 11]
+    normalised = model.test_preprocessor(batch)['inputs']
+    assert torch.equal(model(normalised), answer['logits'])
+
+
+def test_state_leaves_the_teacher_out(model):
+    state = model.state_dict()
+    assert state and not [name for name in state if name.startswith('teacher.')]
+    # also where a wrapper asks
+    assert set(nn.ModuleDict({'algorithm': model}).state_dict()) == {
+        f'algorithm.{name}' for name in state
+    }
+
+
+def test_state_goes_back_strictly(teacher, student, snapshot, changed):
+    model, other = KD(teacher, student), KD(teacher, student)
+    frozen = snapshot(teacher)
+    assert changed(other, model.state_dict())
+    other.load_state_dict(model.state_dict())
+    assert not changed(other, model.state_dict())
+    state = model.state_dict()
+    del state['student.head.fc.bias']
+    with pytest.raises(RuntimeError, match='student.head.fc.bias'):
+        other.load_state_dict(state)
+    assert not changed(teacher, frozen)
+
+
+def test_initialisation_spares_the_teacher(teacher, student, snapshot, changed):
+    zeros = dict(type='Constant', layer='Linear', val=0.0, bias=0.0)
+    model = KD(teacher, {**student, 'init_cfg': zeros})
+    frozen = snapshot(teacher)
+    model.init_weights()
+    assert model.student.head.fc.weight.abs().sum() == 0
+    assert not changed(teacher, frozen)
+
+
+def test_selector_is_built(teacher, student):
+    model = KD(teacher, student, selector=dict(type='RandomSelector', ratio=0.5))
+    assert isinstance(model.selector, RandomSelector) and model.selector.ratio == 0.5
+    assert KD(teacher, student).selector is None
+
+
+def test_without_a_teacher(teacher, student):
+    inputs = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
+    model = Supervised({**student, **inputs})
+    assert model.train().teacher is None and model.teacher_fingerprint() == ''
+    model.load_state_dict(model.state_dict())
+    with pytest.raises(UsageError, match="does not state its 'mean'.*Add mean="):
+        Supervised({**student, 'input_shape': (1, 16, 16), 'std': [60.0]})
+
+
+def test_shipped_pair_distils_from_one_line(student):
+    model = KD(dict(checkpoint='mmdfkd://lenet5_digits'), {**student, 'head': dict(
+        in_channels=4, num_classes=10)})
+    assert isinstance(model.teacher, Classifier) and model.student.input_shape == (1, 32, 32)
+    shipped = load_classifier('mmdfkd://lenet5_digits')
+    assert model.student.mean == shipped.mean
