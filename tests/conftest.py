@@ -1,8 +1,13 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """One thread, one seed, and skips for what this machine does not have."""
 
+import contextlib
+import io
 import os
+import runpy
+import sys
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # also for the processes that tests start
 
@@ -10,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-DATA_ROOT = Path(__file__).parents[1] / 'data'
+ROOT = Path(__file__).parents[1]
+DATA_ROOT = ROOT / 'data'
 
 # Sums must not depend on the number of cores; tiny networks are faster on one.
 torch.set_num_threads(1)
@@ -27,6 +33,21 @@ def seed():
 def data_root():
     """Folder of real datasets, for tests marked ``realdata``."""
     return DATA_ROOT
+
+
+@pytest.fixture(scope='session')
+def run_tool():
+    """Run ``python tools/SCRIPT ARGS`` inside this process; return what it prints."""
+
+    def run(script, *args):
+        argv = [script, *map(str, args)]
+        printed = io.StringIO()
+        with mock.patch.object(sys, 'argv', argv), mock.patch.dict(os.environ):
+            with contextlib.redirect_stdout(printed):
+                runpy.run_path(str(ROOT / 'tools' / script), run_name='__main__')
+        return printed.getvalue()
+
+    return run
 
 
 def pytest_collection_modifyitems(items):

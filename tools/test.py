@@ -46,7 +46,7 @@ def main() -> None:
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
         cfg.load_from, cfg.resume = args.checkpoint, False
-        check_config(cfg)
+        check_config(cfg, phase='test')
         if args.out or args.show_dir:
             cfg.default_hooks.predictions = dict(
                 type='PredictionHook', out=args.out, show_dir=args.show_dir

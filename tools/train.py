@@ -89,6 +89,13 @@ def make_config(args: argparse.Namespace) -> Config:
         from mmdfkd.apis.quick import make_quick
 
         make_quick(cfg)
+    try:
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f'The work directory {cfg.work_dir} cannot be made ({error.strerror}). Choose another '
+            'with --work-dir.'
+        ) from None
     cfg.resume = args.resume is not None
     if cfg.resume:
         cfg.load_from = None if args.resume == 'auto' else args.resume

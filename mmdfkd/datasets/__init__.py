@@ -5,10 +5,11 @@ from .collate import whole_batch_collate
 from .digits import DigitsDataset
 from .glyph_pool import GlyphPool
 from .image_pool import ImagePool, write_pool
+from .labelled import CIFAR10, CIFAR100, CINIC10, MNIST, SVHN, LabelledFolder, TinyImageNet
 from .noise_pool import NoisePool
 from .packed import PackedDataset
 from .quick import QuickDataset
-from .samplers import SelectionSampler
+from .samplers import EvenBatchSampler, SelectionSampler
 from .transforms import BatchRandomCrop, BatchRandomFlip, BatchRandomResizedCrop
 
 __all__ = [
@@ -16,13 +17,20 @@ __all__ = [
     'BatchRandomFlip',
     'BatchRandomResizedCrop',
     'CIFAR10',
+    'CIFAR100',
+    'CINIC10',
     'DigitsDataset',
+    'EvenBatchSampler',
     'GlyphPool',
     'ImagePool',
+    'LabelledFolder',
+    'MNIST',
     'NoisePool',
     'PackedDataset',
     'QuickDataset',
+    'SVHN',
     'SelectionSampler',
+    'TinyImageNet',
     'whole_batch_collate',
     'write_pool',
 ]

@@ -215,7 +215,7 @@ def write_pool(
         'shape': list(packed.images.shape),
         'sha256': array_sha256(packed.images),
     }
-    _refuse_taken(root)
+    refuse_taken(root)
     scratch: Path | None = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -231,13 +231,13 @@ def write_pool(
             json.dump(description, text, indent=2)
             text.flush()
             os.fsync(text.fileno())
-        _sync_folder(scratch)
+        sync_folder(scratch)
         try:
             os.rename(scratch, root)
         except OSError:
-            _refuse_taken(root)  # another process was first
+            refuse_taken(root)  # another process was first
             raise
-        _sync_folder(root.parent)
+        sync_folder(root.parent)
     except OSError as error:
         size = packed.images.nbytes / 2**20
         raise UsageError(
@@ -261,7 +261,8 @@ def remove_stale(root: Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _refuse_taken(root: Path) -> None:
+def refuse_taken(root: Path) -> None:
+    """Raises a :class:`UsageError` where ``root`` is anything but missing or an empty folder."""
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise UsageError(
             f'{root} exists already and is never overwritten. Remove it, or write the pool to '
@@ -269,7 +270,8 @@ def _refuse_taken(root: Path) -> None:
         )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flushes to the disk what a folder contains, so that a rename survives a power cut."""
     if os.name == 'posix':  # elsewhere a folder cannot be opened
         descriptor = os.open(folder, os.O_RDONLY)
         try:

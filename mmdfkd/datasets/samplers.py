@@ -50,15 +50,48 @@ class SelectionSampler(Sampler[int]):
         """Make the shuffle that of ``epoch``."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
-        """Yield this rank's share."""
+    def share(self) -> Tensor:
+        """This rank's indices of this epoch, in their order, int64."""
         indices = self.indices
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed + self.epoch)
             indices = indices[torch.randperm(len(indices), generator=generator)]
         share = torch.arange(self.rank, len(self) * self.world_size, self.world_size)
-        return iter(indices[share % len(indices)].tolist())
+        return indices[share % len(indices)]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's share."""
+        return iter(self.share().tolist())
 
     def __len__(self) -> int:
         """Images per rank."""
         return -(-len(self.indices) // self.world_size)
+
+
+@DATA_SAMPLERS.register_module()
+class EvenBatchSampler(Sampler[Tensor]):
+    """Batches of equal size, at most one image apart, instead of a small last one.
+
+    The number of selected images changes every epoch. A last batch of a handful of images would
+    make a noisy step and, worse, leave its statistics in BatchNorm's running ones just before
+    the student is evaluated.
+
+    Args:
+        sampler: The :class:`SelectionSampler` to take the epoch's indices from.
+        batch_size: Largest size of a batch.
+        drop_last: Not used; every image counts.
+    """
+
+    def __init__(
+        self, sampler: SelectionSampler, batch_size: int, drop_last: bool = False
+    ) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the indices of one batch after the other, each int64 ``(B,)``."""
+        return iter(self.sampler.share().tensor_split(len(self)))
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.sampler) // self.batch_size)

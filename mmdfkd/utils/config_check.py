@@ -68,7 +68,7 @@ def _config_files(path: Path, heir: Path | None = None) -> list[Path]:
     if not path.is_file():
         inherited = f', which {heir} names in _base_' if heir else ''
         folder = path.parent
-        meant = _closest(path.name, {file.name: file for file in folder.glob('*.py')})
+        meant = _closest(path.name, {file.name: file for file in folder.glob('*.py')}, 0.4)
         meant = meant or _closest(path.name, {f.name: f for f in folder.parent.glob('*/*.py')})
         hint = f'Did you mean {meant}?' if meant else 'Check the path.'
         raise UsageError(f'There is no config file {path}{inherited}. {hint}')

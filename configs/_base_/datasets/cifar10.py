@@ -1,4 +1,5 @@
-# CIFAR-10: 50,000 images to train on, 10,000 to test on. Put the official archive into data/cifar10.
+# CIFAR-10: 50,000 images to train on, 10,000 to test on.
+# Into data/cifar10: cifar-10-python.tar.gz as published, or its folder cifar-10-batches-py.
 train_dataloader = dict(
     dataset=dict(type='CIFAR10', data_root='data/cifar10', split='train'),
     sampler=dict(type='SelectionSampler', shuffle=True),

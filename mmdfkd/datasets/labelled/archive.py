@@ -47,10 +47,10 @@ def walk(path: Path) -> Iterator[File]:
     """
     if path.is_dir():
         files = _walk_folder(path)
-    elif zipfile.is_zipfile(path):
-        files = _walk_zip(path)
     else:
-        files = _walk_tar(path)
+        with open(path, 'rb') as stream:
+            is_zip = stream.read(4) in (b'PK\x03\x04', b'PK\x05\x06')
+        files = _walk_zip(path) if is_zip else _walk_tar(path)
     for file in files:
         folders = file.name.split('/')
         if folders[0] != '__MACOSX' and not any(part.startswith('.') for part in folders):
@@ -109,14 +109,26 @@ def _walk_zip(path: Path) -> Iterator[File]:
 
 
 def _walk_tar(path: Path) -> Iterator[File]:
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, tarinfo=_StrictHeader) as archive:
         while (member := archive.next()) is not None:
             if member.isfile():
                 _require_size(path, member.name, member.size)
                 yield File(member.name.removeprefix('./'), partial(_extract, archive, member))
-            archive.members = []  # else it keeps every header
-        if _is_cut(path):
-            raise EOFError('the end mark is missing')
+            archive.members = []  # type: ignore[attr-defined]  # else it keeps every header
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """Makes a missing or damaged header an error, which tarfile takes for the archive's end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+        """Reads a header; only a block of zeros ends an archive."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f'{error} where the next file should begin') from error
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -125,15 +137,6 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if len(data) != member.size:
         raise EOFError(f'{member.name} has {len(data)} of {member.size} bytes')
     return data
-
-
-def _is_cut(path: Path) -> bool:
-    """A plain tar cut between two files reads without an error; only its last zeros are gone."""
-    if path.suffix.lower() != '.tar':
-        return False
-    with open(path, 'rb') as file:
-        file.seek(max(0, path.stat().st_size - 512))
-        return any(file.read())
 
 
 def _require_size(path: Path, name: str, size: int) -> None:

@@ -6,11 +6,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from mmengine.logging import print_log
 
 from mmdfkd.utils import UsageError, check_choice
 from mmdfkd.utils.progress import progress_bar
@@ -18,7 +22,7 @@ from mmdfkd.utils.progress import progress_bar
 from ..image_pool import ImagePool, is_pool, write_pool
 from ..packed import PackedDataset
 from .archive import File, stamp
-from .download import Download, fetch
+from .download import Download, fetch, require_md5
 from .reader import Part, one_at_a_time, read_images
 
 _READER_VERSION = 1  # raise it with every change that may change a pixel or a label
@@ -46,13 +50,12 @@ class LabelledSet(PackedDataset):
         UsageError: The set is missing, incomplete or damaged, or an argument is unknown.
     """
 
-    name: ClassVar[str]
+    name: str
     home: ClassVar[str]  # where people get it
-    splits: ClassVar[dict[str, str]]  # split -> the folder of its images
+    splits: ClassVar[dict[Any, tuple[str, ...]]]  # split -> names the folder of its images may have
     counts: ClassVar[dict[str, int]] = {}  # split -> number of images, to notice half a copy
-    candidates: ClassVar[tuple[str, ...]] = ()  # what data_root may hold
-    markers: ClassVar[tuple[str, ...]] = ('train', 'test')  # by which data_root is the set itself
-    classes: tuple[str, ...]
+    candidates: ClassVar[tuple[str, ...]] = ()  # what data_root may hold instead of being it
+    classes: Sequence[str]
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class LabelledSet(PackedDataset):
         self.split = split
         self.image_size = image_size
         self.grey = grey
+        self.notes: dict[str, Any] = {}  # what files say of one another while the set is read
         self.source = self._find(Path(data_root).expanduser(), download)
         self.pool = self._open()
         super().__init__(
@@ -81,14 +85,18 @@ class LabelledSet(PackedDataset):
 
     # --- what a set may say for itself ----------------------------------------------------------
 
+    def markers(self) -> list[str]:
+        """Returns files or folders of which any one shows that ``data_root`` is the set itself."""
+        return [*self.splits[self.split]]
+
     def read(self, file: File) -> Part | None:
         """Reads a file that is no image: images packed in it, or a note for :meth:`resolve`."""
         return None
 
     def label(self, file: File) -> str | None:
-        """Returns the class of an image file, or None where it is of another split."""
+        """Returns the class of an image file by name, or None where it is of another split."""
         folders = file.name.split('/')
-        is_ours = len(folders) > 2 and folders[-3] == self.splits[self.split]
+        is_ours = len(folders) > 2 and folders[-3] in self.splits[self.split]
         return folders[-2] if is_ours else None
 
     def resolve(self, names: list[str], labels: Sequence[int | str]) -> list[int]:
@@ -128,13 +136,12 @@ class LabelledSet(PackedDataset):
                 fetch(file, data_root)
             source = self._look(data_root)
         if source is None:
-            looked = ', '.join([*self.candidates, *(f'{marker}/' for marker in self.markers)])
-            state = 'holds none' if data_root.exists() else 'does not exist, so it holds none'
+            state = 'holds none of these' if data_root.exists() else 'does not exist'
+            looked = ', '.join(dict.fromkeys([*self.candidates, *self.markers()]))
             offer = ', or pass download=True' if self.downloads() else ''
             raise UsageError(
-                f"{type(self).__name__} was not found: data_root='{data_root}' {state} of "
-                f'{looked}. Get it from {self.home}{offer}, and set data_root to the archive or '
-                'to the folder with it.'
+                f"{type(self).__name__}: data_root='{data_root}' {state}; expected the archive "
+                f'itself or a folder with {looked}. Get it from {self.home}{offer}.'
             )
         return source
 
@@ -144,7 +151,7 @@ class LabelledSet(PackedDataset):
         for name in self.candidates:
             if (data_root / name).exists():
                 return data_root / name
-        return data_root if any((data_root / name).exists() for name in self.markers) else None
+        return data_root if any((data_root / name).exists() for name in self.markers()) else None
 
     def _open(self) -> ImagePool:
         recipe = {
@@ -161,45 +168,67 @@ class LabelledSet(PackedDataset):
         if not is_pool(root):
             with one_at_a_time(root):
                 if not is_pool(root):  # another process may have packed it while we waited
-                    self._pack(root)
+                    start = time.perf_counter()
+                    try:
+                        self._pack(root)
+                    except OSError as error:
+                        raise UsageError(
+                            f'Packing {self.name} into the cache {root.parent} failed: {error}. '
+                            'Free some space there, or set MMDFKD_CACHE_DIR to another folder.'
+                        ) from error
+                    seconds = time.perf_counter() - start
+                    print_log(f'Packed {self.source} into {root} in {seconds:.1f} s.', 'current')
         return ImagePool(root)
 
     def _pack(self, root: Path) -> None:
+        if self.source.is_file():
+            for file in self.downloads():
+                if file.md5 and file.filename == self.source.name:
+                    require_md5(self.source, file.md5)
+        shutil.rmtree(root, ignore_errors=True)  # a damaged cache
         names: list[str] = []
         labels: list[int | str] = []
-        rows: list[np.ndarray] = []
-        with progress_bar() as bar:
+        shape: tuple[int, ...] = ()
+        with tempfile.TemporaryFile(dir=root.parent) as spool, progress_bar() as bar:
             task = bar.add_task(
-                f'Reading {self.name} {self.split}', total=self.counts.get(self.split)
+                f'Reading {self.name} {self.split or ""}', total=self.counts.get(self.split)
             )
             for part, images in read_images(self):
+                shape = shape or images[0].shape
                 for name, image in zip(part.names, images, strict=True):
-                    self._require_shape(name, image, rows[0] if rows else image)
-                    rows.append(image)
+                    self._require_shape(name, image.shape, shape)
+                    spool.write(image.data)
                 names += part.names
                 labels += part.labels
                 bar.advance(task, len(images))
-        self._require_count(len(rows))
-        numbers = np.array(self.resolve(names, labels), dtype=np.int64)
-        self._require_every_class(numbers)
-        order = sorted(range(len(names)), key=names.__getitem__)
-        images = np.empty((len(rows), *rows[0].shape), np.uint8)
-        for target, k in zip(images, order, strict=True):
-            target[:] = rows[k]
-        description = {
-            'created_by': f'mmdfkd.datasets.{type(self).__name__}',
-            'source': str(self.source),
-            'split': self.split,
-            'classes': self.classes,
-        }
-        write_pool(root, images, self.name, {'labels': numbers[order]}, description)
+            self._require_count(len(names))
+            numbers = np.array(self.resolve(names, labels), dtype=np.int64)
+            self._require_every_class(numbers)
+            self.notes.clear()
+            spool.flush()
+            pixels = np.memmap(spool, np.uint8, 'r', shape=(len(names), *shape))
+            # By name: the same order from a folder as from an archive.
+            order = np.array(sorted(range(len(names)), key=names.__getitem__))
+            is_sorted = (np.diff(order) > 0).all()
+            description = {
+                'created_by': f'mmdfkd.datasets.{type(self).__name__}',
+                'source': str(self.source),
+                'split': self.split,
+                'classes': list(self.classes),
+            }
+            write_pool(
+                root,
+                pixels if is_sorted else pixels[order],
+                self.name,
+                {'labels': numbers[order]},
+                description,
+            )
 
-    def _require_shape(self, name: str, image: np.ndarray, first: np.ndarray) -> None:
-        if image.shape != first.shape:
-            found, expected = (f'{x.shape[1]} x {x.shape[0]}' for x in (image, first))
+    def _require_shape(self, name: str, found: tuple[int, ...], first: tuple[int, ...]) -> None:
+        if found != first:
             raise UsageError(
-                f'{self.source}: {name} is {found} pixels, but images before it are {expected}. '
-                'Give image_size to bring all to one size.'
+                f'{self.source}: {name} is {found[1]} x {found[0]} pixels, but images before it '
+                f'are {first[1]} x {first[0]}. Give image_size to bring all to one size.'
             )
 
     def _require_count(self, found: int) -> None:
@@ -213,7 +242,7 @@ class LabelledSet(PackedDataset):
 
     def _require_every_class(self, numbers: np.ndarray) -> None:
         count = np.bincount(numbers, minlength=len(self.classes))
-        missing = [self.classes[k] for k in np.flatnonzero(count == 0)]
+        missing = [self.classes[k] for k in np.flatnonzero(count == 0).tolist()]
         if missing:
             raise UsageError(
                 f'{self.source} has no image of {shorten(missing)} in split {self.split!r} '

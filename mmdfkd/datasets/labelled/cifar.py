@@ -19,35 +19,41 @@ from .base import LabelledSet
 from .download import Download, require_md5
 from .reader import Part
 
-CIFAR10_CLASSES = (
-    'airplane',
-    'automobile',
-    'bird',
-    'cat',
-    'deer',
-    'dog',
-    'frog',
-    'horse',
-    'ship',
-    'truck',
+CIFAR10_CLASSES = tuple('airplane automobile bird cat deer dog frog horse ship truck'.split())
+CIFAR100_CLASSES = tuple(
+    """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+    camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile
+    cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp
+    lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree
+    orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum
+    rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train
+    trout tulip turtle wardrobe whale willow_tree wolf woman worm
+    """.split()
 )
 
 
 class _Cifar(LabelledSet):
     """What the two sets have in common: the layout of their batches."""
 
-    splits = {'train': 'train', 'test': 'test'}
+    splits = {'train': ('train',), 'test': ('test',)}
     counts = {'train': 50000, 'test': 10000}
     label_key: str
 
+    def markers(self) -> list[str]:
+        """The batches themselves, or folders of images."""
+        return [name for name, _ in self._batches()] + super().markers()
+
     def read(self, file: File) -> Part | None:
+        """Reads a batch of this split."""
         path = PurePosixPath(file.name)
-        md5 = dict(self._published()[f'{self.split}_list']).get(path.name)
+        md5 = dict(self._batches()).get(path.name)
         if md5 is None:
             return None
         name = f'{self.source}: {file.name}'
         data = file.read()
-        require_md5(data, name, md5)
+        require_md5(data, md5, name)
         batch = load_batch(data, name)
         images, labels = batch.get('data'), batch.get(self.label_key)
         if not (
@@ -68,16 +74,19 @@ class _Cifar(LabelledSet):
         )
 
     def downloads(self) -> list[Download]:
-        published = self._published()
-        return [Download(published['url'], published['filename'], published['tgz_md5'])]
+        """The archive of all batches."""
+        reader = self._torchvision()
+        return [Download(reader.url, reader.filename, reader.tgz_md5)]
 
-    def _published(self) -> dict[str, Any]:
-        """Torchvision keeps the addresses and checksums that the publisher gives."""
+    def _batches(self) -> list[tuple[str, str]]:
+        """Names and checksums of the batches of this split."""
+        return getattr(self._torchvision(), f'{self.split}_list')
+
+    def _torchvision(self) -> Any:
+        """The reader of torchvision, which keeps the publisher's addresses and checksums."""
         import torchvision
 
-        reader = getattr(torchvision.datasets, type(self).__name__)
-        keys = ('url', 'filename', 'tgz_md5', 'train_list', 'test_list')
-        return {key: getattr(reader, key) for key in keys}
+        return getattr(torchvision.datasets, type(self).__name__)
 
 
 @DATASETS.register_module()
@@ -91,21 +100,50 @@ class CIFAR10(_Cifar):
         data_root: ``cifar-10-python.tar.gz``, the folder ``cifar-10-batches-py``, images in
             ``{train,test}/<class>/`` as a folder, tar or zip, or a folder with one of these.
         split: 'train' or 'test'.
-        image_size: See :class:`LabelledSet`, as for ``grey`` and ``download``.
-        grey: See there.
-        download: See there.
+        image_size: As in :class:`LabelledSet`, like the arguments below.
+        grey: Grey images.
+        download: Fetch the set where it is missing.
     """
 
     name = 'cifar10'
     home = 'https://www.cs.toronto.edu/~kriz/cifar.html'
     candidates = ('cifar-10-batches-py', 'cifar-10-python.tar.gz', 'cifar10')
-    markers = ('data_batch_1', 'train', 'test')
     classes = CIFAR10_CLASSES
     label_key = 'labels'
 
     def __init__(
         self,
         data_root: str | os.PathLike = 'data/cifar10',
+        split: str = 'train',
+        image_size: int | None = None,
+        grey: bool = False,
+        download: bool = False,
+    ) -> None:
+        super().__init__(data_root, split, image_size, grey, download)
+
+
+@DATASETS.register_module()
+class CIFAR100(_Cifar):
+    """CIFAR-100: like :class:`CIFAR10`, with 100 fine classes in alphabetical order.
+
+    Args:
+        data_root: ``cifar-100-python.tar.gz``, the folder ``cifar-100-python``, images in
+            ``{train,test}/<class>/`` as a folder, tar or zip, or a folder with one of these.
+        split: 'train' or 'test'.
+        image_size: As in :class:`LabelledSet`, like the arguments below.
+        grey: Grey images.
+        download: Fetch the set where it is missing.
+    """
+
+    name = 'cifar100'
+    home = 'https://www.cs.toronto.edu/~kriz/cifar.html'
+    candidates = ('cifar-100-python', 'cifar-100-python.tar.gz', 'cifar100')
+    classes = CIFAR100_CLASSES
+    label_key = 'fine_labels'
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike = 'data/cifar100',
         split: str = 'train',
         image_size: int | None = None,
         grey: bool = False,

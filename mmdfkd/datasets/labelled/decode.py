@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -35,16 +34,14 @@ def decode_image(data: bytes, name: str, image_size: int | None, grey: bool) -> 
         raise UsageError(f'The image {name} has no bytes. Get the set again, or remove the file.')
     limit = Image.MAX_IMAGE_PIXELS
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # the bomb's first warning and odd metadata
-            with Image.open(io.BytesIO(data)) as image:
-                if limit is not None and image.width * image.height > limit:
-                    raise UsageError(
-                        f'The image {name} claims {image.width} x {image.height} pixels, more '
-                        f'than the {limit:,} that are safe to decode. Shrink or remove the file.'
-                    )
-                image.load()
-                pixels = _flatten(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(data)) as image:
+            if limit is not None and image.width * image.height > limit:
+                raise UsageError(
+                    f'The image {name} claims {image.width} x {image.height} pixels, more than '
+                    f'the {limit:,} that are safe to decode. Shrink or remove the file.'
+                )
+            image.load()
+            pixels = _flatten(ImageOps.exif_transpose(image))
     except UsageError:
         raise
     except (
@@ -65,7 +62,9 @@ def decode_image(data: bytes, name: str, image_size: int | None, grey: bool) -> 
 
 def fit_array(image: np.ndarray, image_size: int | None, grey: bool) -> np.ndarray:
     """Does to pixels in memory, uint8 (H, W, C), what :func:`decode_image` does to a file."""
-    return _fit(Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image), image_size, grey)
+    return _fit(
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image), image_size, grey
+    )
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -41,15 +41,22 @@ def fetch(file: Download, folder: Path) -> None:
         ) from error
 
 
-def require_md5(data: bytes, name: str, expected: str) -> None:
-    """Compares the md5 of a file's bytes with the one its publisher gives.
+def require_md5(file: Path | bytes, expected: str, name: str = '') -> None:
+    """Compares the md5 of a file, or of its bytes, with the one its publisher gives.
 
     Raises:
         UsageError: They differ.
     """
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    if found != expected:
+    digest = hashlib.md5(usedforsecurity=False)
+    if isinstance(file, Path):
+        name = name or str(file)
+        with open(file, 'rb') as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    else:
+        digest.update(file)
+    if digest.hexdigest() != expected:
         raise UsageError(
-            f'{name} has md5 {found}, but its publisher gives {expected}: it is truncated, '
-            'damaged or another file. Download or copy it again.'
+            f'{name} has md5 {digest.hexdigest()}, but its publisher gives {expected}: it is '
+            'truncated, damaged or another file. Download or copy it again.'
         )

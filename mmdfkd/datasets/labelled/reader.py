@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -41,8 +41,12 @@ class Source(Protocol):
     source: Path
     image_size: int | None
     grey: bool
-    read: Callable[[File], Part | None]
-    label: Callable[[File], str | None]
+
+    def read(self, file: File) -> Part | None:
+        """Reads a file that is no image."""
+
+    def label(self, file: File) -> str | None:
+        """Returns the class of an image file, or None to leave it out."""
 
 
 def read_images(source: Source) -> Iterator[tuple[Part, list[np.ndarray]]]:
@@ -116,6 +120,9 @@ def one_at_a_time(root: Path) -> Iterator[None]:
             'environment variable MMDFKD_CACHE_DIR to a folder that can.'
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-        Path(lock.name).unlink(missing_ok=True)
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            Path(lock.name).unlink(missing_ok=True)

@@ -51,7 +51,7 @@ class SelectionHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """A selector needs a sampler that can be told."""
-        sampler = runner.train_dataloader.sampler
+        sampler = runner.train_dataloader.batch_sampler.sampler
         if runner.model.selector is not None and not hasattr(sampler, 'select'):
             raise UsageError(
                 f'train_dataloader.sampler is a {type(sampler).__name__}, which cannot pass over a '
@@ -66,7 +66,8 @@ class SelectionHook(Hook):
             self.selection = self._select(runner)
             self._log(runner, self.selection)
         loader = runner.train_dataloader
-        loader.sampler.select(self.selection.indices, loader.batch_size)
+        batch_size = loader.batch_size or loader.batch_sampler.batch_size
+        loader.batch_sampler.sampler.select(self.selection.indices, batch_size)
 
     def _select(self, runner: Any) -> Selection:
         model, pool = runner.model, runner.train_dataloader.dataset

@@ -80,7 +80,8 @@ class SummaryHook(Hook):
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the clock and mark the images this epoch uses."""
-        indices = getattr(runner.train_dataloader.sampler, 'indices', None)
+        sampler = runner.train_dataloader.batch_sampler.sampler
+        indices = getattr(sampler, 'indices', None)
         self.used[slice(None) if indices is None else indices] = True
         self.started = time.perf_counter()
 

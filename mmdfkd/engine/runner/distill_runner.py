@@ -34,9 +34,17 @@ class DistillRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader; batches arrive whole unless the config names another ``collate_fn``."""
+        """Build a loader of whole batches of even size.
+
+        ``collate_fn`` defaults to ``whole_batch_collate`` and, beside a ``SelectionSampler``,
+        ``batch_sampler`` to ``EvenBatchSampler`` (``None`` gives PyTorch's).
+        """
         if isinstance(dataloader, dict):
-            dataloader = {'collate_fn': whole_batch_collate, **dataloader}
+            defaults: dict[str, Any] = dict(collate_fn=whole_batch_collate)
+            sampler = dataloader.get('sampler')
+            if isinstance(sampler, dict) and sampler['type'] == 'SelectionSampler':
+                defaults['batch_sampler'] = dict(type='EvenBatchSampler')
+            dataloader = {**defaults, **dataloader}
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:

@@ -43,6 +43,11 @@ class BaseDistiller(BaseModel):
             the number of classes.
     """
 
+    # What a part is where its config names no type; configs are checked against it.
+    default_types = dict(
+        teacher='Classifier', student='Classifier', data_preprocessor='BatchPreprocessor'
+    )
+
     teacher: Classifier | None
     student: Classifier
 

@@ -38,7 +38,7 @@ class KD3(BaseDistiller):
     φ_T, g_T     ``teacher.backbone, .head``  frozen
     φ_S          ``student.backbone``         trained
     A            ``student.neck``             adapter, trained
-    f, h         ``*_map``, ``*_vector``      last map (B, C, H, W), its average (B, C)
+    f, h         ``*_map``, ``*_vector``      last map (B, C, H, W), the network's pooled vector
     z            ``*_head(...)``              unit embeddings (B, 128), Eqs. (13), (14)
     w            ``weight``                   alignment weight of each image, no gradient
     D_s          ``selector`` chooses it      Eqs. (2) to (8), see ``DynamicSelector``
@@ -49,7 +49,9 @@ class KD3(BaseDistiller):
 
     Args:
         teacher: Config of the teacher.
-        student: Config of the student. Its own head, if any, is not used.
+        student: Config of the student. Its own head, if any, is not used. A neck of its own (the
+            last 1x1 convolution of ShuffleNetV2 and MobileNetV2) is trained by L_mdcl alone: A
+            takes the map before it, h is pooled behind it, and the deployed student is without.
         selector: Config of the instance selection; ``type`` defaults to ``DynamicSelector``.
         adapter: Config of A; ``type`` defaults to ``SimKDAdapter``. Channels and map sizes are
             found out. ``form='linear'`` and ``'none'`` are its ablations.
@@ -76,6 +78,14 @@ class KD3(BaseDistiller):
     the teacher's predictions are computed once [random crops; ``SelectionHook.view='train'``].
     """
 
+    default_types = dict(
+        selector='DynamicSelector',
+        adapter='SimKDAdapter',
+        alignment='WeightedFeatureAlignmentLoss',
+        contrast='MixDistributionContrastiveLoss',
+        perturbation='MixDistribution',
+    )
+
     def __init__(
         self,
         teacher: dict | Classifier,
@@ -96,18 +106,18 @@ class KD3(BaseDistiller):
         check_choice('model.classifier', classifier, ('shared', 'own_one_hot', 'own_soft'))
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {}, own=classifier != 'shared')
-        selector = {'type': 'DynamicSelector', **(selector or {})}
+        types = self.default_types
+        selector = {'type': types['selector'], **(selector or {})}
         super().__init__(network, teacher, selector, data_preprocessor)
-        self.alignment = MODELS.build(
-            {'type': 'WeightedFeatureAlignmentLoss', **(alignment or {})}
-        )
-        self.contrast = MODELS.build(
-            {'type': 'MixDistributionContrastiveLoss', **(contrast or {})}
-        )
-        perturbation = {'type': 'MixDistribution', **(perturbation or {})}
+        self.alignment = MODELS.build({'type': types['alignment'], **(alignment or {})})
+        self.contrast = MODELS.build({'type': types['contrast'], **(contrast or {})})
+        perturbation = {'type': types['perturbation'], **(perturbation or {})}
         augments = perturbation['type'] != 'MixDistribution'
         self.perturbation = (TRANSFORMS if augments else MODELS).build(perturbation)
-        self.student_head = ProjectionHead(network.neck.in_channels)  # E_S
+        own_neck = student.get('neck')
+        self.student_neck = MODELS.build(own_neck) if own_neck else nn.Identity()
+        width = self.student_neck.out_channels if own_neck else network.neck.in_channels
+        self.student_head = ProjectionHead(width)  # E_S
         self.teacher_head = ProjectionHead(network.neck.out_channels)  # E_T
         self.feature = feature
         self.teacher_term = teacher_term
@@ -115,8 +125,9 @@ class KD3(BaseDistiller):
         self.classifier = classifier
 
     def roles(self) -> dict[str, list[nn.Module]]:
-        """One optimiser for φ_S, A and both projection heads; g_T is frozen."""
-        return dict(student=[self.student, self.student_head, self.teacher_head])
+        """One optimiser for φ_S, A, the student's own neck and both heads; g_T is frozen."""
+        heads = [self.student_head, self.teacher_head]
+        return dict(student=[self.student, self.student_neck, *heads])
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """One step of Algorithm 1 on a batch of D_s: ``L = L_wfa + lambda L_mdcl``, Eq. (18)."""
@@ -141,14 +152,14 @@ class KD3(BaseDistiller):
             logs = dict(loss_wfa=self.align(adapted_map, teacher.map, weight))  # Eq. (10)
 
             if self.contrast.loss_weight > 0:
-                logs['loss_mdcl_student'] = self.contrast(  # Eqs. (13) to (16)
-                    self.student_head(student_vector), self.student_head(mixed_vector)
+                logs['loss_mdcl_student'] = self.contrast_views(  # Eqs. (13) to (16)
+                    self.student_head, student_vector, mixed_vector
                 )
                 if self.teacher_term:
                     with torch.no_grad():
                         mixed_teacher = self.teacher.extract(perturbed)
-                    logs['loss_mdcl_teacher'] = self.contrast(  # Eqs. (15), (17)
-                        self.teacher_head(teacher.vector), self.teacher_head(mixed_teacher.vector)
+                    logs['loss_mdcl_teacher'] = self.contrast_views(  # Eqs. (15), (17)
+                        self.teacher_head, teacher.vector, mixed_teacher.vector
                     )
             if self.classifier != 'shared':
                 logs['loss_classifier'] = self.own_classifier_loss(student_logits, teacher.logits)
@@ -165,15 +176,23 @@ class KD3(BaseDistiller):
         return preprocessor.normalize(self.perturbation(preprocessor.denormalize(images)))
 
     def student_views(self, images: Tensor, perturbed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean map and both pooled vectors of φ_S, under the chosen BatchNorm regime."""
-        backbone = self.student.backbone
+        """Clean map f and both vectors h of φ_S, under the chosen BatchNorm regime."""
         if self.batch_norm == 'concat':
-            clean, mixed = backbone(torch.cat([images, perturbed]))[-1].chunk(2)
-        else:
-            clean = backbone(images)[-1]
-            with statistics_kept(backbone, keep=self.batch_norm == 'clean_only'):
-                mixed = backbone(perturbed)[-1]
-        return clean, pool(clean), pool(mixed)
+            maps, vectors = self.embed(torch.cat([images, perturbed]))
+            return (maps.chunk(2)[0], *vectors.chunk(2))
+        clean_map, clean_vector = self.embed(images)
+        with statistics_kept(self.student, self.student_neck, keep=self.batch_norm == 'clean_only'):
+            mixed_vector = self.embed(perturbed)[1]
+        return clean_map, clean_vector, mixed_vector
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Last map f of φ_S and its own pooled vector h, neither through A."""
+        feature_map = self.student.backbone(images)[-1]
+        return feature_map, pool(self.student_neck(feature_map))
+
+    def contrast_views(self, head: ProjectionHead, clean: Tensor, mixed: Tensor) -> Tensor:
+        """L_mdcl of one network. The loss makes unit vectors itself: once is enough."""
+        return self.contrast(head.linear(clean), head.linear(mixed))
 
     def align(self, adapted_map: Tensor, teacher_map: Tensor, weight: Tensor) -> Tensor:
         """L_wfa between maps, or between pooled vectors."""
@@ -190,12 +209,12 @@ class KD3(BaseDistiller):
         return kl_divergence(student_logits, teacher_logits, temperature=1.0)
 
 
-
 @contextmanager
-def statistics_kept(network: nn.Module, keep: bool = True) -> Iterator[None]:
+def statistics_kept(*networks: nn.Module, keep: bool = True) -> Iterator[None]:
     """Inside, BatchNorm uses batch statistics but leaves its running ones alone."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [m for m in norms if keep and m.track_running_stats]
+    modules = [module for network in networks for module in network.modules()]
+    norms = [m for m in modules if keep and isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in norms if m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
     try:

@@ -56,8 +56,10 @@ class CifarResNet(BaseModule):
 
     Args:
         depth: Number of weighted layers including a linear classifier: 8, 14, 20, 32, 110, ...
-        widths: Channels of the three stages; the stem has those of the first.
+        widths: Channels of the three stages.
         in_channels: Channels of the images.
+        stem_channels: Channels after the first convolution; those of the first stage if None.
+            (32 in "ResNet8x4" and "ResNet32x4", whose widths are 64, 128, 256.)
         stem_stride: Stride of the first convolution; 2 quarters the cost.
         out_indices: Stages (0 to 2) whose maps are returned, ascending. Stages after the last
             one named are not built.
@@ -75,6 +77,7 @@ class CifarResNet(BaseModule):
         depth: int = 8,
         widths: Sequence[int] = (16, 32, 64),
         in_channels: int = 3,
+        stem_channels: int | None = None,
         stem_stride: int = 1,
         out_indices: Sequence[int] = (2,),
         init_cfg: dict | list[dict] | None = None,
@@ -97,10 +100,10 @@ class CifarResNet(BaseModule):
             )
         self.out_indices = indices
         self.out_channels = widths[indices[-1]]
-        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, stem_stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        previous = stem_channels or widths[0]
+        self.conv1 = nn.Conv2d(in_channels, previous, 3, stem_stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(previous)
         self.stages = nn.ModuleList()
-        previous = widths[0]
         for stage in range(indices[-1] + 1):
             blocks = []
             for block in range((depth - 2) // 6):

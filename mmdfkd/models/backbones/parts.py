@@ -10,6 +10,27 @@ from torch import nn
 from mmdfkd.utils import UsageError
 
 
+def conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    groups: int = 1,
+    relu: bool = True,
+) -> nn.Sequential:
+    """A convolution without bias that keeps the size (at stride 1), BatchNorm, and perhaps ReLU."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(
+            *(in_channels, out_channels, kernel_size, stride),
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=False,
+        ),
+        nn.BatchNorm2d(out_channels),
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+
+
 def check_out_indices(owner: str, out_indices: Sequence[int], groups: int = 3) -> tuple[int, ...]:
     """Check which groups' maps a backbone returns.
 
@@ -23,11 +44,11 @@ def check_out_indices(owner: str, out_indices: Sequence[int], groups: int = 3) -
         UsageError: They are not like that.
     """
     indices = tuple(out_indices)
-    known = set(range(groups))
-    if groups - 1 not in indices or indices != tuple(sorted(set(indices) & known)):
+    last = groups - 1
+    if last not in indices or indices != tuple(sorted(set(indices) & set(range(groups)))):
         raise UsageError(
-            f'{owner}: out_indices={indices}, expected ascending numbers from 0 to {groups - 1} '
-            f'that end in {groups - 1}, for instance {tuple(known)}.'
+            f'{owner}: out_indices={indices}, expected ascending numbers from 0 to {last} that end '
+            f'in {last}, for instance {tuple(range(groups))}.'
         )
     return indices
 

@@ -61,10 +61,10 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     path = resolve_checkpoint(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (OSError, MemoryError, torch.cuda.OutOfMemoryError):
+    except (PermissionError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged file makes the unpickler fail in many ways
-        foreign = re.search(r'Unsupported (?:global: GLOBAL|class) (\S+)', str(error))
+        foreign = re.search(r'(?:[Gg]lobal: GLOBAL|unsupported GLOBAL|Unsupported class) (\S+)', str(error))
         if foreign:
             raise UsageError(
                 f'Checkpoint {path} holds a {foreign[1]}, more than tensors and plain values, so '

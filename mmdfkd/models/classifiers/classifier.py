@@ -53,6 +53,8 @@ class Classifier(BaseModule):
         init_cfg: Initialisation config of mmengine.
     """
 
+    default_types = dict(head='ClsHead')
+
     def __init__(
         self,
         backbone: dict,
@@ -81,7 +83,7 @@ class Classifier(BaseModule):
         self.meta: dict[str, Any] = {}  # what its checkpoint says: accuracy, data, recipe
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck) if neck else nn.Identity()
-        self.head = MODELS.build({'type': 'ClsHead', **head})
+        self.head = MODELS.build({'type': self.default_types['head'], **head})
 
     @property
     def name(self) -> str:

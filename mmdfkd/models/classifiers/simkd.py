@@ -21,7 +21,8 @@ def share_classifier(
     <https://arxiv.org/abs/2203.14001>`_ (CVPR 2022), also used by KD³ and HiDFD.
 
     Args:
-        student: ``Classifier`` config; its head, if any, is not used.
+        student: ``Classifier`` config; its head and its neck, if any, are not used: the adapter
+            takes the backbone's last map.
         teacher: The teacher, whose head module becomes the student's, frozen.
         adapter: Config of A without channels and sizes, which are read off both networks.
         own: Give the student a fresh head of the same form instead of the teacher's.
@@ -36,12 +37,11 @@ def share_classifier(
             f'model.student.head.num_classes is {classes}, the teacher has {teacher.num_classes} '
             "classes. The student takes over the teacher's classifier: make them equal."
         )
-    for key in ('neck', 'init_cfg'):
-        if student.get(key):
-            raise UsageError(
-                f'model.student.{key} has no place here: the adapter is the neck (model.adapter) '
-                "and the head is the teacher's. Remove it; initialise in model.student.backbone."
-            )
+    if student.get('init_cfg'):
+        raise UsageError(
+            "model.student.init_cfg has no place here: the head is the teacher's and the adapter "
+            'is the neck. Remove it; initialise in model.student.backbone.'
+        )
     check_inputs(student, teacher)
     source = map_shape(MODELS.build(student['backbone']), teacher.input_shape)
     target = map_shape(teacher, teacher.input_shape)

@@ -62,7 +62,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     batch = len(first)
     with torch.autocast(first.device.type, enabled=False):
-        anchors = torch.cat([_unit(first), _unit(second)])
+        anchors = _unit(torch.cat([first, second]))
         logits = (anchors / temperature) @ gather_batch(anchors).T
         start = get_rank() * 2 * batch
         _exclude_self(logits, start)  # l != k

@@ -19,7 +19,7 @@ def test_loss_is_cross_entropy_and_falls(model, make_batch, take_steps):
     expected = F.cross_entropy(logits, batch['label'])
     first = take_steps(model, batch)
     torch.testing.assert_close(first['loss'], expected)
-    assert take_steps(model, *[batch] * 30)['loss'] < 0.5 * expected
+    assert take_steps(model, *[batch] * 30)['loss'] < 0.8 * expected
 
 
 def test_needs_labels(model, make_batch, take_steps):

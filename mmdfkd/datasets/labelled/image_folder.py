@@ -1,0 +1,115 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Any labelled images that lie in one folder per class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdfkd.registry import DATASETS
+from mmdfkd.utils import UsageError
+
+from .archive import File
+from .base import LabelledSet, shorten
+
+_SPLITS = {
+    'train': ('train', 'training'),
+    'val': ('val', 'valid', 'validation'),
+    'test': ('test', 'testing'),
+}
+_SPLIT_OF = {folder: split for split, folders in _SPLITS.items() for folder in folders}
+
+
+@DATASETS.register_module()
+class LabelledFolder(LabelledSet):
+    """Images in ``<class>/`` or ``<split>/<class>/``, below a folder or inside a tar or zip.
+
+    Classes are numbered in the order of their names as text, like torchvision's ImageFolder;
+    but by value where all names are whole numbers, so that folder ``10`` is label 10 if ``0``
+    to ``9`` exist. A teacher trained with another order needs ``classes``.
+
+    Args:
+        data_root: The folder or archive.
+        split: 'train', 'val' or 'test' for images in ``<split>/<class>/`` (``valid``,
+            ``validation``, ``training`` and ``testing`` count too); None for ``<class>/``.
+        image_size: As in :class:`LabelledSet`, like the argument below.
+        grey: Grey images.
+        classes: Folder names in label order. All must be known, but some may have no images.
+        name: Name shown in logs and summaries; by default that of ``data_root``.
+
+    Raises:
+        UsageError: Additionally, where a class of another split is missing from this one, which
+            would shift all labels.
+    """
+
+    home = 'wherever your images are'
+    splits = {**_SPLITS, None: ()}
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike,
+        split: str | None = None,
+        image_size: int | None = None,
+        grey: bool = False,
+        classes: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.name = name or Path(data_root).name.split('.')[0] or 'folder'
+        self.given = None if classes is None else [str(label) for label in classes]
+        super().__init__(data_root, split, image_size, grey)  # type: ignore[arg-type]
+
+    def markers(self) -> list[str]:
+        """The folders of the split; without one, any folder will do."""
+        return super().markers() or ['.']
+
+    def recipe(self) -> dict[str, Any]:
+        """The classes as given."""
+        return {'classes': self.given}
+
+    def label(self, file: File) -> str | None:
+        """Returns the folders between the top, or the split's folder, and the image."""
+        folders = file.name.split('/')[:-1]
+        if self.split is None:
+            return '/'.join(folders) or None
+        place = next((k for k, name in enumerate(folders) if name in _SPLIT_OF), len(folders))
+        if len(folders) < place + 2:
+            return None
+        label = folders[place + 1]
+        split = _SPLIT_OF[folders[place]]
+        self.notes.setdefault(split, set()).add(label)
+        return label if split == self.split else None
+
+    def resolve(self, names: list[str], labels: Sequence[int | str]) -> list[int]:
+        """Finds the classes, unless they are given."""
+        folders = [str(label).split('/') for label in labels]
+        if self.source.is_file() and self.split is None:
+            # An archive often has one folder at its top that is no class.
+            while len({path[0] for path in folders}) == 1 and min(map(len, folders)) > 1:
+                folders = [path[1:] for path in folders]
+        found = {path[0] for path in folders}
+        if self.split is None and found <= set(_SPLIT_OF):
+            raise UsageError(
+                f'{self.source} holds the folders {shorten(sorted(found))}, which are splits '
+                f'rather than classes. Choose one by split={_SPLIT_OF[min(found)]!r}.'
+            )
+        everywhere = found.union(*self.notes.values())
+        if self.given is None and found < everywhere:
+            raise UsageError(
+                f'{self.source}: the classes {shorten(sorted(everywhere - found))} of other '
+                f'splits have no image in split {self.split!r}, so that labels would not agree. '
+                'Copy these folders too, or fix the label order by classes=[...].'
+            )
+        self.classes = self.given or _in_order(found)
+        return super().resolve(names, [path[0] for path in folders])
+
+    def _require_every_class(self, numbers: np.ndarray) -> None:
+        """Given classes may be without images, found ones cannot."""
+
+
+def _in_order(names: set[str]) -> list[str]:
+    are_numbers = all(name.isascii() and name.isdigit() for name in names)
+    return sorted(names, key=int) if are_numbers else sorted(names)

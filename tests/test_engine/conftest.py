@@ -1,0 +1,128 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Runs of a second: a tiny pair, 96 noise images, and the hooks of every real run."""
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdfkd.datasets import PackedDataset
+from mmdfkd.engine import DistillRunner
+from mmdfkd.models.classifiers import save_classifier
+from mmdfkd.registry import DATASETS, MODELS
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+@DATASETS.register_module(force=True)
+class LabelledNoise(PackedDataset):
+    """A validation set of 40 images that is like nothing."""
+
+    def __init__(self, num_images=40, labelled=True):
+        random = np.random.default_rng(1)
+        images = random.integers(0, 256, (num_images, 16, 16, 1), dtype=np.uint8)
+        labels = random.integers(0, 5, num_images) if labelled else None
+        super().__init__(images, labels, dict(name='labelled noise', classes=tuple('abcde')))
+
+
+def network(*widths):
+    return dict(
+        backbone=dict(type='CifarResNet', depth=8, widths=widths, in_channels=1, stem_stride=2),
+        head=dict(in_channels=widths[-1], num_classes=5),
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Nothing is read from or left in the user's cache."""
+    monkeypatch.setenv('MMDFKD_CACHE_DIR', str(tmp_path / 'cache'))
+
+
+@pytest.fixture(scope='session')
+def teacher_file(tmp_path_factory):
+    """A teacher with random weights whose predictions spread over the classes."""
+    torch.manual_seed(11)
+    config = dict(network(2, 4, 6), input_shape=(1, 16, 16), mean=[127.5], std=[64.0], name='T')
+    teacher = MODELS.build(dict(type='Classifier', **config)).train()
+    for _ in range(20):
+        teacher(torch.randn(32, 1, 16, 16))
+    with torch.no_grad():
+        teacher.head.fc.weight.mul_(10)
+        teacher.head.fc.bias.copy_(-teacher.head.fc.weight.sum(1))
+    path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
+    save_classifier(path, teacher, {})
+    return path
+
+
+@pytest.fixture
+def toy_config(tmp_path, teacher_file):
+    """Make a config: KD³ on noise with validation, 3 epochs, all default hooks."""
+
+    def make(name='run', **changes):
+        cfg = Config.fromfile(CONFIGS / '_base_/default_runtime.py')
+        cfg.default_hooks.pop('figures', None)
+        evaluation = dict(
+            dataset=dict(type='LabelledNoise'),
+            sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+            batch_size=32,
+            num_workers=0,
+        )
+        metrics = [dict(type='Accuracy'), dict(type='Agreement')]
+        sgd = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4)
+        cfg.merge_from_dict(
+            dict(
+                work_dir=str(tmp_path / name),
+                experiment_name=f'{name}-{uuid.uuid4()}',
+                model=dict(
+                    type='KD3',
+                    teacher=dict(checkpoint=str(teacher_file)),
+                    student=network(2, 2, 4),
+                    selector=dict(threshold=0.5, min_selected=8),
+                ),
+                train_dataloader=dict(
+                    dataset=dict(type='NoisePool', num_images=96, image_size=16),
+                    sampler=dict(type='SelectionSampler'),
+                    batch_size=16,
+                    num_workers=0,
+                ),
+                val_dataloader=evaluation,
+                test_dataloader=evaluation,
+                val_evaluator=metrics,
+                test_evaluator=metrics,
+                val_cfg=dict(type='ValLoop'),
+                test_cfg=dict(type='TestLoop'),
+                optim_wrapper=dict(
+                    constructor='RoleOptimWrapperConstructor', student=dict(optimizer=sgd)
+                ),
+                param_scheduler=dict(student=[dict(type='MultiStepLR', milestones=[2])]),
+                train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=3),
+                log_level='WARNING',
+            )
+        )
+        cfg.merge_from_dict(changes)
+        return cfg
+
+    return make
+
+
+@pytest.fixture
+def train(toy_config):
+    """Train a toy config, return its runner."""
+
+    def go(name='run', before=None, **changes):
+        runner = DistillRunner.from_cfg(toy_config(name, **changes))
+        if before:
+            before(runner)
+        runner.train()
+        return runner
+
+    return go
+
+
+@pytest.fixture
+def without_validation():
+    """Changes to a config."""
+    return dict(val_cfg=None, val_dataloader=None, val_evaluator=None)

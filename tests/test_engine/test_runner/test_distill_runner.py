@@ -1,0 +1,382 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import json
+import re
+from pathlib import Path
+
+import pytest
+import sklearn.datasets
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from mmdfkd.datasets import DigitsDataset
+from mmdfkd.engine import DistillRunner
+from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
+from mmdfkd.registry import HOOKS, MODELS
+from mmdfkd.utils import UsageError
+
+ROOT = Path(__file__).parents[3]
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_same(first, second, path='state'):
+    """Nested dicts and lists of equal tensors and values."""
+    assert type(first) is type(second), path
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            assert_same(first[key], second[key], f'{path}.{key}')
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), path
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f'{path}[{index}]')
+    elif isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype and torch.equal(first, second), path
+    else:
+        assert first == second, path
+
+
+# A run on the embedded benchmark --------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def digits_run(tmp_path_factory):
+    """KD³ on 256 images of the glyph pool for 2 epochs; what was logged and which digits read."""
+    folder = tmp_path_factory.mktemp('digits')
+    base = ROOT / 'configs/_base_'
+    text = '\n'.join(
+        [
+            f'_base_ = [{str(base / "models/lenet5_lenet5-half_digits.py")!r},',
+            f'    {str(base / "datasets/digits_glyph-pool.py")!r},',
+            f'    {str(base / "default_runtime.py")!r}]',
+            "model = dict(type='KD3', selector=dict(threshold=0.5))",
+            'train_dataloader = dict(dataset=dict(num_images=256), batch_size=64)',
+            "optim_wrapper = dict(constructor='RoleOptimWrapperConstructor',",
+            "    student=dict(optimizer=dict(type='Adam', lr=1e-3)))",
+            "train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)",
+        ]
+    )
+    (folder / 'toy.py').write_text(text)
+    cfg = Config.fromfile(folder / 'toy.py')
+    cfg.work_dir = str(folder / 'run')
+    cfg.default_hooks.pop('figures', None)
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MMDFKD_CACHE_DIR', str(folder / 'cache'))
+        init, load = DigitsDataset.__init__, sklearn.datasets.load_digits
+
+        def only_test(self, split='train', **kwargs):
+            read.append(split)
+            if split != 'test':
+                raise AssertionError('a data-free run opened its original training data')
+            init(self, split, **kwargs)
+
+        def load_digits(*args, **kwargs):
+            read.append('scans')
+            return load(*args, **kwargs)
+
+        patch.setattr(DigitsDataset, '__init__', only_test)
+        patch.setattr(sklearn.datasets, 'load_digits', load_digits)
+        runner = DistillRunner.from_cfg(cfg)
+        runner.train()
+    (log,) = Path(cfg.work_dir).glob('*/*.log')
+    return Path(cfg.work_dir), log.read_text(), read
+
+
+def test_no_original_training_image_is_opened(digits_run):
+    *_, read = digits_run
+    # every reading of the scans was for the test split
+    assert read and read == ['test', 'scans'] * (len(read) // 2)
+
+
+def test_summary_says_what_was_done_and_what_came_of_it(digits_run):
+    work_dir, *_ = digits_run
+    summary = json.loads((work_dir / 'summary.json').read_text())
+    assert {
+        'method': 'KD3',
+        'teacher': 'LeNet5',
+        'student': 'LeNet5-half',
+        'dataset': 'digits',
+        'train_images': 'glyphs',
+        'seed': 0,
+        'epoch': 2,
+        'finished': True,
+        'processes': 1,
+        # 61,706 of LeNet5. The half's backbone: conv 1 -> 3, 3 -> 8, 8 -> 60 (5x5, bias):
+        # 78 + 608 + 12,060 = 12,746; adapter 60 -> 120 (m = 60): 60*60 + 9*60*60 + 60*120 and
+        # BatchNorm 2 (60 + 60 + 120): 43,680; the teacher's head 11,014. In all 67,440.
+        'teacher_params': 61_706,
+        'student_params': 67_440,
+        # LeNet5: 28*28*6*25 + 10*10*16*150 + 120*400 + 120*84 + 84*10
+        'teacher_macs': 117_600 + 240_000 + 48_000 + 10_080 + 840,
+    }.items() <= summary.items()
+    teacher = load_classifier('mmdfkd://lenet5_digits')
+    assert summary['teacher_accuracy'] == pytest.approx(teacher.meta['accuracy'], abs=0.01)
+    assert summary['teacher_fingerprint'] == network_fingerprint(teacher)
+    history = dict(summary['student_accuracies'])
+    assert len(history) == 2
+    assert summary['student_accuracy_last'] == list(history.values())[-1]
+    assert summary['student_accuracy_best'] == max(history.values())
+    assert 0 <= summary['agreement'] <= 100
+    assert summary['images_seen'] >= summary['images_used'] > 0
+    assert summary['seconds'] > 0
+    rate = summary['images_seen'] / summary['seconds']
+    assert summary['images_per_second'] == pytest.approx(rate, rel=0.01)
+    assert summary['versions']['torch'] == torch.__version__.partition('+')[0]
+    assert re.fullmatch(r'[0-9a-f]{40}|unknown', summary['commit'])
+    assert all(v != 'unknown' for v in summary['versions'].values())
+
+
+def test_teachers_accuracy_is_logged_before_the_first_step(digits_run):
+    _, log, _ = digits_run
+    accuracy = re.search(r'Teacher LeNet5: \d+\.\d\d % on digits \(500 images\)', log)
+    assert accuracy and accuracy.start() < log.index('Epoch(train)')
+
+
+def test_student_file_stands_alone(digits_run):
+    work_dir, *_ = digits_run
+    student = load_classifier(work_dir / 'student.pth').eval()
+    summary = json.loads((work_dir / 'summary.json').read_text())
+    for key in ('method', 'teacher', 'dataset', 'seed', 'versions', 'commit'):
+        assert student.meta[key] == summary[key]
+    assert student.meta['accuracy'] == summary['student_accuracy_last']
+    batch = DigitsDataset('test').__getitems__(range(500))
+    with torch.no_grad():
+        logits = student((batch['inputs'] - student.mean[0]) / student.std[0])
+    hits = (logits.argmax(1) == batch['label']).sum().item()
+    assert 100 * hits / 500 == pytest.approx(summary['student_accuracy_last'])
+
+
+# The same and another seed --------------------------------------------------------------------
+
+
+def test_seed_decides_the_student(train, tmp_path):
+    for name, seed in (('first', 3), ('again', 3), ('other', 4)):
+        train(name, randomness=dict(seed=seed))
+    first, again, other = (
+        weights(tmp_path / name / 'student.pth')['state_dict']
+        for name in ('first', 'again', 'other')
+    )
+    assert_same(first, again)
+    assert not torch.equal(first['backbone.conv1.weight'], other['backbone.conv1.weight'])
+
+
+# Resuming -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {},
+        {'default_hooks.selection.interval': 2},
+        {'default_hooks.selection.view': 'train', 'model.selector.mode': 'random'},
+        {'optim_wrapper.student.optimizer': dict(type='Adam', lr=1e-3, _delete_=True)},
+    ],
+    ids=['plain', 'interval', 'random', 'adam'],
+)
+def test_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, tmp_path, changes):
+    changes = {**changes, 'train_cfg.max_epochs': 4, 'default_hooks.checkpoint.max_keep_ckpts': 9}
+    whole = train('whole', **changes)
+    cfg = toy_config('resumed', **changes)
+    cfg.merge_from_dict(dict(load_from=str(tmp_path / 'whole/epoch_3.pth'), resume=True))
+    torch.manual_seed(99)  # a new process starts with other generators
+    resumed = DistillRunner.from_cfg(cfg)
+    resumed.train()
+    assert (resumed.epoch, resumed.iter) == (whole.epoch, whole.iter)
+    ends = [weights(tmp_path / name / 'epoch_4.pth') for name in ('whole', 'resumed')]
+    for key in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_same(ends[0][key], ends[1][key], key)
+    students = [weights(tmp_path / name / 'student.pth') for name in ('whole', 'resumed')]
+    assert_same(students[0]['state_dict'], students[1]['state_dict'])
+
+
+def test_resumed_run_has_the_whole_record(train, tmp_path):
+    def stop_in_third_epoch(runner):
+        class Stop(Hook):
+            def before_train_epoch(self, runner):
+                if runner.epoch == 2:
+                    raise KeyboardInterrupt
+
+        runner.register_hook(Stop())
+
+    train('whole')
+    with pytest.raises(KeyboardInterrupt):
+        train('run', before=stop_in_third_epoch)
+    partial = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert (partial['finished'], partial['epoch']) == (False, 2)
+    for _ in range(2):  # the second time there is nothing left to train
+        train('run', resume=True)
+        whole, resumed = (
+            json.loads((tmp_path / name / 'summary.json').read_text()) for name in ('whole', 'run')
+        )
+        assert resumed['finished'] and resumed['seconds'] > partial['seconds']
+        for key in whole.keys() - {'seconds', 'images_per_second'}:
+            assert resumed[key] == whole[key], key
+
+
+def test_selection_is_computed_anew_on_resuming(train, tmp_path):
+    train(**{'train_cfg.max_epochs': 2})
+    checkpoint = weights(tmp_path / 'run/epoch_2.pth')
+    assert 'selected_indices' not in checkpoint
+    train('every2', **{'train_cfg.max_epochs': 1, 'default_hooks.selection.interval': 2})
+    assert weights(tmp_path / 'every2/epoch_1.pth')['selected_indices'].dtype == torch.int64
+
+
+def test_another_teacher_is_refused(train, tmp_path, teacher_file):
+    train(**{'train_cfg.max_epochs': 1})
+    other = load_classifier(teacher_file)
+    with torch.no_grad():
+        other.head.fc.bias[0] += 1e-3
+    save_classifier(tmp_path / 'other.pth', other, {})
+    with pytest.raises(UsageError, match=r'another teacher \(fingerprint .*model\.teacher\.check'):
+        train(**{'model.teacher.checkpoint': str(tmp_path / 'other.pth'), 'resume': True})
+
+
+def test_a_student_file_cannot_be_resumed(train, tmp_path):
+    train(**{'train_cfg.max_epochs': 1})
+    path = str(tmp_path / 'run/student.pth')
+    with pytest.raises(UsageError, match=r'student\.pth holds a network.*epoch_N\.pth'):
+        train('again', load_from=path, resume=True)
+
+
+# Checkpoints ----------------------------------------------------------------------------------
+
+
+def test_checkpoint_is_plain_data_without_the_teacher(train, tmp_path):
+    runner = train(**{'train_cfg.max_epochs': 1})
+    checkpoint = weights(tmp_path / 'run/epoch_1.pth')  # weights_only
+    assert not [name for name in checkpoint['state_dict'] if 'teacher.' in name]
+    assert {name.split('.')[0] for name in checkpoint['state_dict']} == {
+        'student', 'student_head', 'teacher_head',
+    }
+    assert checkpoint['meta']['teacher_fingerprint'] == runner.model.teacher_fingerprint()
+    scalars = checkpoint['message_hub']['log_scalars']
+    assert scalars['train/loss']['log'][-1] == runner.message_hub.get_scalar('train/loss').current()
+
+
+def test_a_failing_write_keeps_the_old_file(train, tmp_path, monkeypatch):
+    runner = train(**{'train_cfg.max_epochs': 1})
+    before = {file: file.read_bytes() for file in (tmp_path / 'run').glob('*.pth')}
+    save = torch.save
+
+    def full_disk(content, file, *args, **kwargs):
+        file.write(b'half of it')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch, 'save', full_disk)
+    with pytest.raises(OSError, match='No space'):
+        runner.save_checkpoint(str(tmp_path / 'run'), 'epoch_1.pth')
+    monkeypatch.setattr(torch, 'save', save)
+    assert {file: file.read_bytes() for file in (tmp_path / 'run').glob('*.pth')} == before
+    assert not [file for file in (tmp_path / 'run').iterdir() if file.name.startswith('.')]
+
+
+def test_student_file_and_checkpoint_evaluate_alike(train, toy_config, tmp_path):
+    train()
+    results = []
+    for name in ('student.pth', 'epoch_3.pth'):
+        runner = DistillRunner.from_cfg(
+            toy_config('test', load_from=str(tmp_path / 'run' / name))
+        )
+        results.append(runner.test())
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert results[0] == results[1]
+    assert results[0]['accuracy/top1'] == summary['student_accuracy_last']
+    assert results[0]['agreement/teacher'] == summary['agreement']
+
+
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        ({'model.student.backbone.widths': (2, 2, 6)}, 'other shapes'),
+        ({'model.adapter': dict(form='linear')}, 'in part'),
+    ],
+)
+def test_checkpoint_of_another_student_is_refused(train, toy_config, tmp_path, change, named):
+    train(**{'train_cfg.max_epochs': 1})
+    for name in ('student.pth', 'epoch_1.pth'):
+        cfg = toy_config('test', load_from=str(tmp_path / 'run' / name), **change)
+        with pytest.raises(UsageError, match=named):
+            DistillRunner.from_cfg(cfg).test()
+
+
+# When things go wrong -------------------------------------------------------------------------
+
+
+class BrokenLoss(Hook):
+    """Make the student's weights NaN in the second epoch."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def before_train_epoch(self, runner):
+        if self.when == 'before' and runner.epoch == 1:
+            self.destroy(runner)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        if self.when == 'last update' and runner.epoch == 1 and last:
+            self.destroy(runner)
+
+    @staticmethod
+    def destroy(runner):
+        with torch.no_grad():
+            runner.model.student.backbone.conv1.weight.fill_(float('nan'))
+
+
+@pytest.mark.parametrize('when', ['before', 'last update'])
+def test_nan_stops_before_anything_is_overwritten(train, tmp_path, when):
+    with pytest.raises(UsageError) as error:
+        train(before=lambda runner: runner.register_hook(BrokenLoss(when)))
+    message = str(error.value)
+    assert 'NaN or infinite in epoch 2' in message
+    assert 'last good checkpoint is' in message and 'epoch_1.pth' in message
+    assert 'optim_wrapper.*.optimizer.lr' in message
+    state = weights(tmp_path / 'run/epoch_1.pth')['state_dict']
+    assert all(value.isfinite().all() for value in state.values())
+    assert not (tmp_path / 'run/epoch_2.pth').exists()
+    assert (tmp_path / 'run/last_checkpoint').read_text().endswith('epoch_1.pth')
+
+
+def test_nan_in_the_first_epoch_says_there_is_no_checkpoint(train):
+    with pytest.raises(UsageError, match='No checkpoint was written yet'):
+        train(**{'optim_wrapper.student.optimizer.lr': 1e30})
+
+
+# Options --------------------------------------------------------------------------------------
+
+
+def test_without_validation(train, tmp_path, without_validation):
+    train(**without_validation)
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert summary['finished']
+    for key in ('teacher_accuracy', 'student_accuracy_last', 'agreement', 'dataset'):
+        assert summary[key] is None
+    assert load_classifier(tmp_path / 'run/student.pth').num_classes == 5
+
+
+def test_validation_without_labels_measures_agreement(train, tmp_path):
+    train(
+        **{
+            'train_cfg.max_epochs': 1,
+            'val_dataloader.dataset.labelled': False,
+            'val_evaluator': [dict(type='Agreement')],
+        }
+    )
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert summary['student_accuracy_last'] is None and 0 <= summary['agreement'] <= 100
+
+
+def test_learning_rates_of_all_roles_are_scaled(train):
+    runner = train(
+        **{'auto_scale_lr': dict(enable=True, base_batch_size=64), 'param_scheduler': None}
+    )
+    (rate,) = runner.optim_wrapper['student'].get_lr()['lr']
+    assert rate == pytest.approx(0.05 * 16 / 64)  # linear in the batch size
+
+
+def test_keys_are_registered():
+    assert HOOKS.get('SummaryHook') and MODELS.get('KD3')

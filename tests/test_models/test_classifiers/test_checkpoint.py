@@ -1,0 +1,258 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import os
+import pickle
+
+import pytest
+import torch
+
+from mmdfkd.datasets import DigitsDataset
+from mmdfkd.models.classifiers import (
+    load_classifier,
+    network_fingerprint,
+    read_checkpoint,
+    resolve_checkpoint,
+    save_classifier,
+)
+from mmdfkd.models.classifiers.checkpoint import ZOO, load_state, state_dict_of
+from mmdfkd.models.data_preprocessors import BatchPreprocessor
+from mmdfkd.registry import MODELS
+from mmdfkd.utils import UsageError
+
+SHIPPED = ('lenet5_digits', 'resnet8_digits')
+
+
+def network(widths=(2, 2, 4), classes=5):
+    return MODELS.build(
+        dict(
+            type='Classifier',
+            backbone=dict(type='CifarResNet', depth=8, widths=widths, in_channels=1),
+            head=dict(in_channels=widths[-1], num_classes=classes),
+            input_shape=(1, 16, 16),
+            mean=[120.0],
+            std=[60.0],
+        )
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A file and the network in it."""
+    model = network()
+    save_classifier(tmp_path / 'network.pth', model, dict(accuracy=12.5))
+    return tmp_path / 'network.pth', model
+
+
+def same_tensors(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+# Round trips ----------------------------------------------------------------------------------
+
+
+def test_file_rebuilds_the_network(saved):
+    path, model = saved
+    again = load_classifier(path)
+    assert same_tensors(model, again)
+    assert again.meta['accuracy'] == 12.5 and again.meta['model'] == model.config
+    torch.load(path, weights_only=True)  # plain torch reads it, too
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda state: state,
+        lambda state: dict(state_dict=state),
+        lambda state: dict(model=state, epoch=3),
+        lambda state: {f'module.{key}': value for key, value in state.items()},
+        lambda state: dict(state_dict={f'module.{k}': v for k, v in state.items()}, meta=None),
+    ],
+    ids=['bare', 'state_dict', 'model', 'module.', 'both'],
+)
+def test_usual_ways_of_saving_weights(tmp_path, saved, wrap):
+    _, model = saved
+    torch.save(wrap(model.state_dict()), tmp_path / 'other.pth')
+    loaded = load_classifier(tmp_path / 'other.pth', network())
+    assert same_tensors(model, loaded) and loaded.meta == {}
+    with pytest.raises(UsageError, match='does not say which network.*Describe the network'):
+        load_classifier(tmp_path / 'other.pth')
+
+
+def test_saving_is_atomic(saved, monkeypatch):
+    path, model = saved
+    content = path.read_bytes()
+
+    def full_disk(content, file):
+        file.write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch, 'save', full_disk)
+    with pytest.raises(OSError, match='No space'):
+        save_classifier(path, model, {})
+    assert path.read_bytes() == content and list(path.parent.iterdir()) == [path]
+
+
+# What does not fit ----------------------------------------------------------------------------
+
+
+def test_no_key_matches():
+    with pytest.raises(UsageError, match=r'FILE matches no key .*it has a, the network wants back'):
+        load_state(network(), dict(a=torch.ones(1)), 'FILE')
+    with pytest.raises(UsageError, match='it has none'):
+        load_state(network(), {}, 'FILE')
+
+
+def test_only_some_keys_match():
+    model = network()
+    state = {**model.state_dict(), 'neck.weight': torch.ones(1)}
+    del state['head.fc.bias'], state['head.fc.weight']
+    expected = r'in part: 2 keys are missing \(head\.fc\.bias, head.*1 are left over \(neck\.weight'
+    with pytest.raises(UsageError, match=expected):
+        load_state(model, state, 'FILE')
+
+
+def test_other_number_of_classes():
+    expected = r'FILE was made for 7 classes on 4 features.*says 5 classes.*head\.num_classes'
+    with pytest.raises(UsageError, match=expected):
+        load_state(network(), network(classes=7).state_dict(), 'FILE')
+
+
+def test_other_widths():
+    model = network()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    with pytest.raises(UsageError, match=r'other shapes in \d+ tensors.*architectures differ'):
+        load_state(model, network((2, 6, 4)).state_dict(), 'FILE')
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_file_without_tensors(tmp_path):
+    for content in (dict(state_dict=[1]), dict(state_dict=dict(a='x')), dict(epoch=3)):
+        torch.save(content, tmp_path / 'odd.pth')
+        with pytest.raises(UsageError, match=r'no tensors under "state_dict" or "model"'):
+            state_dict_of(read_checkpoint(tmp_path / 'odd.pth'), 'odd.pth')
+    torch.save([1, 2], tmp_path / 'odd.pth')
+    with pytest.raises(UsageError, match='holds a list, not a dict'):
+        read_checkpoint(tmp_path / 'odd.pth')
+
+
+# Damaged and hostile files --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_truncated_file(tmp_path, zipped):
+    path = tmp_path / 'network.pth'
+    torch.save(
+        dict(state_dict=network().state_dict()), path, _use_new_zipfile_serialization=zipped
+    )
+    content = path.read_bytes()
+    for length in (0, 1, 10, len(content) // 3, len(content) // 2, len(content) - 5):
+        path.write_bytes(content[:length])
+        with pytest.raises(UsageError, match=r'network\.pth cannot be read.*Copy or download'):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize('content', [b'<html>404</html>', b'\x80\x02garbage', b'\x00' * 500])
+def test_file_that_is_no_checkpoint(tmp_path, content):
+    (tmp_path / 'page.pth').write_bytes(content)
+    with pytest.raises(UsageError, match='damaged or no checkpoint'):
+        read_checkpoint(tmp_path / 'page.pth')
+
+
+class Hostile:
+    def __init__(self, path):
+        self.command = f'touch {path}'
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
+    trace = tmp_path / 'trace'
+    torch.save(dict(state_dict=Hostile(trace)), tmp_path / 'hostile.pth')
+    (tmp_path / 'plain.pth').write_bytes(pickle.dumps(Hostile(trace), protocol=2))
+    for name in ('hostile.pth', 'plain.pth'):
+        with pytest.raises(UsageError, match=r'holds a (posix|nt)\.system.*would run code'):
+            read_checkpoint(tmp_path / name)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize('place', ['backbone', 'neck', 'norm_cfg'])
+def test_code_in_the_description_is_refused_and_not_run(tmp_path, saved, place):
+    path, trace = saved[0], tmp_path / 'trace'
+    content = read_checkpoint(path)
+    call = dict(type='os.system', command=f'touch {trace}')
+    if place == 'norm_cfg':
+        content['meta']['model']['backbone'] = dict(type='mmpretrain.ResNet', norm_cfg=[call])
+    else:
+        content['meta']['model'][place] = call
+    torch.save(content, path)
+    with pytest.raises(UsageError, match=r"with 'os\.system', which is no module"):
+        load_classifier(path)
+    assert not trace.exists()
+
+
+def test_registered_names_of_other_libraries_are_fine(tmp_path):
+    config = dict(backbone=dict(type='mmpretrain.LeNet5'), head=dict(in_channels=120,
+                  num_classes=3, init_cfg=dict(type='Normal', layer='Linear')))
+    model = MODELS.build(dict(type='Classifier', **config))
+    save_classifier(tmp_path / 'lenet.pth', model, {})
+    assert same_tensors(load_classifier(tmp_path / 'lenet.pth'), model)
+
+
+# Names ----------------------------------------------------------------------------------------
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"'nothing\.pth' does not exist \(looked for /.*Correct"):
+        resolve_checkpoint('nothing.pth')
+    with pytest.raises(UsageError, match='does not exist'):
+        resolve_checkpoint(tmp_path)
+
+
+def test_unknown_name_lists_what_ships():
+    with pytest.raises(UsageError) as error:
+        resolve_checkpoint('mmdfkd://lenet6_digits')
+    for stem in SHIPPED:
+        assert f'mmdfkd://{stem}' in str(error.value)
+
+
+# What ships -----------------------------------------------------------------------------------
+
+
+def test_shipped_networks_are_small_and_named_by_their_content():
+    files = [resolve_checkpoint(f'mmdfkd://{stem}') for stem in SHIPPED]
+    assert set(files) <= set(ZOO.glob('*.pth'))
+    assert sum(file.stat().st_size for file in ZOO.glob('*.pth')) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ('stem', 'parameters'), [('lenet5_digits', 61_706), ('resnet8_digits', 77_754)]
+)
+def test_shipped_teachers_reach_their_accuracy(stem, parameters):
+    teacher = load_classifier(f'mmdfkd://{stem}').eval()
+    assert sum(p.numel() for p in teacher.parameters()) == parameters
+    test = DigitsDataset('test')
+    batch = test.__getitems__(range(len(test)))
+    images = BatchPreprocessor(teacher.mean, teacher.std)(batch)['inputs']
+    with torch.no_grad():
+        hits = teacher(images).argmax(1) == batch['label']
+    accuracy = 100 * hits.double().mean().item()
+    assert accuracy >= 98
+    assert accuracy == pytest.approx(teacher.meta['accuracy'], abs=0.01)
+
+
+# Fingerprint ----------------------------------------------------------------------------------
+
+
+def test_fingerprint_names_the_tensors():
+    model = network()
+    print_ = network_fingerprint(model)
+    assert len(print_) == 16 and int(print_, 16) >= 0
+    again = network()
+    assert network_fingerprint(again) != print_
+    again.load_state_dict(model.state_dict())
+    assert network_fingerprint(again) == print_
+    assert network_fingerprint(again.to(memory_format=torch.channels_last)) == print_
+    assert network_fingerprint(again.train().requires_grad_(False)) == print_
+    again.backbone.bn1.num_batches_tracked += 1  # buffers count
+    assert network_fingerprint(again) != print_
