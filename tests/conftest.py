@@ -38,8 +38,14 @@ def data_root():
 @pytest.fixture(scope='session')
 def run_tool():
     """Run ``python tools/SCRIPT ARGS`` inside this process; return what it prints."""
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
     def run(script, *args):
+        # As in a new process: mmengine would hand out the loggers of a run of the same second.
+        for kind in (DefaultScope, MessageHub, MMLogger, Visualizer):
+            kind._instance_dict.clear()
         argv = [script, *map(str, args)]
         printed = io.StringIO()
         with mock.patch.object(sys, 'argv', argv), mock.patch.dict(os.environ):

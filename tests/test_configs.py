@@ -30,8 +30,9 @@ def accuracy_of(printed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
-def test_every_config_trains_at_toy_size(config, tmp_path, run_tool):
+def test_every_config_trains_at_toy_size(config, tmp_path, run_tool, monkeypatch):
     """Built, trained, recorded; epoch_2.pth and student.pth test alike."""
+    monkeypatch.setattr('mmdfkd.apis.quick.IMAGES', 64)
     printed = run_tool('train.py', config, '--quick', '--work-dir', tmp_path / 'run')
     work_dir = tmp_path / 'quick' / 'run'
 

@@ -94,12 +94,18 @@ def parse_args() -> argparse.Namespace:
 class Training:
     """One row with one seed: a process of ``tools/train.py`` and what it leaves.
 
-    The folder carries a hash of the resolved config, so results of another recipe never count.
+    The folder carries a hash of the resolved config and of the teacher, so results of another recipe
+    never count.
     """
 
     def __init__(self, row: Row, config: Path, seed: int, out: Path, quick: bool) -> None:
+        from mmdfkd.models.classifiers import resolve_checkpoint
+
         content = load_config(config)
-        digest = hashlib.sha256(content.pretty_text.encode()).hexdigest()[:6]
+        recipe = content.pretty_text
+        if 'teacher' in content.model:  # the name of a file that ships tells its content
+            recipe += resolve_checkpoint(content.model.teacher.checkpoint).name
+        digest = hashlib.sha256(recipe.encode()).hexdigest()[:6]
         self.row, self.config, self.seed, self.quick = row, config, seed, quick
         name = f'{config.stem}-seed{seed}-{digest}'
         self.asked_dir = out / 'runs' / name
@@ -185,10 +191,9 @@ def train(trainings: list[Training], console: Console) -> None:
             while waiting or running:
                 while waiting and len(running) < slots:
                     training = waiting.pop(0)
+                    running.append((training, tasks[training]))
                     training.start()
-                    task = tasks[training]
-                    bar.update(task, state='starting')
-                    running.append((training, task))
+                    bar.update(tasks[training], state='starting')
                 time.sleep(0.3)
                 for training, task in list(running):
                     show(bar, task, training)
@@ -208,7 +213,7 @@ def train(trainings: list[Training], console: Console) -> None:
 def progress(console: Console) -> Progress:
     """One line for each run; silent without a terminal."""
     return Progress(
-        TextColumn('  {task.description:<26}'),
+        TextColumn('  {task.description}'),
         BarColumn(bar_width=24),
         TextColumn('{task.fields[state]}'),
         console=console,
@@ -245,6 +250,7 @@ def tabulate(trainings: list[Training], teacher: Classifier) -> dict[str, Any]:
     """Test every student as it was written to disk; gather means and deviations over seeds."""
     from mmdfkd.datasets import DigitsDataset
     from mmdfkd.engine import predict_logits
+    from mmdfkd.engine.hooks.summary_hook import count_macs, count_parameters
     from mmdfkd.models.classifiers import load_classifier
     from mmdfkd.models.data_preprocessors import BatchPreprocessor
 
@@ -258,7 +264,8 @@ def tabulate(trainings: list[Training], teacher: Classifier) -> dict[str, Any]:
         return dict(
             accuracy=100 * float((prediction == test.labels).mean()),
             agreement=100 * float((prediction == answers).mean()),
-            weights=sum(parameter.numel() for parameter in network.parameters()),
+            weights=count_parameters(network),
+            macs=count_macs(network),
         )
 
     answers = predict(teacher)
@@ -280,7 +287,7 @@ def tabulate(trainings: list[Training], teacher: Classifier) -> dict[str, Any]:
             )
         content: dict[str, Any] = dict(key=row.key, name=row.name, images=row.images)
         content.update(config=str(runs[0].config), seeds=each)
-        for key in ('accuracy', 'agreement', 'weights', 'images_used', 'seconds'):
+        for key in ('accuracy', 'agreement', 'weights', 'macs', 'images_used', 'seconds'):
             values = [run[key] for run in each]
             content[key] = mean(values)
             if key in ('accuracy', 'agreement'):
@@ -290,7 +297,15 @@ def tabulate(trainings: list[Training], teacher: Classifier) -> dict[str, Any]:
     return dict(rows=rows, test_images=len(test), **facts)
 
 
-HEADINGS = ('', 'accuracy', 'agrees with teacher', 'weights', 'images used', 'seconds')
+HEADINGS = (
+    '',
+    'accuracy',
+    'agrees with teacher',
+    'weights',
+    'multiply-adds',
+    'images used',
+    'seconds',
+)
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -306,6 +321,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         percent('accuracy'),
         percent('agreement') if row['key'] != 'teacher' else '–',
         f'{round(row["weights"]):,}',
+        f'{round(row["macs"]):,}',
         used,
         f'{row["seconds"]:.0f}' if row['seconds'] is not None else '–',
     ]
@@ -333,6 +349,7 @@ def draw(table: dict[str, Any], work_dir: Path, teacher: Classifier, out: Path) 
     import numpy as np
 
     from mmdfkd.datasets import DigitsDataset
+    from mmdfkd.models.classifiers import load_classifier
     from mmdfkd.visualization import draw_features, draw_run, plot_comparison, plot_readme_banner
     from mmdfkd.visualization.runs import chosen, read_selection, training_images
 
@@ -352,8 +369,8 @@ def draw(table: dict[str, Any], work_dir: Path, teacher: Classifier, out: Path) 
         for row in students
     ]
     seeds = len(students[0]['seeds'])
-    note = f'{top["name"][8:]} on {table["test_images"]} handwritten digits it never saw' + (
-        f'; mean of {seeds} seeds.' if seeds > 1 else '.'
+    note = f'Students of {teacher.name}, tested on {table["test_images"]} handwritten digits' + (
+        f': mean and standard deviation of {seeds} seeds.' if seeds > 1 else '.'
     )
     accuracy = top['accuracy']
     return [
@@ -365,7 +382,7 @@ def draw(table: dict[str, Any], work_dir: Path, teacher: Classifier, out: Path) 
             bars,
             accuracy,
             teacher=f'{teacher.name}, {round(top["weights"] / 1000)} k weights',
-            student='a smaller network',
+            student=load_classifier(work_dir / 'student.pth').name,
         ),
         *draw_run(work_dir, pool, out),
         draw_features(
@@ -388,7 +405,7 @@ def main() -> None:
     args = parse_args()
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 110
+        console.width = 120
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     def resume_hint() -> str:

@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/resnet8_resnet8-half_digits.py',
     '../_base_/datasets/digits_glyph-pool.py',
-    '../_base_/schedules/kd_adam_40e.py',
+    '../_base_/schedules/adam_40e.py',
     '../_base_/default_runtime.py',
 ]
 

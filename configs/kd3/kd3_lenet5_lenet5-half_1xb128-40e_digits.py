@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/lenet5_lenet5-half_digits.py',
     '../_base_/datasets/digits_glyph-pool.py',
-    '../_base_/schedules/kd3_40e.py',
+    '../_base_/schedules/adam_40e.py',
     '../_base_/default_runtime.py',
 ]
 

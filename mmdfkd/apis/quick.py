@@ -9,20 +9,31 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmdfkd.models.classifiers import load_classifier, resolve_checkpoint, save_classifier
+from mmdfkd.engine.hooks.summary_hook import count_macs
+from mmdfkd.models.classifiers import (
+    Classifier,
+    load_classifier,
+    resolve_checkpoint,
+    save_classifier,
+)
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
 IMAGES = 256
 BATCH = 32
+#: Images are fewer for networks so large that one pass over all would exceed so many multiply-adds.
+BUDGET = 3e9
+#: What weights that are not downloaded would have said about their images: ImageNet's constants.
+PRETRAINED = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], size=224)
 
 
 def make_quick(cfg: Config) -> Config:
     """Shrink a config to toy size, in place.
 
-    Two epochs (or four iterations) on at most 256 images in batches of at most 32. Where images or
-    a teacher's checkpoint are not on this machine, random ones of the right shape stand in, and
-    the log says so: the accuracy of a quick run means nothing.
+    Two epochs (or four iterations) on at most 256 images in batches of at most 32, down to 8 images
+    in batches of 4 for large networks. Where images or a teacher's weights are not on this machine,
+    random ones of the right shape stand in, and the log says so: the accuracy of a quick run means
+    nothing.
 
     Args:
         cfg: A config whose ``work_dir`` is set.
@@ -37,42 +48,64 @@ def make_quick(cfg: Config) -> Config:
             train[key] = min(train[key], limit)
     if 'max_epochs' in train:
         train['val_interval'] = 1
-    network = cfg.model.get('teacher') or cfg.model.student
-    if 'head' not in network:  # its file says what it is
-        network = Config(load_classifier(network.checkpoint).config)
-    spec = dict(
-        shape=tuple(network.get('input_shape') or (3, 32, 32)),
-        num_classes=network.head.num_classes,
-    )
+    downloads = _leave_downloads(cfg.model.get('teacher') or {})
+    network = _build(cfg.model.get('teacher') or cfg.model.student)
+    images = int(max(8, min(IMAGES, BUDGET // count_macs(network.to('meta')))))
     selector = cfg.model.get('selector') or {}
     if selector.get('num_images'):
-        selector.num_images = min(selector.num_images, IMAGES)
+        selector.num_images = min(selector.num_images, images)
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader:
-            loader.batch_size = min(loader.batch_size, BATCH)
+            loader.batch_size = min(loader.batch_size, BATCH, images // 2)
             loader.num_workers = 0
             loader.pop('persistent_workers', None)
             if loader.dataset.get('type') == 'GlyphPool':
-                loader.dataset.num_images = IMAGES
+                loader.dataset.num_images = images
             loader.dataset = dict(
-                type='QuickDataset', dataset=loader.dataset, num_images=IMAGES, **spec
+                type='QuickDataset',
+                dataset=loader.dataset,
+                num_images=images,
+                shape=network.input_shape,
+                num_classes=network.num_classes,
             )
     if cfg.model.get('teacher'):
-        _ensure_teacher(cfg)
+        _ensure_teacher(cfg, downloads)
     return cfg
 
 
-def _ensure_teacher(cfg: Config) -> None:
-    """Replace a checkpoint that is not here by one of random weights."""
+def _build(config: Any) -> Classifier:
+    """The network of a config: its sizes matter here, not its weights."""
+    config = dict(config)
+    checkpoint = config.pop('checkpoint', None)
+    if checkpoint and not config:  # its file says what it is
+        return load_classifier(checkpoint)
+    return MODELS.build({'type': 'Classifier', **config})
+
+
+def _leave_downloads(teacher: Any) -> bool:
+    """Keep another library from downloading weights; whether it would have."""
+    if not teacher.get('pretrained') or ':' in teacher.source:  # a function has its own
+        return False
+    del teacher['pretrained']
+    for key, value in PRETRAINED.items():
+        teacher.setdefault(key, value)
+    return True
+
+
+def _ensure_teacher(cfg: Config, downloads: bool) -> None:
+    """Replace weights that are not here by random ones."""
     teacher: Any = cfg.model.teacher
-    try:
-        resolve_checkpoint(teacher.get('checkpoint', ''))
-    except UsageError as error:
-        config = {key: value for key, value in teacher.items() if key != 'checkpoint'}
-        if not config:
-            raise
-        path = Path(cfg.work_dir, 'random_teacher.pth')
-        print_log(f'--quick: {error} A teacher with random weights stands in: {path}.', 'current')
-        save_classifier(path, MODELS.build({'type': 'Classifier', **config}), {})
-        teacher.checkpoint = str(path)
+    if teacher.get('pretrained'):
+        return
+    reason = f'no weights are downloaded for {teacher.get("model")}.'
+    if not downloads or 'checkpoint' in teacher:
+        try:
+            resolve_checkpoint(teacher.get('checkpoint', ''))
+            return
+        except UsageError as error:
+            reason = str(error)
+    path = Path(cfg.work_dir, 'random_teacher.pth')
+    print_log(f'--quick: {reason} A teacher with random weights stands in: {path}.', 'current')
+    save_classifier(path, _build(teacher), {})
+    teacher.checkpoint = str(path)

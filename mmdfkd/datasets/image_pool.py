@@ -13,7 +13,7 @@ import shutil
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mmdfkd.registry import DATASETS
 from mmdfkd.utils import UsageError
 
 from .packed import PackedDataset, array_sha256
+from .row_view import RowView
 
 POOL_FORMAT = 'mmdfkd-pool/1'
 _STALE_SECONDS = 3600.0
@@ -31,19 +32,32 @@ class ImagePool(PackedDataset):
     """Unlabelled images from a folder made by :func:`write_pool`.
 
     Opening checks the description, the shape and the file size, but does not read the images;
-    :meth:`verify` reads and checks every byte. The whole pool stays memory-mapped, so worker
-    processes share it; a subset (``ratio < 1``) is copied into memory.
+    :meth:`verify` reads and checks every byte. Pool and subsets stay memory-mapped, so worker
+    processes share them.
 
     Args:
         root: The folder of the pool.
         ratio: Share of the pool to use, in (0, 1].
         ratio_seed: Seed of the subset. With one seed a smaller subset lies in a larger one.
+        keep: ``.npy`` file with the ascending positions of the images to use, relative to
+            ``root``; ``tools/dataset_converters/filter_pool.py`` writes it. ``ratio`` is the
+            share of these.
+        resident: Whether the images live on the training device: True, False, or 'auto' where
+            they fit. See :func:`~mmdfkd.datasets.residency.make_resident`.
 
     Raises:
-        UsageError: The folder is no pool, is damaged, or ``ratio`` is out of range.
+        UsageError: The folder is no pool, is damaged, ``ratio`` is out of range, or ``keep`` does
+            not fit the pool.
     """
 
-    def __init__(self, root: str | os.PathLike, ratio: float = 1.0, ratio_seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        ratio: float = 1.0,
+        ratio_seed: int = 0,
+        keep: str | os.PathLike | None = None,
+        resident: bool | Literal['auto'] = 'auto',
+    ) -> None:
         if not 0 < ratio <= 1:
             raise UsageError(
                 f'ratio={ratio!r} of the pool {root} is out of range. Give the share of the pool '
@@ -51,16 +65,17 @@ class ImagePool(PackedDataset):
             )
         self.root = Path(root).expanduser()
         self.meta = read_meta(self.root)
-        self.subset: np.ndarray | None = None
+        self.resident = resident
+        self.subset = None if keep is None else _read_keep(self.root / keep, self.meta['count'])
         if ratio < 1:
-            count = max(1, round(ratio * self.meta['count']))
-            order = np.random.RandomState(ratio_seed).permutation(self.meta['count'])
-            self.subset = np.sort(order[:count])
+            kept = np.arange(self.meta['count']) if self.subset is None else self.subset
+            order = np.random.RandomState(ratio_seed).permutation(len(kept))
+            self.subset = kept[np.sort(order[: max(1, round(ratio * len(kept)))])]
         super().__init__(self._read(), metainfo={'name': self.meta['name']})
 
-    def _read(self) -> np.ndarray:
+    def _read(self) -> np.ndarray | RowView:
         images = _map_images(self.root, self.meta)
-        return images if self.subset is None else images.take(self.subset, axis=0)
+        return images if self.subset is None else RowView(images, self.subset)
 
     def _images_sha256(self) -> str:
         # The description already holds the hash of the whole pool: no need to read it all again.
@@ -101,7 +116,7 @@ class ImagePool(PackedDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the images out: a spawned worker maps the files anew."""
-        return {**self.__dict__, 'images': None}
+        return {**self.__dict__, 'images': None, 'device_images': None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Maps the images again."""
@@ -152,6 +167,25 @@ def read_meta(root: Path) -> dict[str, Any]:
             f'{ ({key: meta.get(key) for key in ("name", "count", "shape", "sha256")}) }. {remedy}'
         )
     return meta
+
+
+def _read_keep(path: Path, count: int) -> np.ndarray:
+    expected = f'ascending positions below {count}, int64'
+    try:
+        keep = np.load(path)
+        found = f'{keep.dtype} of shape {keep.shape}'
+        fits = keep.dtype == np.int64 and keep.ndim == 1 and len(keep) > 0
+        if fits:
+            found = f'{len(keep)} positions from {keep[0]} to {keep[-1]}'
+            fits = (np.diff(keep) > 0).all() and keep[0] >= 0 and keep[-1] < count
+    except (OSError, ValueError, EOFError) as error:
+        found, fits = str(error), False
+    if not fits:
+        raise UsageError(
+            f'keep={str(path)!r} does not fit the pool: expected {expected}, found {found}. Make '
+            'it with tools/dataset_converters/filter_pool.py from this pool.'
+        )
+    return keep
 
 
 def _map_images(root: Path, meta: dict[str, Any]) -> np.ndarray:
@@ -222,7 +256,7 @@ def write_pool(
         remove_stale(root)
         scratch = root.parent / f'.{root.name}.tmp-{uuid.uuid4().hex}'
         scratch.mkdir()
-        for key, array in {'images': packed.images, **extra_arrays}.items():
+        for key, array in {'images': images, **extra_arrays}.items():
             with open(scratch / f'{key}.npy', 'wb') as file:
                 np.save(file, np.ascontiguousarray(array), allow_pickle=False)
                 file.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,10 +15,17 @@ from torch.utils.data import Dataset
 from mmdfkd.registry import DATASETS
 from mmdfkd.utils import UsageError
 
+from .row_view import RowView
 
-def array_sha256(array: np.ndarray) -> str:
+_CHUNK_ROWS = 4096
+
+
+def array_sha256(array: np.ndarray | RowView) -> str:
     """Returns the hex sha256 of an array's bytes in C order, whatever its strides."""
-    return hashlib.sha256(np.ascontiguousarray(array).data.cast('B')).hexdigest()
+    digest = hashlib.sha256()
+    for first in range(0, len(array), _CHUNK_ROWS):
+        digest.update(np.ascontiguousarray(array[first : first + _CHUNK_ROWS]).data.cast('B'))
+    return digest.hexdigest()
 
 
 @DATASETS.register_module()
@@ -29,18 +36,24 @@ class PackedDataset(Dataset):
     ``collate_fn=dict(type='whole_batch_collate')``, which passes the batch on untouched.
 
     Args:
-        images: uint8 array or memory map of shape (N, H, W, C), values 0 to 255.
+        images: uint8 array, memory map or view of rows, of shape (N, H, W, C), values 0 to 255.
         labels: N class numbers, or None for an unlabelled set, whose batches then have no
             ``label``.
         metainfo: ``dict(name=str, classes=tuple of names or None)``; missing keys are filled in.
+
+    Attributes:
+        resident: Whether training may keep the images on its device, see
+            :func:`~mmdfkd.datasets.residency.make_resident`.
 
     Raises:
         UsageError: The images are not uint8 (N, H, W, C), or the labels do not fit them.
     """
 
+    resident: bool | Literal['auto'] = 'auto'
+
     def __init__(
         self,
-        images: np.ndarray,
+        images: np.ndarray | RowView,
         labels: Sequence[int] | np.ndarray | None = None,
         metainfo: dict[str, Any] | None = None,
     ) -> None:
@@ -63,8 +76,10 @@ class PackedDataset(Dataset):
                     f'[0, {limit}) for each of the {len(images)} images is expected. Pass the '
                     'labels that belong to these images and name every class.'
                 )
-        # A plain view: indexing a np.memmap object costs more than indexing its base class.
-        self.images: np.ndarray = np.asarray(images).view(np.ndarray)
+        if isinstance(images, np.memmap):  # indexing one costs more than indexing its base class
+            images = images.view(np.ndarray)
+        self.images: np.ndarray | RowView = images
+        self.device_images: Tensor | None = None
         self.labels: np.ndarray | None = labels
         self.metainfo = info
         self._content_hash: str | None = None
@@ -85,22 +100,34 @@ class PackedDataset(Dataset):
             indices: B positions in [0, N).
 
         Returns:
-            ``inputs`` uint8 (B, C, H, W), laid out channels-last in memory; ``index`` int64
-            (B,); ``label`` int64 (B,) where the set is labelled. All are copies: writing to them
-            never reaches the set.
+            ``inputs`` uint8 (B, C, H, W), laid out channels-last in memory, on the device of
+            :meth:`to_device` or else the CPU; ``index`` int64 (B,); ``label`` int64 (B,) where
+            the set is labelled. All are copies: writing to them never reaches the set.
         """
         positions = np.asarray(indices, dtype=np.int64).copy()
-        rows = self._gather(self.images, positions)
-        batch = {
-            'inputs': torch.from_numpy(rows).permute(0, 3, 1, 2),
-            'index': torch.from_numpy(positions),
-        }
+        index = torch.from_numpy(positions)
+        if self.device_images is None:
+            rows = torch.from_numpy(self._gather(self.images, positions))
+        else:
+            rows = self.device_images.index_select(0, index.to(self.device_images.device))
+        batch = {'inputs': rows.permute(0, 3, 1, 2), 'index': index}
         if self.labels is not None:
             batch['label'] = torch.from_numpy(self._gather(self.labels, positions))
         return batch
 
+    def to_device(self, device: torch.device | str) -> None:
+        """Copies all images to ``device``; from now on batches are gathered there.
+
+        Such a set cannot be used in worker processes, and its batches cannot be pinned.
+        """
+        resident = torch.empty(self.images.shape, dtype=torch.uint8, device=device)
+        for first in range(0, len(self), _CHUNK_ROWS):
+            rows = np.array(self.images[first : first + _CHUNK_ROWS])
+            resident[first : first + _CHUNK_ROWS] = torch.from_numpy(rows)
+        self.device_images = resident
+
     @staticmethod
-    def _gather(array: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    def _gather(array: np.ndarray | RowView, positions: np.ndarray) -> np.ndarray:
         if len(positions) and 0 <= positions[0] and positions[-1] < len(array):
             is_run = positions[-1] - positions[0] == len(positions) - 1
             if is_run and (np.diff(positions) == 1).all():

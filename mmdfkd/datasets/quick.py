@@ -11,12 +11,15 @@ from mmengine.logging import print_log
 from mmdfkd.registry import DATASETS
 from mmdfkd.utils import UsageError
 
+from .image_pool import ImagePool
 from .packed import PackedDataset
 
 
 @DATASETS.register_module()
 class QuickDataset(PackedDataset):
     """The first images of a dataset, for runs that only show that a config works.
+
+    Random images that stand in for an ``ImagePool`` have no labels either.
 
     Args:
         dataset: Config of the dataset.
@@ -42,5 +45,7 @@ class QuickDataset(PackedDataset):
                 0, 256, (num_images, height, width, channels), dtype=np.uint8
             )
             labels = random.integers(0, num_classes, num_images)
+            if issubclass(DATASETS.get(dataset['type']), ImagePool):
+                labels = None
             metainfo = dict(name=f'random images for {dataset["type"]}')
         super().__init__(images, labels, metainfo)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -153,7 +154,7 @@ def read_selection(work_dir: PathLike) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as content:
             selection = dict(content)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, BadZipFile) as error:
         raise UsageError(
             f'cannot read {path} ({error}): give the work directory of a finished run with a '
             'selector (model.selector), such as one of KD³'

@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Runs of a second: a tiny pair, 96 noise images, and the hooks of every real run."""
+"""Runs of half a second: a tiny pair, 96 noise images, and the hooks of every real run."""
 
 import uuid
 from pathlib import Path
@@ -35,10 +35,14 @@ def network(*widths):
     )
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Nothing is read from or left in the user's cache."""
-    monkeypatch.setenv('MMDFKD_CACHE_DIR', str(tmp_path / 'cache'))
+@pytest.fixture(scope='session', autouse=True)
+def fast_and_apart(tmp_path_factory):
+    """Keep out of the user's cache, and write configs as they come: formatting them takes longer
+    than training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MMDFKD_CACHE_DIR', str(tmp_path_factory.mktemp('cache')))
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+        yield
 
 
 @pytest.fixture(scope='session')
@@ -57,55 +61,56 @@ def teacher_file(tmp_path_factory):
     return path
 
 
+def build_config(work_dir, teacher_file, **changes):
+    """KD³ on noise with validation, 2 epochs, the default hooks but the figures."""
+    cfg = Config.fromfile(CONFIGS / '_base_/default_runtime.py')
+    cfg.default_hooks.pop('figures', None)
+    evaluation = dict(
+        dataset=dict(type='LabelledNoise'),
+        sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+        batch_size=32,
+        num_workers=0,
+    )
+    metrics = [dict(type='Accuracy'), dict(type='Agreement')]
+    sgd = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4)
+    cfg.merge_from_dict(
+        dict(
+            work_dir=str(work_dir),
+            experiment_name=f'{work_dir.name}-{uuid.uuid4()}',
+            model=dict(
+                type='KD3',
+                teacher=dict(checkpoint=str(teacher_file)),
+                student=network(2, 2, 4),
+                selector=dict(threshold=0.5, min_selected=8),
+            ),
+            train_dataloader=dict(
+                dataset=dict(type='NoisePool', num_images=96, image_size=16),
+                sampler=dict(type='SelectionSampler'),
+                batch_size=32,
+                num_workers=0,
+            ),
+            val_dataloader=evaluation,
+            test_dataloader=evaluation,
+            val_evaluator=metrics,
+            test_evaluator=metrics,
+            val_cfg=dict(type='ValLoop'),
+            test_cfg=dict(type='TestLoop'),
+            optim_wrapper=dict(
+                constructor='RoleOptimWrapperConstructor', student=dict(optimizer=sgd)
+            ),
+            param_scheduler=dict(student=[dict(type='MultiStepLR', milestones=[1])]),
+            train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=2),
+            log_level='WARNING',
+        )
+    )
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
 @pytest.fixture
 def toy_config(tmp_path, teacher_file):
-    """Make a config: KD³ on noise with validation, 3 epochs, all default hooks."""
-
-    def make(name='run', **changes):
-        cfg = Config.fromfile(CONFIGS / '_base_/default_runtime.py')
-        cfg.default_hooks.pop('figures', None)
-        evaluation = dict(
-            dataset=dict(type='LabelledNoise'),
-            sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
-            batch_size=32,
-            num_workers=0,
-        )
-        metrics = [dict(type='Accuracy'), dict(type='Agreement')]
-        sgd = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4)
-        cfg.merge_from_dict(
-            dict(
-                work_dir=str(tmp_path / name),
-                experiment_name=f'{name}-{uuid.uuid4()}',
-                model=dict(
-                    type='KD3',
-                    teacher=dict(checkpoint=str(teacher_file)),
-                    student=network(2, 2, 4),
-                    selector=dict(threshold=0.5, min_selected=8),
-                ),
-                train_dataloader=dict(
-                    dataset=dict(type='NoisePool', num_images=96, image_size=16),
-                    sampler=dict(type='SelectionSampler'),
-                    batch_size=16,
-                    num_workers=0,
-                ),
-                val_dataloader=evaluation,
-                test_dataloader=evaluation,
-                val_evaluator=metrics,
-                test_evaluator=metrics,
-                val_cfg=dict(type='ValLoop'),
-                test_cfg=dict(type='TestLoop'),
-                optim_wrapper=dict(
-                    constructor='RoleOptimWrapperConstructor', student=dict(optimizer=sgd)
-                ),
-                param_scheduler=dict(student=[dict(type='MultiStepLR', milestones=[2])]),
-                train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=3),
-                log_level='WARNING',
-            )
-        )
-        cfg.merge_from_dict(changes)
-        return cfg
-
-    return make
+    """Make the config of a toy run in a folder of its own."""
+    return lambda name='run', **changes: build_config(tmp_path / name, teacher_file, **changes)
 
 
 @pytest.fixture
@@ -120,6 +125,16 @@ def train(toy_config):
         return runner
 
     return go
+
+
+@pytest.fixture(scope='session')
+def finished(tmp_path_factory, teacher_file):
+    """The runner of a toy run that is over; its folder is not to be written to."""
+    runner = DistillRunner.from_cfg(
+        build_config(tmp_path_factory.mktemp('finished') / 'run', teacher_file)
+    )
+    runner.train()
+    return runner
 
 
 @pytest.fixture

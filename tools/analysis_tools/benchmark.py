@@ -99,22 +99,22 @@ class KD3Floor:
         """Eqs. (11) and (12)."""
         batch, _, height, width = images.shape
         alpha = torch.full((batch,), 0.1, device=images.device)
-        m = torch.distributions.Beta(alpha, alpha).sample().view(-1, 1, 1, 1)
+        m = torch.distributions.Beta(alpha, alpha, validate_args=False).sample().view(-1, 1, 1, 1)
         j = torch.randperm(batch, device=images.device)
         mu = images.mean((2, 3), keepdim=True)
         centred = images - mu
         variance = centred.square().sum((2, 3), keepdim=True) / (height * width - 1)
         sigma = (variance + 1e-6).sqrt()
         sigma_mixed = m * sigma + (1 - m) * sigma[j]
-        return centred * (sigma_mixed / sigma) + (m * mu + (1 - m) * mu[j])
+        return centred.mul_(sigma_mixed / sigma).add_(m * mu + (1 - m) * mu[j])
 
     @staticmethod
     def contrast(head: nn.Module, clean: Tensor, mixed: Tensor) -> Tensor:
         """Eqs. (13) to (16) in the form of the published code."""
         batch = len(clean)
         z = F.normalize(head(torch.cat([clean, mixed])), dim=1)
-        logits = z @ z.T / 0.3
-        logits = logits.masked_fill(torch.eye(2 * batch, device=z.device).bool(), -torch.inf)
+        logits = (z / 0.3) @ z.T
+        logits.detach().fill_diagonal_(-torch.inf)  # softmax passes no gradient there
         positive = torch.arange(2 * batch, device=z.device).roll(batch)
         return F.cross_entropy(logits, positive)
 
@@ -259,14 +259,15 @@ def measure_step(
     pool = runner.train_dataloader.dataset
     images = pool.__getitems__(range(batch * min(args.iterations, 8)))['inputs'].to(args.device)
     raw = images.split(batch)
-    normalised = [model.data_preprocessor.normalize(part) for part in raw]
+    # The same view on both sides: pooling's branches take longer on cropped noise, for one thing.
+    views = [model.data_preprocessor(dict(inputs=part), training=True)['inputs'] for part in raw]
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     floor = FLOORS[args.method](model, runner.optim_wrapper['student'].optimizer)
     check_floor(model, floor, raw[0])
 
     def bare() -> None:
         for i in range(args.iterations):
-            floor.step(normalised[i % len(normalised)])
+            floor.step(views[i % len(views)])
 
     def train_step() -> None:
         for i in range(args.iterations):

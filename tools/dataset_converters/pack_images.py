@@ -11,8 +11,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmdfkd.utils.reporting import report_errors
+
+if TYPE_CHECKING:
+    from mmdfkd.datasets.packing import PackReport
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -65,24 +69,50 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Pack."""
     args = parse_args()
-    part = Path(f'{args.out}.part')
 
     def resume_hint() -> str:
-        return f'what was packed waits in {part}; the same command continues.'
+        return f'what was packed waits in {args.out}.part; the same command continues.'
 
     with report_errors(resume_hint):
-        from mmdfkd.datasets.packing import PackReport, Recipe, Source, pack
+        from mmdfkd.datasets import ImagePool
+        from mmdfkd.datasets.packing import Recipe, Source, pack, without_duplicates, write_keep
+        from mmdfkd.utils import UsageError
 
+        if args.dedup_against and not Path(args.dedup_against).exists():  # said before the hours
+            raise UsageError(f'--dedup-against {args.dedup_against} does not exist. Correct it.')
         recipe = Recipe(args.size, args.filter, args.mode, args.grey)
         sources = [Source(path, args.include, args.allow_truncated) for path in args.sources]
-        report: PackReport = pack(
-            sources, args.out, recipe, args.name, args.workers, args.limit, args.labels
-        )
+        report = pack(sources, args.out, recipe, args.name, args.workers, args.limit, args.labels)
         print_report(report)
+        if args.dedup_against:
+            kept, facts = without_duplicates(ImagePool(report.root), args.dedup_against)
+            write_keep(report.root / 'keep.npy', kept, facts)
+            print(
+                f'{facts["exact"]:,} exact and {facts["perceptual"]:,} perceptual duplicates of '
+                f'the {facts["images_there"]:,} images of {args.dedup_against}; '
+                "ImagePool(keep='keep.npy') leaves them out, keep.json lists them"
+            )
 
 
-def print_report(report: object) -> None:
-    print(report)
+def print_report(report: PackReport) -> None:
+    """Say what became of the images, loudly where most were lost."""
+    resumed = f' ({report.resumed:,} of them before the interruption)' if report.resumed else ''
+    print(f'{report.root}: {report.images:,} images{resumed}')
+    if report.ignored:
+        kinds = ', '.join(f'{count:,} {kind}' for kind, count in report.ignored.most_common(8))
+        print(f'passed over, being no images: {kinds}')
+    for cut in report.cuts:
+        print(f'CUT SHORT: {cut}')
+    if not report.skipped:
+        return
+    reasons = ', '.join(f'{count:,} x {reason}' for reason, count in report.reasons.most_common(5))
+    print(f'skipped: {report.skipped:,} ({reasons}); {report.root / "skipped.txt"} lists them')
+    if report.skipped > report.images:
+        print(
+            f'WARNING: MORE THAN HALF OF THE IMAGES COULD NOT BE READ: {report.skipped:,} of '
+            f'{report.skipped + report.images:,}. Check the source before you train on the rest.',
+            file=sys.stderr,
+        )
 
 
 if __name__ == '__main__':

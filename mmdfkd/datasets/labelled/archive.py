@@ -67,12 +67,12 @@ def stamp(path: Path) -> list[list]:
         status = path.stat()
         return [[path.name, status.st_size, status.st_mtime_ns]]
     entries: list[list] = []
-    for folder, subfolders, names in os.walk(path):
+    for folder, subfolders, names in os.walk(path, followlinks=True):
         subfolders.sort()
         top = Path(folder)
         entries.append([top.relative_to(path).as_posix(), top.stat().st_mtime_ns])
         for name in sorted(name for name in names if not is_image(name)):
-            status = (top / name).stat()
+            status = (top / name).lstat()
             entries.append([name, status.st_size, status.st_mtime_ns])
     return entries
 
@@ -84,14 +84,15 @@ def reported(path: Path) -> Iterator[None]:
     try:
         yield
     except damage as error:
+        reason = str(error).split('\n')[0].rstrip(':') or 'no reason given'
         raise UsageError(
-            f'{path} cannot be read to its end ({type(error).__name__}: {error}): it is '
+            f'{path} cannot be read to its end ({type(error).__name__}: {reason}): it is '
             'truncated, damaged or no folder, tar or zip. Download or copy it again.'
         ) from error
 
 
 def _walk_folder(path: Path) -> Iterator[File]:
-    for folder, subfolders, names in os.walk(path):
+    for folder, subfolders, names in os.walk(path, followlinks=True):
         subfolders.sort()
         for name in sorted(names):
             file = Path(folder, name)
@@ -121,13 +122,13 @@ class _StrictHeader(tarfile.TarInfo):
     """Makes a missing or damaged header an error, which tarfile takes for the archive's end."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictHeader:
         """Reads a header; only a block of zeros ends an archive."""
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
-            raise
         except tarfile.HeaderError as error:
+            if buf and not any(buf):
+                raise
             raise tarfile.ReadError(f'{error} where the next file should begin') from error
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -164,7 +165,7 @@ class LabelledSet(PackedDataset):
         }
         key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
         cache = Path(os.environ.get('MMDFKD_CACHE_DIR') or '~/.cache/mmdfkd').expanduser()
-        root = cache / 'datasets' / f'{self.name}-{self.split}-{key}'
+        root = cache / 'datasets' / f'{self.name}-{self.split or "all"}-{key}'
         if not is_pool(root):
             with one_at_a_time(root):
                 if not is_pool(root):  # another process may have packed it while we waited
@@ -189,7 +190,12 @@ class LabelledSet(PackedDataset):
         names: list[str] = []
         labels: list[int | str] = []
         shape: tuple[int, ...] = ()
-        with tempfile.TemporaryFile(dir=root.parent) as spool, progress_bar() as bar:
+        with (
+            warnings.catch_warnings(),
+            tempfile.TemporaryFile(dir=root.parent) as spool,
+            progress_bar() as bar,
+        ):
+            warnings.simplefilter('ignore')  # of odd metadata; the decoding threads obey it too
             task = bar.add_task(
                 f'Reading {self.name} {self.split or ""}', total=self.counts.get(self.split)
             )

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,19 +15,21 @@ from mmdfkd.utils import UsageError
 from .archive import File
 from .base import LabelledSet
 from .download import Download, require_md5
+from .pickles import load_batch
 from .reader import Part
 
 CIFAR10_CLASSES = tuple('airplane automobile bird cat deer dog frog horse ship truck'.split())
 CIFAR100_CLASSES = tuple(
     """
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
-    camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile
-    cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp
-    lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree
-    orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum
-    rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
-    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train
-    trout tulip turtle wardrobe whale willow_tree wolf woman worm
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly     camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach
+    couch crab crocodile     cup dinosaur dolphin elephant flatfish forest fox girl hamster
+    house kangaroo keyboard lamp     lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree     orange orchid otter palm_tree pear
+    pickup_truck pine_tree plain plate poppy porcupine possum     rabbit raccoon ray road rocket
+    rose sea seal shark shrew skunk skyscraper snail snake spider     squirrel streetcar
+    sunflower sweet_pepper table tank telephone television tiger tractor train     trout tulip
+    turtle wardrobe whale willow_tree wolf woman worm
     """.split()
 )
 
@@ -150,55 +150,3 @@ class CIFAR100(_Cifar):
         download: bool = False,
     ) -> None:
         super().__init__(data_root, split, image_size, grey, download)
-
-
-def load_batch(data: bytes, name: str) -> dict[str, Any]:
-    """Reads one pickled batch as data: nothing but numpy arrays and plain values is built.
-
-    Args:
-        data: Bytes of the pickle.
-        name: Name of the file, for messages.
-
-    Returns:
-        The dictionary, its keys as strings.
-
-    Raises:
-        UsageError: It is damaged, or asks for anything else to be built or called.
-    """
-    try:
-        batch = _ArraysOnly(io.BytesIO(data), encoding='bytes').load()
-    except UsageError as error:
-        raise UsageError(f'{name} {error}') from error
-    except Exception as error:  # a damaged pickle may raise anything
-        raise UsageError(
-            f'{name} is no readable pickle ({type(error).__name__}: {error}). Download or copy '
-            'it again.'
-        ) from error
-    if not isinstance(batch, dict):
-        raise UsageError(f'{name} holds a {type(batch).__name__}, expected a dictionary.')
-    return {k.decode() if isinstance(k, bytes) else str(k): value for k, value in batch.items()}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    _allowed = {
-        ('numpy', 'ndarray'),
-        ('numpy', 'dtype'),
-        ('numpy.core.multiarray', '_reconstruct'),
-        ('numpy._core.multiarray', '_reconstruct'),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ('_codecs', 'encode'):  # how Python 3 writes bytes for Python 2
-            return _encode
-        if (module, name) not in self._allowed:
-            raise UsageError(
-                f'is a pickle that asks for {module}.{name}, which no image set needs; it was '
-                'not run. Do not use this file.'
-            )
-        return super().find_class(module, name)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != 'latin1':
-        raise ValueError(f'unexpected encoding {encoding}')
-    return text.encode('latin1')

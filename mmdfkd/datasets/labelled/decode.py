@@ -1,21 +1,18 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""From an image file, whatever its mode, to uint8 pixels of one size."""
+"""From an image file, whatever it holds, to uint8 pixels of one size."""
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from mmdfkd.utils import UsageError
 
+from ..packing.decode import UnreadableImage, open_image
+
 
 def decode_image(data: bytes, name: str, image_size: int | None, grey: bool) -> np.ndarray:
-    """Decodes one image file.
-
-    The camera's rotation is applied, the first frame of an animation is taken, transparency is
-    laid on white, 16 bits are scaled to 8, and every colour space becomes RGB or grey.
+    """Decodes one image file; unlike a pool, a labelled set does without none of its images.
 
     Args:
         data: The bytes of the file.
@@ -27,61 +24,28 @@ def decode_image(data: bytes, name: str, image_size: int | None, grey: bool) -> 
         uint8 of shape (H, W, 3), or (H, W, 1) where grey.
 
     Raises:
-        UsageError: The file is empty, no image, damaged, or has more pixels than
-            ``PIL.Image.MAX_IMAGE_PIXELS``.
+        UsageError: The file is empty, no image, damaged, or an image bomb.
     """
-    if not data:
-        raise UsageError(f'The image {name} has no bytes. Get the set again, or remove the file.')
-    limit = Image.MAX_IMAGE_PIXELS
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if limit is not None and image.width * image.height > limit:
-                raise UsageError(
-                    f'The image {name} claims {image.width} x {image.height} pixels, more than '
-                    f'the {limit:,} that are safe to decode. Shrink or remove the file.'
-                )
-            image.load()
-            pixels = _flatten(ImageOps.exif_transpose(image))
-    except UsageError:
-        raise
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-    ) as error:
-        reason = 'its format is unknown' if isinstance(error, UnidentifiedImageError) else error
+        image = open_image(data)
+    except UnreadableImage as error:
         raise UsageError(
-            f'The image {name} ({len(data)} bytes) cannot be decoded: {reason}. Get the set '
+            f'The image {name} ({len(data):,} bytes) cannot be decoded: {error}. Get the set '
             'again, or remove the file.'
         ) from error
-    return _fit(pixels, image_size, grey)
+    return _fit(image, image_size, grey)
 
 
 def fit_array(image: np.ndarray, image_size: int | None, grey: bool) -> np.ndarray:
     """Does to pixels in memory, uint8 (H, W, C), what :func:`decode_image` does to a file."""
-    return _fit(
-        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image), image_size, grey
-    )
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Returns the image in mode L or RGB."""
-    if image.mode.startswith('I') or image.mode == 'F':
-        values = np.asarray(image, dtype=np.float64)
-        scale = 257 if values.max(initial=0) > 255 else 1  # 16 bits: 65535 becomes 255
-        return Image.fromarray(np.rint(values / scale).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        ground = Image.new('RGBA', image.size, 'white')
-        return Image.alpha_composite(ground, image).convert('RGB')
-    return image if image.mode in ('L', 'RGB') else image.convert('RGB')
+    pixels = image.squeeze(2) if image.shape[2] == 1 else image
+    return _fit(Image.fromarray(pixels), image_size, grey)
 
 
 def _fit(image: Image.Image, image_size: int | None, grey: bool) -> np.ndarray:
-    image = image.convert('L' if grey else 'RGB')
+    mode = 'L' if grey else 'RGB'
+    if image.mode != mode:
+        image = image.convert(mode)
     if image_size is not None and image.size != (image_size, image_size):
         # PIL's bilinear filter widens with the reduction, which is what antialiasing means.
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)

@@ -24,8 +24,7 @@ MODES = ('squash', 'center-crop')
 MAX_FILE_BYTES = 2**28  # no photograph is a quarter of a gibibyte
 
 # All that Pillow reads without starting another program (EPS would run Ghostscript).
-_FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'DIB', 'TIFF', 'PPM', 'TGA', 'ICO', 'PCX')
-_FORMATS += ('JPEG2000', 'AVIF')
+_FORMATS = 'JPEG MPO PNG WEBP GIF BMP DIB TIFF PPM TGA ICO PCX JPEG2000 AVIF'.split()
 #: Bytes of an image file, a path to one, or pixels uint8 (H, W, 3) or (H, W, 1).
 Content = bytes | Path | np.ndarray
 
@@ -63,7 +62,9 @@ class Recipe(NamedTuple):
         check_choice('filter', self.filter, tuple(FILTERS))
         check_choice('mode', self.mode, MODES)
         if not isinstance(self.size, int) or not 1 <= self.size <= 4096:
-            raise UsageError(f'size={self.size!r} is no side of a pool image; give 1 to 4096 pixels.')
+            raise UsageError(
+                f'size={self.size!r} is no side of a pool image; give 1 to 4096 pixels.'
+            )
 
 
 def decode_image(content: Content, recipe: Recipe) -> np.ndarray:
@@ -82,8 +83,20 @@ def decode_image(content: Content, recipe: Recipe) -> np.ndarray:
     if isinstance(content, np.ndarray):
         pixels = content[:, :, 0] if content.shape[2] == 1 else content
         return fit(Image.fromarray(pixels), recipe)
+    return fit(open_image(content), recipe)
+
+
+def open_image(content: bytes | Path) -> Image.Image:
+    """Decodes one image in its own size, to mode L or RGB.
+
+    Of an animation it is the first frame; a camera's rotation is undone, transparency laid on
+    white and 16 bits scaled to 8, so that it looks as a viewer shows it.
+
+    Raises:
+        UnreadableImage: It is empty, too large, damaged or no image.
+    """
     try:
-        return fit(_open(_read(content)), recipe)
+        return _flatten(_upright(_read(content)))
     except UnreadableImage:
         raise
     except Exception as error:  # a damaged file can make a decoder raise anything
@@ -122,13 +135,12 @@ def fit(image: Image.Image, recipe: Recipe) -> np.ndarray:
     mode = 'L' if recipe.grey else 'RGB'
     if image.mode != mode:
         image = image.convert(mode)
-    box = None
     if recipe.mode == 'center-crop':
         side, (width, height) = min(image.size), image.size
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
+        left, top = round((width - side) / 2), round((height - side) / 2)
+        image = image.crop((left, top, left + side, top + side))
     if image.size != (recipe.size, recipe.size):
-        image = image.resize((recipe.size, recipe.size), FILTERS[recipe.filter], box)
+        image = image.resize((recipe.size, recipe.size), FILTERS[recipe.filter])
     return np.asarray(image).reshape(recipe.shape)
 
 
@@ -143,12 +155,15 @@ def _read(content: bytes | Path) -> bytes:
     return content
 
 
-def _open(data: bytes) -> Image.Image:
-    """Opens the first frame as L or RGB: upright as viewers show it, on white, 16 bits to 8."""
+def _upright(data: bytes) -> Image.Image:
     image: Image.Image = Image.open(io.BytesIO(data), formats=_known_formats())
     image.load()
     if image.format == 'TIFF' or any(key in image.info for key in _MAY_BE_ROTATED):
         image = ImageOps.exif_transpose(image)
+    return image
+
+
+def _flatten(image: Image.Image) -> Image.Image:
     if image.mode in ('L', 'RGB') and 'transparency' not in image.info:
         return image
     if image.mode.startswith('I'):

@@ -37,7 +37,7 @@ class PackReport(NamedTuple):
 
     Attributes:
         root: The pool.
-        count: Images in it.
+        images: Their number.
         resumed: How many of them an earlier, interrupted call had packed.
         skipped: Images that could not be read; ``skipped.txt`` in the pool lists them.
         reasons: How often, by reason.
@@ -46,7 +46,7 @@ class PackReport(NamedTuple):
     """
 
     root: Path
-    count: int
+    images: int
     resumed: int
     skipped: int
     reasons: Counter[str]
@@ -85,6 +85,12 @@ def pack(
     """
     root = Path(root).expanduser()
     recipe.check()
+    workers = default_workers() if workers is None else workers
+    if workers < 0 or (limit is not None and limit < 1):
+        raise UsageError(
+            f'workers={workers} and limit={limit} ask for nothing; give 0 or more workers and a '
+            'limit of 1 or more images, or none.'
+        )
     header = {
         'format': 'mmdfkd-packing/1',
         **recipe._asdict(),
@@ -92,7 +98,6 @@ def pack(
         'limit': limit,
         'labels': labels,
     }
-    workers = default_workers() if workers is None else workers
     try:
         with PartialPool(root, header, recipe.shape) as part:
             resumed = part.count
@@ -108,7 +113,7 @@ def pack(
             f'Packing into {root}.part failed: {error}. Free some space there or make it '
             'writable, and run the same command again: it continues with what is there.'
         ) from error
-    ignored: Counter[str] = sum((source.ignored for source in sources), Counter())
+    ignored = _total(sources)
     skipped = sum(part.reasons.values())
     cuts = [cut for source in sources for cut in source.cuts]
     return PackReport(root, part.count, resumed, skipped, part.reasons, ignored, cuts)
@@ -148,12 +153,12 @@ def _fill(
                 total = part.entries / max(share, 1e-6)
                 bar.update(task, completed=part.entries, total=min(total, limit or total))
         except CutArchive as error:
-            kept = f'wait in {part.folder}' if part.count else 'were kept'
+            state = f'wait in {part.folder}' if part.count else 'were kept'
             if not part.count:
                 part.discard()
             raise UsageError(
-                f'{error}. {part.count:,} images could be read so far and {kept}. Copy the archive '
-                'again, or pass --allow-truncated to make do with what comes before the damage.'
+                f'{error}. {part.count:,} images could be read so far and {state}. Copy the '
+                'archive again, or pass --allow-truncated to make do with what precedes the damage.'
             ) from error
         except BrokenProcessPool as error:
             raise UsageError(
@@ -230,14 +235,14 @@ class _Decoder:
                 emptied = [entry._replace(content=b'') for entry in entries]
                 waiting.append((place, emptied, future))
                 while waiting[0][2].done() or len(waiting) > _AHEAD * self.workers:
-                    place, entries, future = waiting.popleft()
-                    yield place, entries, *future.result()
+                    place, emptied, future = waiting.popleft()
+                    yield place, emptied, *future.result()
                     if not waiting:
                         break
         except UsageError as error:
             problem = error
-        for place, entries, future in waiting:
-            yield place, entries, *future.result()
+        for place, emptied, future in waiting:
+            yield place, emptied, *future.result()
         if problem is not None:
             raise problem
 
@@ -255,10 +260,14 @@ def _prepare_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
+def _total(sources: Sequence[Source]) -> Counter[str]:
+    return sum((source.ignored for source in sources), Counter())
+
+
 def _require_images(part: PartialPool, sources: Sequence[Source]) -> None:
     if part.count:
         return
-    others: Counter[str] = sum((source.ignored for source in sources), Counter())
+    others = _total(sources)
     found = [f'{count:,} unreadable ({reason})' for reason, count in part.reasons.most_common(3)]
     found += [f'{count:,} {suffix} files' for suffix, count in others.most_common(5)]
     part.discard()

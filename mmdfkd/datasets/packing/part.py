@@ -18,7 +18,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -70,9 +70,7 @@ class PartialPool:
             process that is still at it, is in the way.
     """
 
-    def __init__(
-        self, root: Path, header: dict[str, Any], shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, root: Path, header: dict[str, Any], shape: tuple[int, int, int]) -> None:
         refuse_taken(root)
         self.root = root
         self.folder = root.with_name(f'{root.name}.part')
@@ -206,7 +204,7 @@ class PartialPool:
         last = (0, '')
         for block, _ in self._blocks():
             keys = [(block.source, sort_key(name)) for name in block.names]
-            if keys and (keys[0] < last or any(a > b for a, b in zip(keys, keys[1:]))):
+            if keys and (keys[0] < last or any(a > b for a, b in pairwise(keys))):
                 break
             last = keys[-1] if keys else last
         else:

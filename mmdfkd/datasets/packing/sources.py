@@ -34,7 +34,11 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 _TAR_SUFFIXES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz')
-_OPENERS = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open, b'\xfd7zXZ\x00': lzma.open}
+_OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b'\x1f\x8b': gzip.open,
+    b'BZh': bz2.open,
+    b'\xfd7zXZ\x00': lzma.open,
+}
 _DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)
 
 
@@ -183,10 +187,10 @@ class Source:
         sample = _Sample()
         try:
             with tarfile.open(
-                fileobj=stream, mode='r|', bufsize=2**20, tarinfo=_StrictHeader
+                fileobj=_Forward(stream), mode='r|', bufsize=2**20, tarinfo=_StrictHeader
             ) as archive:
                 while (member := archive.next()) is not None:
-                    archive.members = []  # type: ignore[misc]  # else it keeps every header
+                    archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
                     inner = member.name.removeprefix('./')
                     if not member.isreg() or _is_hidden(inner):
                         continue
@@ -257,13 +261,23 @@ class _StrictHeader(tarfile.TarInfo):
     """A header whose damage is an error: tarfile takes it for the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # the zeros that end an archive
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # zeros end an archive
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
+
+
+class _Forward:
+    """A stream that gives all it has before it fails: ``read`` would drop what came before."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream: Any = stream
+
+    def read(self, size: int) -> bytes:
+        return self.stream.read1(size)
 
 
 def _walk(

@@ -34,6 +34,10 @@ class PredictionHook(Hook):
         self.most = most
         self.rows: list[torch.Tensor] = []
 
+    def before_test_epoch(self, runner: Any) -> None:
+        """Start afresh."""
+        self.rows = []
+
     def after_test_iter(
         self,
         runner: Any,

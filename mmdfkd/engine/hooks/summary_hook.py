@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmdfkd.models.classifiers import Classifier, save_classifier
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.files import write_json
+from mmdfkd.version import __version__
 
 
 @HOOKS.register_module()
@@ -166,8 +167,12 @@ def count_macs(network: Classifier | None) -> int | None:
 
 def versions() -> dict[str, str]:
     """Versions of what the result depends on."""
-    packages = ('mmdfkd', 'torch', 'torchvision', 'onedl-mmengine', 'onedl-mmcv', 'numpy')
-    return {'python': platform.python_version(), **{name: _version(name) for name in packages}}
+    packages = ('torch', 'torchvision', 'onedl-mmengine', 'onedl-mmcv', 'numpy')
+    return {
+        'python': platform.python_version(),
+        'mmdfkd': __version__,
+        **{name: _version(name) for name in packages},
+    }
 
 
 def _version(package: str) -> str:

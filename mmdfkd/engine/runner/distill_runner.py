@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmdfkd.datasets import whole_batch_collate
+from mmdfkd.datasets import PackedDataset, whole_batch_collate
+from mmdfkd.datasets.residency import make_resident
 from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
 from mmdfkd.registry import RUNNERS
@@ -37,7 +39,8 @@ class DistillRunner(Runner):
         """Build a loader of whole batches of even size.
 
         ``collate_fn`` defaults to ``whole_batch_collate`` and, beside a ``SelectionSampler``,
-        ``batch_sampler`` to ``EvenBatchSampler`` (``None`` gives PyTorch's).
+        ``batch_sampler`` to ``EvenBatchSampler`` (``None`` gives PyTorch's). A set that fits lives
+        on the device, see :func:`~mmdfkd.datasets.residency.make_resident`.
         """
         if isinstance(dataloader, dict):
             defaults: dict[str, Any] = dict(collate_fn=whole_batch_collate)
@@ -45,7 +48,19 @@ class DistillRunner(Runner):
             if isinstance(sampler, dict) and sampler['type'] == 'SelectionSampler':
                 defaults['batch_sampler'] = dict(type='EvenBatchSampler')
             dataloader = {**defaults, **dataloader}
-        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if isinstance(loader.dataset, PackedDataset) and make_resident(
+            loader.dataset, get_device()
+        ):
+            loader.num_workers, loader.pin_memory = 0, False  # batches are born on the device
+        return loader
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up the environment; without a GPU, processes of ``torchrun`` talk by gloo."""
+        started = torch.distributed.is_initialized()
+        if self.launcher == 'pytorch' and not started and not torch.cuda.is_available():
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Write a checkpoint atomically; arguments are those of mmengine's runner."""

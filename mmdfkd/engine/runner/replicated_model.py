@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast, get_world_size
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.distributed import all_reduce
@@ -14,6 +15,8 @@ from torch.distributed import all_reduce
 from mmdfkd.registry import MODEL_WRAPPERS
 
 
+# mmengine's runner looks a wrapper up in its own registry, whatever the default scope.
+@MMENGINE_MODEL_WRAPPERS.register_module()
 @MODEL_WRAPPERS.register_module()
 class ReplicatedModel(nn.Module):
     """The same model on every process; gradients are averaged at the end of each backward.

@@ -166,18 +166,19 @@ def build_teacher(config: dict | Classifier) -> Classifier:
     Raises:
         UsageError: There is no checkpoint, or it does not fit.
     """
-    network: Classifier | None = None
+    network: Any = None
     if isinstance(config, dict):
         config = dict(config)
         checkpoint = config.pop('checkpoint', None)
-        if checkpoint is None:
+        if checkpoint is None and not config.get('pretrained'):  # see ForeignClassifier
             raise UsageError(
                 'model.teacher has no checkpoint, so there is nothing to distil. Add '
                 "model.teacher.checkpoint='PATH' (or 'mmdfkd://lenet5_digits')."
             )
         if config:
             network = MODELS.build({'type': 'Classifier', **config})
-        network = load_classifier(checkpoint, network)
+        if checkpoint is not None:
+            network = load_classifier(checkpoint, network)
     else:
         network = config
     for module in network.modules():

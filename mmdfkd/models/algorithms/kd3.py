@@ -114,9 +114,9 @@ class KD3(BaseDistiller):
         perturbation = {'type': types['perturbation'], **(perturbation or {})}
         augments = perturbation['type'] != 'MixDistribution'
         self.perturbation = (TRANSFORMS if augments else MODELS).build(perturbation)
-        own_neck = student.get('neck')
-        self.student_neck = MODELS.build(own_neck) if own_neck else nn.Identity()
-        width = self.student_neck.out_channels if own_neck else network.neck.in_channels
+        neck = MODELS.build(student['neck']) if student.get('neck') else None
+        self.student_neck = neck or nn.Identity()
+        width = neck.out_channels if neck else network.neck.in_channels
         self.student_head = ProjectionHead(width)  # E_S
         self.teacher_head = ProjectionHead(network.neck.out_channels)  # E_T
         self.feature = feature
@@ -179,7 +179,8 @@ class KD3(BaseDistiller):
         """Clean map f and both vectors h of φ_S, under the chosen BatchNorm regime."""
         if self.batch_norm == 'concat':
             maps, vectors = self.embed(torch.cat([images, perturbed]))
-            return (maps.chunk(2)[0], *vectors.chunk(2))
+            clean_vector, mixed_vector = vectors.chunk(2)
+            return maps[: len(images)], clean_vector, mixed_vector
         clean_map, clean_vector = self.embed(images)
         with statistics_kept(self.student, self.student_neck, keep=self.batch_norm == 'clean_only'):
             mixed_vector = self.embed(perturbed)[1]

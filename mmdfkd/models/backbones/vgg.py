@@ -29,10 +29,10 @@ class SmallVGG(BaseModule):
     """VGG-BN of the distillation papers: three max-pools instead of five, one linear layer.
 
     Five blocks of 3x3 convolutions *with bias*, each followed by BatchNorm and ReLU, 64, 128, 256,
-    512 and 512 channels. Only the first ``num_pools`` blocks are followed by 2x2 max-pooling, so that
-    32-pixel images (three pools) and 64-pixel images (four) both end in 4x4 maps. With a linear
-    head for 10 classes VGG16 has 14,728,266 parameters, VGG13 9,416,010. (mmpretrain's ``VGG`` pools
-    five times and leaves a 1x1 map.)
+    512 and 512 channels. Only the first ``num_pools`` blocks are followed by 2x2 max-pooling, so
+    that 32-pixel images (three pools) and 64-pixel images (four) both end in 4x4 maps. With a
+    linear head for 10 classes VGG16 has 14,728,266 parameters, VGG13 9,416,010. (mmpretrain's
+    ``VGG`` pools five times and leaves a 1x1 map.)
 
     Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
     Recognition", ICLR 2015, arXiv 1409.1556, as adapted by Tian et al., "Contrastive Representation

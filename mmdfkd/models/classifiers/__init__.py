@@ -8,12 +8,14 @@ from .checkpoint import (
 )
 from .classifier import Classifier, Features, check_inputs, pool
 from .cls_head import ClsHead
+from .foreign import ForeignClassifier
 from .simkd import map_shape, share_classifier
 
 __all__ = [
     'Classifier',
     'ClsHead',
     'Features',
+    'ForeignClassifier',
     'check_inputs',
     'load_classifier',
     'map_shape',

@@ -152,9 +152,28 @@ def load_classifier(
             )
         refuse_functions(meta['model'], checkpoint)
         network = MODELS.build({**meta['model'], 'type': 'Classifier'})
-    load_state(network, state_dict_of(content, checkpoint), f'Checkpoint {checkpoint}')
+    else:
+        same_images(network, meta.get('model') or {}, checkpoint)
+    state = network.own_names(state_dict_of(content, checkpoint))
+    load_state(network, state, f'Checkpoint {checkpoint}')
     network.meta = meta
     return network
+
+
+def same_images(network: Classifier, truth: dict, source: str | os.PathLike) -> None:
+    """Check that a config describes the images of a network as its own file does.
+
+    Raises:
+        UsageError: Input shape, mean or standard deviation differ.
+    """
+    for key in ('input_shape', 'mean', 'std'):
+        stated, known = network.config.get(key), truth.get(key)
+        if stated is not None and known is not None and list(stated) != list(known):
+            raise UsageError(
+                f'The config says {key}={list(stated)} of the network {network.name}, its file '
+                f'{source} says {list(known)}. Take over what the file says: the network was '
+                'trained on such images.'
+            )
 
 
 def refuse_functions(config: Any, source: str | os.PathLike) -> None:
@@ -171,6 +190,12 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
             refuse_functions(value, source)
     elif isinstance(config, dict):
         kind = config.get('type')
+        if kind in ('ForeignClassifier', 'mmdfkd.ForeignClassifier'):
+            raise UsageError(
+                f'Checkpoint {source} holds a network of another library, which its file cannot '
+                "rebuild. Describe it in the config: dict(type='ForeignClassifier', source=..., "
+                'checkpoint=...).'
+            )
         if isinstance(kind, str) and '.' in kind:
             try:
                 found = MODELS.get(kind)

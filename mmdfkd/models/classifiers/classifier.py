@@ -82,7 +82,7 @@ class Classifier(BaseModule):
         )
         self.meta: dict[str, Any] = {}  # what its checkpoint says: accuracy, data, recipe
         self.backbone = MODELS.build(backbone)
-        self.neck = MODELS.build(neck) if neck else nn.Identity()
+        self.neck: Any = MODELS.build(neck) if neck else nn.Identity()
         self.head = MODELS.build({'type': self.default_types['head'], **head})
 
     @property
@@ -94,6 +94,11 @@ class Classifier(BaseModule):
     def num_classes(self) -> int:
         """Number of classes ``K``."""
         return self.head.num_classes
+
+    @property
+    def head_config(self) -> dict[str, Any]:
+        """Config of a head of the same form."""
+        return self.config['head']
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -117,6 +122,10 @@ class Classifier(BaseModule):
                 f'Add {key}=... to its Classifier config; a teacher must carry its own truth.'
             )
         return self.config[key]
+
+    def own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint under this network's names; here they have them."""
+        return state
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images ``(B, C, H, W)`` to logits ``(B, K)``."""

@@ -55,7 +55,7 @@ def share_classifier(
             'out_size': target[1],
             **adapter,
         },
-        head=teacher.config['head'],
+        head=teacher.head_config,
         input_shape=teacher.input_shape,
         mean=teacher.mean,
         std=teacher.std,

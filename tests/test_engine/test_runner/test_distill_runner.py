@@ -12,7 +12,6 @@ from mmengine.hooks import Hook
 from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
-from mmdfkd.registry import HOOKS, MODELS
 from mmdfkd.utils import UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -80,8 +79,7 @@ def digits_run(tmp_path_factory):
 
         patch.setattr(DigitsDataset, '__init__', only_test)
         patch.setattr(sklearn.datasets, 'load_digits', load_digits)
-        runner = DistillRunner.from_cfg(cfg)
-        runner.train()
+        DistillRunner.from_cfg(cfg).train()
     (log,) = Path(cfg.work_dir).glob('*/*.log')
     return Path(cfg.work_dir), log.read_text(), read
 
@@ -155,7 +153,7 @@ def test_student_file_stands_alone(digits_run):
 
 def test_seed_decides_the_student(train, tmp_path):
     for name, seed in (('first', 3), ('again', 3), ('other', 4)):
-        train(name, randomness=dict(seed=seed))
+        train(name, **{'randomness.seed': seed, 'train_cfg.max_epochs': 1})
     first, again, other = (
         weights(tmp_path / name / 'student.pth')['state_dict']
         for name in ('first', 'again', 'other')
@@ -171,24 +169,28 @@ def test_seed_decides_the_student(train, tmp_path):
     'changes',
     [
         {},
-        {'default_hooks.selection.interval': 2},
+        {'default_hooks.selection.interval': 2, 'train_cfg.max_epochs': 4},
         {'default_hooks.selection.view': 'train', 'model.selector.mode': 'random'},
         {'optim_wrapper.student.optimizer': dict(type='Adam', lr=1e-3, _delete_=True)},
     ],
     ids=['plain', 'interval', 'random', 'adam'],
 )
 def test_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, tmp_path, changes):
-    changes = {**changes, 'train_cfg.max_epochs': 4, 'default_hooks.checkpoint.max_keep_ckpts': 9}
-    whole = train('whole', **changes)
+    whole = train('whole', **{**changes, 'default_hooks.checkpoint.max_keep_ckpts': 9})
+    last = whole.max_epochs
     cfg = toy_config('resumed', **changes)
-    cfg.merge_from_dict(dict(load_from=str(tmp_path / 'whole/epoch_3.pth'), resume=True))
+    before = tmp_path / f'whole/epoch_{last - 1}.pth'
+    cfg.merge_from_dict(dict(load_from=str(before), resume=True))
     torch.manual_seed(99)  # a new process starts with other generators
     resumed = DistillRunner.from_cfg(cfg)
     resumed.train()
     assert (resumed.epoch, resumed.iter) == (whole.epoch, whole.iter)
-    ends = [weights(tmp_path / name / 'epoch_4.pth') for name in ('whole', 'resumed')]
+    ends = [weights(tmp_path / name / f'epoch_{last}.pth') for name in ('whole', 'resumed')]
     for key in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(ends[0][key], ends[1][key], key)
+    state = weights(before)['state_dict']
+    assert not torch.equal(state['student.backbone.conv1.weight'],
+                           ends[0]['state_dict']['student.backbone.conv1.weight'])
     students = [weights(tmp_path / name / 'student.pth') for name in ('whole', 'resumed')]
     assert_same(students[0]['state_dict'], students[1]['state_dict'])
 
@@ -202,13 +204,14 @@ def test_resumed_run_has_the_whole_record(train, tmp_path):
 
         runner.register_hook(Stop())
 
-    train('whole')
+    length = {'train_cfg.max_epochs': 3}
+    train('whole', **length)
     with pytest.raises(KeyboardInterrupt):
-        train('run', before=stop_in_third_epoch)
+        train('run', before=stop_in_third_epoch, **length)
     partial = json.loads((tmp_path / 'run/summary.json').read_text())
     assert (partial['finished'], partial['epoch']) == (False, 2)
     for _ in range(2):  # the second time there is nothing left to train
-        train('run', resume=True)
+        train('run', resume=True, **length)
         whole, resumed = (
             json.loads((tmp_path / name / 'summary.json').read_text()) for name in ('whole', 'run')
         )
@@ -217,50 +220,47 @@ def test_resumed_run_has_the_whole_record(train, tmp_path):
             assert resumed[key] == whole[key], key
 
 
-def test_selection_is_computed_anew_on_resuming(train, tmp_path):
-    train(**{'train_cfg.max_epochs': 2})
-    checkpoint = weights(tmp_path / 'run/epoch_2.pth')
-    assert 'selected_indices' not in checkpoint
-    train('every2', **{'train_cfg.max_epochs': 1, 'default_hooks.selection.interval': 2})
-    assert weights(tmp_path / 'every2/epoch_1.pth')['selected_indices'].dtype == torch.int64
+def test_only_a_selection_that_outlives_its_epoch_is_kept(finished, train, tmp_path):
+    assert 'selected_indices' not in weights(Path(finished.work_dir, 'epoch_2.pth'))
+    train(**{'train_cfg.max_epochs': 1, 'default_hooks.selection.interval': 2})
+    assert weights(tmp_path / 'run/epoch_1.pth')['selected_indices'].dtype == torch.int64
 
 
-def test_another_teacher_is_refused(train, tmp_path, teacher_file):
-    train(**{'train_cfg.max_epochs': 1})
+def test_another_teacher_is_refused(finished, train, tmp_path, teacher_file):
     other = load_classifier(teacher_file)
     with torch.no_grad():
         other.head.fc.bias[0] += 1e-3
     save_classifier(tmp_path / 'other.pth', other, {})
-    with pytest.raises(UsageError, match=r'another teacher \(fingerprint .*model\.teacher\.check'):
-        train(**{'model.teacher.checkpoint': str(tmp_path / 'other.pth'), 'resume': True})
+    changes = {
+        'model.teacher.checkpoint': str(tmp_path / 'other.pth'),
+        'load_from': f'{finished.work_dir}/epoch_2.pth',
+    }
+    for resume in (True, False):
+        with pytest.raises(UsageError, match=r'another teacher \(fingerprint .*model\.teacher\.che'):
+            train(**changes, resume=resume)
 
 
-def test_a_student_file_cannot_be_resumed(train, tmp_path):
-    train(**{'train_cfg.max_epochs': 1})
-    path = str(tmp_path / 'run/student.pth')
+def test_a_student_file_cannot_be_resumed(finished, train):
     with pytest.raises(UsageError, match=r'student\.pth holds a network.*epoch_N\.pth'):
-        train('again', load_from=path, resume=True)
+        train(load_from=f'{finished.work_dir}/student.pth', resume=True)
 
 
 # Checkpoints ----------------------------------------------------------------------------------
 
 
-def test_checkpoint_is_plain_data_without_the_teacher(train, tmp_path):
-    runner = train(**{'train_cfg.max_epochs': 1})
-    checkpoint = weights(tmp_path / 'run/epoch_1.pth')  # weights_only
-    assert not [name for name in checkpoint['state_dict'] if 'teacher.' in name]
+def test_checkpoint_is_plain_data_without_the_teacher(finished):
+    checkpoint = weights(f'{finished.work_dir}/epoch_2.pth')  # weights_only
     assert {name.split('.')[0] for name in checkpoint['state_dict']} == {
         'student', 'student_head', 'teacher_head',
     }
-    assert checkpoint['meta']['teacher_fingerprint'] == runner.model.teacher_fingerprint()
-    scalars = checkpoint['message_hub']['log_scalars']
-    assert scalars['train/loss']['log'][-1] == runner.message_hub.get_scalar('train/loss').current()
+    assert checkpoint['meta']['teacher_fingerprint'] == finished.model.teacher_fingerprint()
+    losses = checkpoint['message_hub']['log_scalars']['train/loss']['log']
+    assert losses == finished.message_hub.get_scalar('train/loss').data[0].tolist()
 
 
-def test_a_failing_write_keeps_the_old_file(train, tmp_path, monkeypatch):
-    runner = train(**{'train_cfg.max_epochs': 1})
-    before = {file: file.read_bytes() for file in (tmp_path / 'run').glob('*.pth')}
-    save = torch.save
+def test_a_failing_write_keeps_the_old_file(finished, tmp_path, monkeypatch):
+    finished.save_checkpoint(str(tmp_path), 'epoch_1.pth')
+    before = (tmp_path / 'epoch_1.pth').read_bytes()
 
     def full_disk(content, file, *args, **kwargs):
         file.write(b'half of it')
@@ -268,21 +268,17 @@ def test_a_failing_write_keeps_the_old_file(train, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, 'save', full_disk)
     with pytest.raises(OSError, match='No space'):
-        runner.save_checkpoint(str(tmp_path / 'run'), 'epoch_1.pth')
-    monkeypatch.setattr(torch, 'save', save)
-    assert {file: file.read_bytes() for file in (tmp_path / 'run').glob('*.pth')} == before
-    assert not [file for file in (tmp_path / 'run').iterdir() if file.name.startswith('.')]
+        finished.save_checkpoint(str(tmp_path), 'epoch_1.pth')
+    assert [file.name for file in tmp_path.iterdir()] == ['epoch_1.pth']
+    assert (tmp_path / 'epoch_1.pth').read_bytes() == before
 
 
-def test_student_file_and_checkpoint_evaluate_alike(train, toy_config, tmp_path):
-    train()
+def test_student_file_and_checkpoint_evaluate_alike(finished, toy_config):
     results = []
-    for name in ('student.pth', 'epoch_3.pth'):
-        runner = DistillRunner.from_cfg(
-            toy_config('test', load_from=str(tmp_path / 'run' / name))
-        )
-        results.append(runner.test())
-    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    for name in ('student.pth', 'epoch_2.pth'):
+        cfg = toy_config('test', load_from=f'{finished.work_dir}/{name}')
+        results.append(DistillRunner.from_cfg(cfg).test())
+    summary = json.loads(Path(finished.work_dir, 'summary.json').read_text())
     assert results[0] == results[1]
     assert results[0]['accuracy/top1'] == summary['student_accuracy_last']
     assert results[0]['agreement/teacher'] == summary['agreement']
@@ -295,10 +291,9 @@ def test_student_file_and_checkpoint_evaluate_alike(train, toy_config, tmp_path)
         ({'model.adapter': dict(form='linear')}, 'in part'),
     ],
 )
-def test_checkpoint_of_another_student_is_refused(train, toy_config, tmp_path, change, named):
-    train(**{'train_cfg.max_epochs': 1})
-    for name in ('student.pth', 'epoch_1.pth'):
-        cfg = toy_config('test', load_from=str(tmp_path / 'run' / name), **change)
+def test_checkpoint_of_another_student_is_refused(finished, toy_config, change, named):
+    for name in ('student.pth', 'epoch_2.pth'):
+        cfg = toy_config('test', load_from=f'{finished.work_dir}/{name}', **change)
         with pytest.raises(UsageError, match=named):
             DistillRunner.from_cfg(cfg).test()
 
@@ -372,11 +367,11 @@ def test_validation_without_labels_measures_agreement(train, tmp_path):
 
 def test_learning_rates_of_all_roles_are_scaled(train):
     runner = train(
-        **{'auto_scale_lr': dict(enable=True, base_batch_size=64), 'param_scheduler': None}
+        **{
+            'auto_scale_lr': dict(enable=True, base_batch_size=64),
+            'param_scheduler': None,
+            'train_cfg.max_epochs': 1,
+        }
     )
     (rate,) = runner.optim_wrapper['student'].get_lr()['lr']
-    assert rate == pytest.approx(0.05 * 16 / 64)  # linear in the batch size
-
-
-def test_keys_are_registered():
-    assert HOOKS.get('SummaryHook') and MODELS.get('KD3')
+    assert rate == pytest.approx(0.05 * 32 / 64)  # linear in the batch size

@@ -1,0 +1,306 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from mmdfkd.datasets.packing import CutArchive, Source, UnreadableImage
+from mmdfkd.datasets.packing.sources import sort_key
+from mmdfkd.utils import UsageError
+
+from .conftest import encode, write_folder, write_tar, write_zip
+
+
+def read(path, **options):
+    """Names and bytes of a source, sorted as a pool is."""
+    found = {}
+    for entry in Source(path, **options):
+        content = entry.content
+        found[entry.name] = content if isinstance(content, bytes) else content.read_bytes()
+    return dict(sorted(found.items(), key=lambda item: sort_key(item[0])))
+
+
+@pytest.mark.parametrize('kind', ['tar', 'tar.gz', 'tar.bz2', 'tar.xz', 'zip'])
+def test_archives_hold_what_the_folder_holds(tmp_path, folder, pictures, kind):
+    path = tmp_path / f'archive.{kind}'
+    if kind == 'zip':
+        write_zip(path, pictures)
+    else:
+        write_tar(path, pictures, f'w:{kind[4:]}')
+    found = read(path)
+    assert found == pictures
+    assert list(found) == [entry.name for entry in Source(folder)]  # a folder is sorted
+    assert {entry.label for entry in Source(path)} == {
+        'ant/images',
+        'bee/images',
+        'bee-eater/images',
+    }
+
+
+def test_a_folder_comes_folder_by_folder(tmp_path):
+    names = ['b.png', 'a/1.png', 'a-b/1.png', 'a/10.png', 'a/2.png', 'a.png', 'a/c/1.png']
+    write_folder(tmp_path, {name: b'x' for name in names})
+    assert [entry.name for entry in Source(tmp_path)] == [
+        'a/1.png', 'a/10.png', 'a/2.png', 'a/c/1.png', 'a-b/1.png', 'a.png', 'b.png'
+    ]  # fmt: skip
+
+
+def test_what_is_no_image_is_passed_over_and_counted(tmp_path):
+    files = {
+        'a.JPG': b'1',
+        'without-suffix': b'2',
+        'notes.txt': b'',
+        'more.txt': b'',
+        '.hidden.png': b'',
+        '__MACOSX/a.png': b'',
+        '._a.png': b'',
+    }
+    for path in (
+        write_folder(tmp_path / 'folder', files),
+        write_tar(tmp_path / 'a.tar', files),
+        write_zip(tmp_path / 'a.zip', files),
+    ):
+        source = Source(path)
+        assert [entry.name for entry in source] == ['a.JPG', 'without-suffix']
+        assert source.ignored == {'.txt': 2}
+
+
+def test_include(folder):
+    names = list(read(folder, include=['ant/*', '*/7.png']))
+    assert len(names) == 8 + 2 and 'bee/images/7.png' in names and 'ant/images/0.png' in names
+
+
+def test_names_in_any_alphabet(tmp_path):
+    files = {'猫/ねこ ½.png': b'1', 'кошка/\n.png': b'2', 'ü/%2F\\.png': b'3'}
+    sources = [
+        write_folder(tmp_path / 'folder', files),
+        write_tar(tmp_path / 'a.tar', files),
+        write_zip(tmp_path / 'a.zip', files),
+    ]
+    assert [read(source) == files for source in sources] == [True, True, True]
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='names are text elsewhere')
+def test_a_name_that_is_no_text(tmp_path):
+    (tmp_path / os.fsdecode(b'\xff\xfe.png')).write_bytes(b'1')
+    assert [os.fsencode(entry.name) for entry in Source(tmp_path)] == [b'\xff\xfe.png']
+
+
+def test_archives_in_a_folder_and_in_archives(tmp_path, pictures):
+    inner = write_tar(tmp_path / 'inner.tar', pictures).read_bytes()
+    write_tar(tmp_path / 'inner.tar.gz', pictures, 'w:gz')
+    write_tar(tmp_path / 'outer.tar', {'x.png': b'1', 'n01.tar': inner, 'y.png': b'2'})
+    write_zip(tmp_path / 'outer.zip', {'n01.tar': inner})
+    found = read(tmp_path)
+    assert len(found) == 4 * 24 + 2
+    for prefix in ('inner.tar/', 'inner.tar.gz/', 'outer.tar/n01.tar/', 'outer.zip/n01.tar/'):
+        assert {name: found[prefix + name] for name in pictures} == pictures
+    assert found['outer.tar/y.png'] == b'2'
+
+
+def test_webdataset_shards(tmp_path):
+    shard = {'00.jpg': b'a', '00.cls': b'7', '01.cls': b'3\n', '01.jpg': b'b', '01.json': b'{}'}
+    write_tar(tmp_path / 'shard-000.tar', shard)
+    write_tar(tmp_path / 'shard-001.tar', {'02.jpg': b'c', '02.cls': b'5', '03.jpg': b'd'})
+    entries = [(entry.name, entry.label) for entry in Source(tmp_path)]
+    assert entries == [
+        ('shard-000.tar/00.jpg', '7'),
+        ('shard-000.tar/01.jpg', '3'),
+        ('shard-001.tar/02.jpg', '5'),
+        ('shard-001.tar/03.jpg', 'shard-001.tar'),
+    ]
+
+
+# --- the official down-sampled ImageNet -------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def batch():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    rows = images.transpose(0, 3, 1, 2).reshape(5, -1)  # all of red, then green, then blue
+    return images, dict(data=rows, labels=[5, 1, 1000, 2, 2], mean=rows.mean(0))
+
+
+def npz(content):
+    buffer = io.BytesIO()
+    np.savez(buffer, **content)
+    return buffer.getvalue()
+
+
+def pickled(content):
+    return pickle.dumps(content, protocol=2)
+
+
+@pytest.mark.parametrize(
+    ('name', 'write'),
+    [('train_data_batch_1.npz', npz), ('train_data_batch_1', pickled), ('data_batch_1', pickled)],
+)
+def test_batches(tmp_path, batch, name, write):
+    images, content = batch
+    data = write(content)
+    single = write_folder(tmp_path / 'one', {name: data}) / name
+    places = [single, tmp_path / 'one', write_zip(tmp_path / 'a.zip', {name: data})]
+    if not name.endswith('.npz'):  # it cannot be read forwards only
+        places.append(write_tar(tmp_path / 'a.tar.gz', {name: data}, 'w:gz'))
+    for place in places:
+        entries = list(Source(place))
+        np.testing.assert_array_equal([entry.content for entry in entries], images)
+        assert [entry.label for entry in entries] == ['5', '1', '1000', '2', '2']
+        assert entries[3].name == f'{name}/0000003'
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (dict(data=np.zeros((2, 100), np.uint8)), r'data of shape \(2, 100\)'),
+        (dict(data=np.zeros((2, 12), np.float32)), 'float32'),
+        (dict(data=np.zeros((2, 12), np.uint8), labels=[1]), '2 images and 1 labels'),
+        (dict(images=np.zeros(3)), 'images'),
+    ],
+)
+def test_batches_of_another_form(tmp_path, content, message):
+    path = tmp_path / 'train_data_batch_1.npz'
+    path.write_bytes(npz(content))
+    with pytest.raises(UsageError, match=message):
+        list(Source(path))
+
+
+def test_a_truncated_npz(tmp_path, batch):
+    path = tmp_path / 'train_data_batch_1.npz'
+    path.write_bytes(npz(batch[1])[:-100])
+    with pytest.raises(UsageError, match='train_data_batch_1.npz cannot be read to its end'):
+        list(Source(path))
+
+
+def test_a_pickle_that_runs_code(tmp_path):
+    (tmp_path / 'data_batch_1').write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UsageError, match='os.system|posix.system'):
+        list(Source(tmp_path))
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['tar', 'tar.gz', 'tar.bz2', 'tar.xz'])
+@pytest.mark.parametrize('share', [0.5, 0.8])
+def test_truncated_archives(tmp_path, kind, share):
+    random = np.random.default_rng(0)
+    files = {f'{k}.png': random.bytes(1500) for k in range(30)}
+    path = write_tar(tmp_path / f'a.{kind}', files, f'w:{kind[4:]}')
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    entries = []
+    with pytest.raises(CutArchive, match=f'a.{kind} ends early or is damaged'):
+        entries.extend(iter_into(entries, Source(path)))
+    names = [entry.name for entry in entries]
+    assert names == list(files)[: len(names)] and len(names) < 30
+    assert all(entry.content == files[entry.name] for entry in entries)
+    if kind != 'tar.bz2':  # whose blocks of 900 kB hold this whole archive
+        assert len(names) > 5
+    tolerant = Source(path, allow_truncated=True)
+    assert [entry.name for entry in tolerant] == names
+    assert len(tolerant.cuts) == 1 and f'a.{kind}' in tolerant.cuts[0]
+
+
+def iter_into(found, source):
+    """Keeps what comes before the exception."""
+    for entry in source:
+        found.append(entry)
+    return ()
+
+
+@pytest.mark.parametrize('place', [512 * 8, 512 * 8 + 100])  # between two files, in a header
+def test_a_tar_cut_where_tarfile_sees_nothing(tmp_path, place):
+    path = write_tar(tmp_path / 'a.tar', {f'{k}.png': bytes([k]) * 400 for k in range(1, 9)})
+    path.write_bytes(path.read_bytes()[:place])
+    with tarfile.open(path) as archive:
+        assert len(archive.getnames()) == 4  # without a word
+    with pytest.raises(CutArchive):
+        list(Source(path))
+
+
+def test_a_tar_with_a_damaged_header(tmp_path):
+    path = write_tar(tmp_path / 'a.tar', {f'{k}.png': bytes([k]) * 400 for k in range(1, 9)})
+    data = bytearray(path.read_bytes())
+    data[512 * 4 + 148 : 512 * 4 + 156] = b'9' * 8  # the third header's checksum
+    path.write_bytes(data)
+    source = Source(path, allow_truncated=True)
+    assert [entry.name for entry in source] == ['1.png', '2.png']
+    assert 'damaged' in source.cuts[0]
+
+
+def test_the_rest_of_the_shards_follows_a_cut_one(tmp_path):
+    for k in range(3):
+        write_tar(tmp_path / f'{k}.tar', {f'{n}.png': b'x' * 600 for n in range(3)})
+    (tmp_path / '1.tar').write_bytes((tmp_path / '1.tar').read_bytes()[: 512 * 4])
+    source = Source(tmp_path, allow_truncated=True)
+    names = [entry.name for entry in source]
+    assert names == ['0.tar/0.png', '0.tar/1.png', '0.tar/2.png', '1.tar/0.png'] + [
+        f'2.tar/{n}.png' for n in range(3)
+    ]
+
+
+def test_damaged_and_encrypted_members_of_a_zip(tmp_path):
+    path = tmp_path / 'a.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('good.png', b'good')
+        archive.writestr('bad.png', b'damaged here')
+        archive.writestr('secret.png', b'secret')
+    data = bytearray(path.read_bytes().replace(b'damaged here', b'damaged hers'))
+    for mark, offset in ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)):
+        data[data.rindex(mark) + offset] |= 1  # "encrypted", in both of its headers
+    path.write_bytes(data)
+    bad, good, secret = list(Source(path))
+    assert good.content == b'good'
+    assert isinstance(bad.content, UnreadableImage) and 'CRC' in str(bad.content)
+    assert isinstance(secret.content, UnreadableImage) and 'encrypted' in str(secret.content)
+
+
+@pytest.mark.parametrize('data', [b'', b'no archive at all', b'PK\x03\x04 half a zip'])
+def test_no_archive_at_all(tmp_path, data):
+    (tmp_path / 'a.zip').write_bytes(data)
+    with pytest.raises(UsageError, match='a.zip ends early or is damaged'):
+        list(Source(tmp_path / 'a.zip'))
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(UsageError, match='There is no folder or archive .*gone'):
+        Source(tmp_path / 'gone')
+
+
+def test_zstd_is_named(tmp_path):
+    (tmp_path / 'a.tar').write_bytes(b'\x28\xb5\x2f\xfd' + bytes(20))
+    with pytest.raises(UsageError, match='zstd, which is not read'):
+        list(Source(tmp_path / 'a.tar'))
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs links')
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    write_folder(tmp_path / 'set', {'a/1.png': b'1'})
+    (tmp_path / 'set' / 'b').symlink_to(tmp_path / 'set' / 'a')
+    (tmp_path / 'set' / 'a' / 'up').symlink_to(tmp_path / 'set')
+    (tmp_path / 'set' / 'gone.png').symlink_to(tmp_path / 'nowhere')
+    assert [entry.name for entry in Source(tmp_path / 'set')] == [
+        'a/1.png', 'b/1.png', 'gone.png'
+    ]  # fmt: skip
+
+
+def test_the_stamp_changes_with_the_source(tmp_path, folder, pictures):
+    before = Source(folder).stamp
+    assert Source(folder).stamp == before
+    (folder / 'new.png').write_bytes(b'')
+    assert Source(folder).stamp != before
+
+
+def test_progress_reaches_its_end(tmp_path, pictures):
+    data = {name: encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+            for name in pictures}  # fmt: skip
+    for path in (write_folder(tmp_path / 'f', data), write_zip(tmp_path / 'a.zip', data)):
+        source = Source(path)
+        shares = [source.share for _ in source]
+        assert shares == sorted(shares) and 0 <= shares[0] < 0.2 and 0.9 < shares[-1] <= 1

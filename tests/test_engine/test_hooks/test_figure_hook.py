@@ -1,0 +1,39 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from mmdfkd.engine.hooks import FigureHook
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """As much of a runner as the hook asks for."""
+    return SimpleNamespace(
+        rank=0,
+        work_dir=str(tmp_path),
+        logger=logging.getLogger('figures'),
+        train_dataloader=SimpleNamespace(dataset='the pool'),
+    )
+
+
+def test_it_draws_the_run_from_its_pool(runner, monkeypatch, caplog):
+    monkeypatch.setattr('mmdfkd.visualization.draw_run', lambda *args: list(args))
+    with caplog.at_level(logging.INFO):
+        FigureHook().after_train(runner)
+    assert caplog.messages == [f'Drew {runner.work_dir}, the pool.']
+
+
+def test_a_failure_is_a_warning_with_the_command_that_tries_again(runner, caplog):
+    FigureHook().after_train(runner)  # the folder is empty: there is nothing to draw from
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f'vis_selection.py {runner.work_dir}' in record.getMessage()
+
+
+def test_only_the_main_process_draws(runner, caplog):
+    runner.rank = 1
+    with caplog.at_level(logging.INFO):
+        FigureHook().after_train(runner)
+    assert caplog.records == []

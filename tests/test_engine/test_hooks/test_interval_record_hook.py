@@ -1,0 +1,158 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import time
+import uuid
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+from mmdfkd.engine.hooks import IntervalRuntimeInfoHook, IntervalTimerHook
+from mmdfkd.utils import UsageError
+
+
+@pytest.fixture
+def runner():
+    """A runner of epochs of 7 steps, as far as these hooks look at it."""
+    return SimpleNamespace(
+        message_hub=MessageHub.get_instance(str(uuid.uuid4())),
+        train_dataloader=range(7),
+        train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop),
+        optim_wrapper=SimpleNamespace(get_lr=lambda: {'student.lr': [0.1], 'critic.lr': [0.2]}),
+        model=torch.nn.Linear(1, 1),
+        iter=0,
+        epoch=0,
+        max_epochs=4,
+    )
+
+
+def run_epoch(hook, runner, losses):
+    for index, loss in enumerate(losses):
+        outputs = dict(loss=torch.tensor(loss), weight=torch.tensor(0.5 * loss))
+        hook.before_train_iter(runner, index)
+        hook.after_train_iter(runner, index, outputs=outputs)
+        runner.iter += 1
+    hook.after_train_epoch(runner)
+    runner.epoch += 1
+
+
+def recorded(runner, name):
+    return runner.message_hub.get_scalar(f'train/{name}').data[0].tolist()
+
+
+def test_records_are_means_over_whole_intervals_and_the_short_last_one(runner):
+    hook = IntervalRuntimeInfoHook(interval=3)
+    run_epoch(hook, runner, [1.0, 2.0, 6.0, 4.0, 5.0, 9.0, 7.0])
+    assert recorded(runner, 'loss') == [3.0, 6.0, 7.0]
+    assert recorded(runner, 'weight') == [1.5, 3.0, 3.5]
+    # the next epoch starts an interval of its own
+    run_epoch(hook, runner, [10.0] * 3 + [20.0] * 3 + [0.0])
+    assert recorded(runner, 'loss')[3:] == [10.0, 20.0, 0.0]
+    assert recorded(runner, 'student.lr') == [0.1] * 6
+    assert recorded(runner, 'critic.lr') == [0.2] * 6
+
+
+def test_scalars_are_read_once_per_interval(runner, monkeypatch):
+    reads = []
+    for name in ('item', 'tolist', '__float__', 'cpu', 'numpy'):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, original=original, name=name):
+            reads.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    hook = IntervalRuntimeInfoHook(interval=3)
+    for index in range(7):
+        hook.after_train_iter(runner, index, outputs=dict(a=torch.ones(()), b=torch.ones(())))
+        assert len(reads) == {2: 1, 3: 1, 4: 1, 5: 2, 6: 3}.get(index, 0)
+    assert set(reads) == {'tolist'}
+
+
+def test_half_precision_is_averaged_in_single(runner):
+    hook = IntervalRuntimeInfoHook(interval=7)
+    for index in range(7):
+        value = torch.tensor(40000.0, dtype=torch.float16)  # twice that is infinite
+        hook.after_train_iter(runner, index, outputs=dict(a=value, b=torch.tensor(1.0)))
+    assert recorded(runner, 'a') == [40000.0] and recorded(runner, 'b') == [1.0]
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_loss_that_is_not_finite_stops_the_run(runner, value):
+    hook = IntervalRuntimeInfoHook(interval=3)
+    with pytest.raises(UsageError) as error:
+        run_epoch(hook, runner, [1.0, value, 1.0])
+    text = str(error.value)
+    assert text.startswith('loss, weight became NaN or infinite in epoch 1, iteration 3')
+    assert 'No checkpoint was written yet' in text
+    runner.message_hub.update_info('last_ckpt', 'work_dirs/x/epoch_7.pth')
+    with pytest.raises(UsageError, match='last good checkpoint is work_dirs/x/epoch_7.pth'):
+        run_epoch(hook, runner, [value] * 3)
+
+
+def test_weights_that_are_not_finite_stop_the_run_at_the_end_of_the_epoch(runner):
+    hook = IntervalRuntimeInfoHook(interval=3)
+    run_epoch(hook, runner, [1.0] * 7)
+    runner.model.weight.data.fill_(float('inf'))
+    with pytest.raises(UsageError, match='weights became NaN or infinite'):
+        run_epoch(hook, runner, [1.0] * 7)
+
+
+# Times ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test sets."""
+    now = SimpleNamespace(time=100.0)
+    monkeypatch.setattr(time, 'perf_counter', lambda: now.time)
+    return now
+
+
+def test_times_are_means_per_step(runner, clock):
+    hook = IntervalTimerHook(interval=3)
+    hook.before_train(runner)
+    clock.time += 1000  # selection: not part of a step
+    hook.before_train_epoch(runner)
+    for index in range(7):
+        clock.time += 0.25
+        hook.before_train_iter(runner, index)
+        clock.time += 0.75 if index < 6 else 2.75
+        hook.after_train_iter(runner, index)
+    assert recorded(runner, 'data_time') == pytest.approx([0.25, 0.25, 0.25])
+    assert recorded(runner, 'time') == pytest.approx([1.0, 1.0, 3.0])
+
+
+def test_time_left_counts_epochs(runner, clock):
+    hook = IntervalTimerHook(interval=100)
+    hook.before_train(runner)
+    for expected in (300.0, 200.0, 100.0, 0.0):  # 4 epochs of 100 seconds
+        hook.before_train_epoch(runner)
+        clock.time += 100
+        hook.after_train_iter(runner, 6)
+        assert runner.message_hub.get_info('eta') == pytest.approx(expected)
+        runner.epoch += 1
+
+
+def test_time_left_of_a_resumed_run(runner, clock):
+    runner.epoch = 2  # half of it is done, in another process
+    hook = IntervalTimerHook(interval=100)
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    clock.time += 100
+    hook.after_train_iter(runner, 6)
+    assert runner.message_hub.get_info('eta') == pytest.approx(100.0)
+
+
+def test_time_left_counts_iterations_where_the_loop_does(runner, clock):
+    runner.train_loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    runner.train_dataloader = range(1000)
+    runner.max_iters = 10
+    hook = IntervalTimerHook(interval=5)
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    for runner.iter in range(5):
+        clock.time += 1
+        hook.after_train_iter(runner, runner.iter)
+    assert runner.message_hub.get_info('eta') == pytest.approx(5.0)

@@ -1,0 +1,51 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mmdfkd.engine import DistillRunner
+
+
+@pytest.fixture
+def tested(finished, toy_config, tmp_path):
+    """Test the finished run with a PredictionHook."""
+    cfg = toy_config('test', load_from=f'{finished.work_dir}/epoch_2.pth')
+    cfg.test_dataloader.batch_size = 7
+    out, pictures = tmp_path / 'out.json', tmp_path / 'pictures'
+    cfg.default_hooks.predictions = dict(
+        type='PredictionHook', out=str(out), show_dir=str(pictures), most=12
+    )
+    runner = DistillRunner.from_cfg(cfg)
+    metrics = runner.test()
+    return runner, metrics, json.loads(out.read_text()), pictures
+
+
+def test_predictions_in_the_order_of_the_dataset(tested):
+    runner, metrics, content, _ = tested
+    dataset = runner.test_dataloader.dataset
+    images = (torch.from_numpy(dataset.images).permute(0, 3, 1, 2).float() - 127.5) / 64
+    with torch.no_grad():
+        confidence, predicted = runner.model.eval()(images).softmax(1).max(1)
+    assert content['predictions'] == predicted.tolist()
+    assert content['labels'] == dataset.labels.tolist()
+    assert content['confidences'] == pytest.approx(confidence.tolist(), abs=1e-5)
+    assert content['metrics'] == metrics
+    pairs = list(zip(content['predictions'], content['labels'], strict=True))
+    hits = sum(prediction == label for prediction, label in pairs)
+    assert metrics['accuracy/top1'] == pytest.approx(100 * hits / 40)
+
+
+def test_mistakes_are_drawn(tested):
+    *_, pictures = tested
+    with Image.open(Path(pictures, 'mistakes.png')) as picture:
+        assert picture.width > 10 * 16 and picture.height > 2 * 16
+
+
+def test_second_test_starts_afresh(tested):
+    runner, _, content, _ = tested
+    runner.test()
+    again = json.loads(Path(runner.cfg.default_hooks.predictions.out).read_text())
+    assert again == content

@@ -1,0 +1,69 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import json
+import subprocess
+from pathlib import Path
+
+from mmdfkd.engine.hooks.summary_hook import commit, count_macs, count_parameters, versions
+from mmdfkd.models.classifiers import load_classifier
+from mmdfkd.version import __version__
+
+
+def test_sizes_of_lenet5_by_hand():
+    network = load_classifier('mmdfkd://lenet5_digits').train()
+    # 28*28*6*25 + 10*10*16*150 + 120*400 + 120*84 + 84*10, and 61,706 of the papers
+    assert count_macs(network) == 416_520
+    assert count_parameters(network) == 61_706
+    assert network.training
+    network.requires_grad_(False)
+    assert count_parameters(network) == 61_706  # frozen ones count
+    assert count_macs(None) is None and count_parameters(None) is None
+
+
+def test_versions_and_commit():
+    assert versions()['mmdfkd'] == __version__
+    assert {'python', 'torch', 'torchvision', 'onedl-mmengine', 'onedl-mmcv'} <= versions().keys()
+    asked = subprocess.run(
+        ['git', '-C', str(Path(__file__).parent), 'rev-parse', 'HEAD'],
+        capture_output=True, text=True,
+    )
+    assert commit() == (asked.stdout.strip() if asked.returncode == 0 else 'unknown')
+
+
+def test_no_git_is_no_reason_to_stop(monkeypatch):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError('git')
+
+    monkeypatch.setattr(subprocess, 'run', missing)
+    assert commit() == 'unknown'
+
+
+def test_images_are_counted(finished):
+    summary = json.loads(Path(finished.work_dir, 'summary.json').read_text())
+    selected = finished.message_hub.get_scalar('train/selected').data[0]
+    # a batch of one is avoided by seeing one image twice
+    extra = summary['images_seen'] - selected.sum()
+    assert 0 <= extra <= 2
+    assert selected.max() <= summary['images_used'] <= 96
+
+
+def test_a_killed_run_leaves_its_record(train, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill_after_the_first_epoch(runner):
+        before = runner.call_hook
+
+        def call_hook(name, **kwargs):
+            if name == 'before_train_epoch' and runner.epoch == 1:
+                raise Killed
+            before(name, **kwargs)
+
+        runner.call_hook = call_hook
+
+    try:
+        train(before=kill_after_the_first_epoch)
+    except Killed:
+        summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert (summary['finished'], summary['epoch']) == (False, 1)
+    assert summary['student_accuracy_last'] is not None and summary['seconds'] > 0
+    assert not (tmp_path / 'run/student.pth').exists()

@@ -1,0 +1,65 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmdfkd.engine.hooks import TeacherHook
+from mmdfkd.models.classifiers import load_classifier
+from mmdfkd.utils import UsageError
+
+
+def test_accuracy_by_hand_and_before_the_first_step(train, tmp_path, teacher_file):
+    seen = {}
+
+    def watch(runner):
+        step = runner.model.train_step
+
+        def first_step(*args, **kwargs):
+            seen.setdefault('accuracy', runner.message_hub.get_info('teacher_accuracy'))
+            return step(*args, **kwargs)
+
+        runner.model.train_step = first_step
+
+    runner = train(before=watch, **{'train_cfg.max_epochs': 1})
+    teacher, dataset = load_classifier(teacher_file).eval(), runner.val_dataloader.dataset
+    images = (torch.from_numpy(dataset.images).permute(0, 3, 1, 2).float() - 127.5) / 64
+    with torch.no_grad():
+        predicted = teacher(images).argmax(1)
+    hits = (predicted == torch.from_numpy(dataset.labels)).sum().item()
+    assert seen['accuracy'] == pytest.approx(100 * hits / 40)
+    assert torch.equal(runner.model.teacher_predictions, predicted)
+    agree = runner.model.eval()(images).argmax(1) == predicted
+    summary_says = runner.message_hub.get_scalar('val/agreement/teacher').current()
+    assert summary_says == pytest.approx(100 * agree.double().mean().item())
+
+
+def test_classes_of_the_data_must_be_the_networks(train, monkeypatch):
+    from mmdfkd.registry import DATASETS
+
+    dataset = DATASETS.get('LabelledNoise')
+    init = dataset.__init__
+
+    def three_classes(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.metainfo['classes'] = ('a', 'b', 'c')
+
+    monkeypatch.setattr(dataset, '__init__', three_classes)
+    with pytest.raises(UsageError, match=r'labelled noise has 3 classes, the networks have 5.*mod'):
+        train()
+
+
+def checkpoint_of(fingerprint):
+    return dict(meta={} if fingerprint is None else dict(teacher_fingerprint=fingerprint))
+
+
+def test_checkpoints_are_signed_and_checked():
+    runner = SimpleNamespace(model=SimpleNamespace(teacher_fingerprint=lambda: 'abc'))
+    hook, checkpoint = TeacherHook(), dict(meta={})
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert checkpoint == dict(meta=dict(teacher_fingerprint='abc'))
+    hook.after_load_checkpoint(runner, checkpoint)
+    hook.after_load_checkpoint(runner, dict(meta={}))  # a student file
+    hook.after_load_checkpoint(runner, {})
+    with pytest.raises(UsageError, match=r'fingerprint xyz, the config loads abc'):
+        hook.after_load_checkpoint(runner, dict(meta=dict(teacher_fingerprint='xyz')))

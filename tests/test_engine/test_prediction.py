@@ -1,0 +1,209 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import os
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from mmdfkd.datasets import NoisePool, PackedDataset
+from mmdfkd.engine.prediction import LogitsCache, cache_dir, predict_logits
+from mmdfkd.evaluation import Accuracy, Agreement
+from mmdfkd.models.data_preprocessors import BatchPreprocessor
+from mmdfkd.models.selectors import DynamicSelector
+
+
+class Probe(nn.Module):
+    """Logits (mean, first pixel, B) of normalised images; counts what it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+        self.modes = set()
+        self.register_buffer('scale', torch.ones(1))
+
+    def forward(self, images):
+        self.seen += len(images)
+        self.modes.add((self.training, torch.is_grad_enabled()))
+        flat = images.flatten(1)
+        size = torch.full((len(images), 1), float(len(images)))
+        return torch.cat([flat.mean(1, keepdim=True) * self.scale, flat[:, :1], size], 1)
+
+
+def pool(count=23):
+    return NoisePool(count, image_size=4)
+
+
+def preprocessor(**kwargs):
+    return BatchPreprocessor([100.0], [50.0], **kwargs)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_values_in_the_order_of_the_dataset(training):
+    dataset, network = pool(), Probe().train(training)
+    logits = predict_logits(network, dataset, preprocessor(), batch_size=10)
+    images = (torch.from_numpy(dataset.images).float().flatten(1) - 100) / 50
+    torch.testing.assert_close(logits[:, 0], images.mean(1))
+    torch.testing.assert_close(logits[:, 1], images[:, 0])
+    assert logits[:, 2].tolist() == [10.0] * 20 + [3.0] * 3  # batches, the last one kept
+    assert network.modes == {(False, False)} and network.training is training
+    assert logits.dtype == torch.float32 and not logits.requires_grad
+
+
+def test_training_view_on_request():
+    def invert(images):
+        return 255 - images
+
+    road = preprocessor(augment=[invert])
+    plain = predict_logits(Probe(), pool(), road)
+    view = predict_logits(Probe(), pool(), road, augment=True, description='with a bar')
+    # (255 - x - 100) / 50 = 1.1 - (x - 100) / 50
+    torch.testing.assert_close(view[:, 1], 1.1 - plain[:, 1])
+
+
+# The cache ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return LogitsCache(tmp_path / 'logits')
+
+
+def test_teacher_predicts_once(cache):
+    network, dataset = Probe(), pool()
+    first = cache.get(network, dataset, preprocessor())
+    assert network.seen == 23
+    again = cache.get(network, pool(), preprocessor())  # same bytes, another object
+    assert network.seen == 23 and torch.equal(first, again)
+    assert len(list(cache.folder.iterdir())) == 1
+
+
+def test_anything_that_matters_makes_it_predict_again(cache):
+    network = Probe()
+    cache.get(network, pool(), preprocessor())
+    cache.get(network, pool(22), preprocessor())
+    cache.get(network, pool(), BatchPreprocessor([100.0], [51.0]))
+    cache.get(network, pool(), BatchPreprocessor([101.0], [50.0]))
+    network.scale += 1
+    cache.get(network, pool(), preprocessor())
+    assert network.seen == 23 * 4 + 22
+
+
+@pytest.mark.parametrize('damage', [b'', b'garbage', 'short', 'half'])
+def test_a_damaged_file_is_made_anew(cache, damage):
+    network = Probe()
+    expected = cache.get(network, pool(), preprocessor())
+    (file,) = cache.folder.iterdir()
+    if damage == 'short':
+        np.save(file, expected[:5].numpy())
+    elif damage == 'half':
+        file.write_bytes(file.read_bytes()[:-40])
+    else:
+        file.write_bytes(damage)
+    assert torch.equal(cache.get(network, pool(), preprocessor()), expected)
+    assert network.seen == 46
+    assert np.array_equal(np.load(file), expected.numpy())
+
+
+def test_a_pickle_in_the_cache_is_not_run(cache):
+    network = Probe()
+    expected = cache.get(network, pool(), preprocessor())
+    (file,) = cache.folder.iterdir()
+    np.save(file, np.array([{'an': 'object'}], dtype=object), allow_pickle=True)
+    assert torch.equal(cache.get(network, pool(), preprocessor()), expected)
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    cache = LogitsCache(tmp_path / 'file/logits')
+    assert cache.get(Probe(), pool(), preprocessor()).shape == (23, 3)
+
+
+def test_place_of_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv('MMDFKD_CACHE_DIR', str(tmp_path))
+    assert cache_dir() == tmp_path and LogitsCache().folder == tmp_path / 'logits'
+    monkeypatch.delenv('MMDFKD_CACHE_DIR')
+    assert cache_dir().parts[-2:] == ('.cache', 'mmdfkd') and cache_dir().is_absolute()
+
+
+# One process and two --------------------------------------------------------------------------
+
+
+def _logits(seed, count=301):
+    return 3 * torch.randn(count, 5, generator=torch.Generator().manual_seed(seed))
+
+
+class Lookup(nn.Module):
+    """Logits by the number that is written into the first two pixels."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images):
+        pixels = images.flatten(1)[:, :2].round().long()
+        return self.logits[pixels[:, 0] * 256 + pixels[:, 1]]
+
+
+def numbered(count=301):
+    images = np.zeros((count, 2, 2, 1), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 1, 0] = np.divmod(np.arange(count), 256)
+    return PackedDataset(images)
+
+
+def _answers(start=0, step=1, folder=None):
+    """Predictions of both networks on 301 images, the selection, metrics of every step-th."""
+    plain = BatchPreprocessor([0.0], [1.0])
+    dataset = numbered()
+    teacher, student = (
+        predict_logits(Lookup(_logits(seed)), dataset, plain, batch_size=40) for seed in (1, 2)
+    )
+    cached = LogitsCache(folder).get(Lookup(_logits(1)), dataset, plain) if folder else teacher
+    selection = DynamicSelector(threshold=0.9)(
+        teacher_logits=teacher, student_logits=student, epoch=15, max_epochs=40
+    )
+    labels = torch.arange(301) % 5
+    metrics = {}
+    for metric in (Accuracy(topk=(1, 2)), Agreement()):
+        for part in torch.arange(301)[start::step].split(64):
+            batch = dict(
+                logits=student[part],
+                label=labels[part],
+                teacher_prediction=teacher[part].argmax(1),
+            )
+            metric.process(None, [batch])
+        metrics.update(metric.evaluate(301))
+    return dict(
+        teacher=teacher, student=student, cached=cached, metrics=metrics, **selection._asdict()
+    )
+
+
+def _two_ranks(rank, folder):
+    dist.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
+    os.chdir(folder)
+    answers = []
+    for _ in range(2):
+        # each machine has its own cache, and rank 1's vanishes in between
+        answers.append(_answers(rank, 2, f'{folder}/cache{rank}'))
+        if rank == 1:
+            for file in os.listdir(f'{folder}/cache1'):
+                os.remove(f'{folder}/cache1/{file}')
+    torch.save(answers, f'{folder}/{rank}.pt')
+    dist.destroy_process_group()
+
+
+@pytest.mark.dist
+def test_two_processes_answer_like_one(tmp_path):
+    mp.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+    expected = _answers()
+    assert torch.equal(expected['teacher'], _logits(1))
+    assert torch.equal(expected['student'], _logits(2))
+    assert 0 < len(expected['indices']) < 301
+    for rank in (0, 1):
+        for answer in torch.load(tmp_path / f'{rank}.pt', weights_only=True):
+            for name in ('teacher', 'student', 'cached', 'indices', 'thresholds', 'counts'):
+                wanted = expected['teacher' if name == 'cached' else name]
+                assert torch.equal(answer[name], wanted), name
+            assert answer['metrics'] == pytest.approx(expected['metrics'])

@@ -1,0 +1,190 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What README, documentation and method pages tell people to do, done.
+
+A page's code blocks are taken in order. Python blocks that begin with ``# name.py`` become that
+file, those that print something are run, all must parse. Every line of a bash block is run as it stands,
+with ``--quick`` where there is one, in a folder that has what a reader is said to have; or it
+is listed in NOT_RUN with the reason.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmdfkd.registry import MODELS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / 'README.md',
+    *sorted((ROOT / 'docs').rglob('*.md')),
+    *sorted((ROOT / 'configs').rglob('*.md')),
+]
+NOT_RUN = {
+    r'make demo\b': 'installs 6 GB; the demo itself is run by test_tools/test_demo.py',
+    r'make test\b': 'is what runs this',
+    r'python -m venv \.venv': 'make does it, with whatever runs these tests',
+    r'\. \.venv/bin/activate': 'likewise',
+    r'pip install --editable \.': 'likewise',
+    r'python tools/demo\.py': 'run by test_tools/test_demo.py',
+    r'(bash|GPUS=4 bash) tools/(dist|slurm)_': 'run by test_tools/test_launchers.py',
+    r'python tools/train\.py configs/(?!kd3/kd3_lenet5)\S+$': 'run by test_configs.py',
+    r'python tools/test\.py configs/(?!kd3/kd3_lenet5)\S+ \S+$': 'likewise',
+    r'python tools/model_converters/publish_model\.py work_dirs/lenet5_': (
+        'needs a run that these tests leave out; its own test is in test_tools'
+    ),
+}
+
+
+def blocks(page):
+    """Code blocks of a page: (language, text)."""
+    return re.findall(r'^```(\w+)\n(.*?)^```', page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(text):
+    """Commands of a bash block: a line each, a loop as a whole, without comments."""
+    text = re.sub(r'\s+#.*$', '', text, flags=re.MULTILINE)
+    return re.findall(r'^for .*?^done$|^.+$', text, re.MULTILINE | re.DOTALL)
+
+
+def reason_not_to_run(command):
+    return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, command)), None)
+
+
+def quick(command):
+    """The toy-sized form of a command: trainings go to work_dirs/quick, the rest looks there."""
+    if 'tools/train.py' in command:
+        training = re.compile(r'(tools/train\.py [^\n]*)')
+        before, *loop = training.split(command)
+        loop = [part if i % 2 else quick_paths(part) for i, part in enumerate(loop, 1)]
+        return before + training.sub(r'\1 --quick', ''.join(loop))
+    return quick_paths(command)
+
+
+def quick_paths(command):
+    return command.replace('work_dirs/', 'work_dirs/quick/')
+
+
+@pytest.fixture(scope='module')
+def reader(tmp_path_factory):
+    """A folder with a clone's configs and tools, a few images and a teacher of the reader's own."""
+    folder = tmp_path_factory.mktemp('reader')
+    for name in ('configs', 'tools'):
+        (folder / name).symlink_to(ROOT / name)
+    random = np.random.default_rng(0)
+    (folder / 'my_images').mkdir()
+    for i in range(40):
+        pixels = random.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / 'my_images' / f'{i}.png')
+    # As another program would have saved it: mmpretrain's keys, no word about the architecture.
+    backbone = MODELS.build(dict(type='mmpretrain.ResNet_CIFAR', depth=18))
+    state = {f'backbone.{key}': value for key, value in backbone.state_dict().items()}
+    state.update({'head.fc.weight': torch.randn(10, 512), 'head.fc.bias': torch.zeros(10)})
+    torch.save(dict(state_dict=state), folder / 'my_teacher.pth')
+    np.savez(
+        folder / 'my_test.npz',
+        images=random.integers(0, 256, (20, 32, 32, 1), dtype=np.uint8),
+        labels=np.arange(20) % 10,
+        classes=list('0123456789'),
+    )
+    return folder
+
+
+@pytest.fixture(scope='module')
+def run(reader):
+    """Run a command as a reader would, once; fail with what it said."""
+    python = str(Path(sys.executable).parent)
+    environment = dict(
+        os.environ,
+        PATH=f'{python}{os.pathsep}{os.environ["PATH"]}',
+        PYTHONPATH=str(ROOT),
+        OMP_NUM_THREADS='1',
+    )
+    done = set()
+
+    def run(command):
+        if command in done:
+            return
+        # PYTHONPATH=. of a page adds to ours, which stands for the installation.
+        shown = command.replace('PYTHONPATH=.', f'PYTHONPATH=.:{ROOT}')
+        result = subprocess.run(
+            ['bash', '-ec', shown], cwd=reader, env=environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0, f'{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}'
+        done.add(command)
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_does_what_it_says(page, reader, run):
+    trained = 'tools/train.py configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'
+    scripts = []
+    for language, text in blocks(page):
+        if language == 'python':
+            ast.parse(text)
+            if name := re.match(r'# (\w+\.py)\n', text):
+                if not (reader / name[1] == reader / 'make_pool.py' and (reader / 'my_pool').exists()):
+                    (reader / name[1]).write_text(text)
+            elif 'print(' in text:
+                scripts.append(text)
+        if language == 'bash':
+            for command in commands(text):
+                if not reason_not_to_run(command):
+                    if 'work_dirs/kd3_lenet5' in command:
+                        run(quick(f'python {trained}'))
+                    run(quick(command))
+    if (reader / 'make_pool.py').exists() and not (reader / 'my_pool').exists():
+        run('python make_pool.py')
+    for text in scripts:
+        (reader / 'example.py').write_text(quick_paths(text))
+        run('python example.py')
+
+
+def test_a_reader_of_datasets_can_train_with_their_test_set(reader, run):
+    """The pieces of the page make a config that trains."""
+    pieces = [text for language, text in blocks(ROOT / 'docs/en/user_guides/datasets.md')]
+    (reader / 'my_data.py').write_text(next(p for p in pieces if p.startswith('# my_data.py')))
+    own = next(p for p in pieces if 'custom_imports' in p)
+    bases = ['models/lenet5_lenet5-half_digits', 'datasets/digits_glyph-pool']
+    bases += ['schedules/adam_40e']
+    paths = [f'configs/_base_/{base}.py' for base in bases] + ['configs/_base_/default_runtime.py']
+    own = own.replace('dict(type=', 'dict(_delete_=True, type=', 1)  # instead of the digits
+    (reader / 'mine.py').write_text(f"_base_ = {paths}\n{own}\nmodel = dict(type='KD3')\n")
+    run('PYTHONPATH=. python tools/train.py mine.py --quick')
+    assert '"dataset": "mine"' in (reader / 'work_dirs/quick/mine/summary.json').read_text()
+
+
+def test_every_reason_not_to_run_a_command_is_needed():
+    """A reason whose command has left the pages would hide the next one."""
+    said = [
+        command
+        for page in PAGES
+        for language, text in blocks(page)
+        if language == 'bash'
+        for command in commands(text)
+    ]
+    for pattern in NOT_RUN:
+        assert any(re.match(pattern, command) for command in said), pattern
+    assert sum(not reason_not_to_run(command) for command in said) >= 10
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\((?!https?://)([^)#\s]+)', page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_files_and_options_named_in_the_pages_exist():
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(r'(?<![\w/.])(?:configs|tools)/[\w./-]+\.(?:py|sh|md)', text):
+            assert (ROOT / path).exists(), f'{page.name}: {path}'

@@ -1,0 +1,110 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdfkd.datasets import PackedDataset
+from mmdfkd.utils import UsageError
+from mmdfkd.visualization import draw_run
+from mmdfkd.visualization.runs import chosen, read_history, read_selection, read_summary
+
+
+def write_start(work_dir, name, accuracies, first=1):
+    """One start of a run, as mmengine records it: training counts steps, validation epochs."""
+    folder = work_dir / name / 'vis_data'
+    folder.mkdir(parents=True)
+    lines = []
+    for epoch, accuracy in enumerate(accuracies, first):
+        lines.append(json.dumps({'loss': 1.0, 'epoch': epoch, 'step': 100 * epoch}))
+        lines.append(json.dumps({'accuracy/top1': accuracy, 'step': epoch}))
+    (folder / 'scalars.json').write_text('\n'.join(lines) + '\n')
+
+
+def accuracies(work_dir):
+    records = read_history(work_dir)
+    return [(r['step'], r['accuracy/top1']) for r in records if 'accuracy/top1' in r]
+
+
+def test_a_resumed_run_is_one_history(tmp_path):
+    write_start(tmp_path, '20260101_000000', [10, 20, 30])
+    write_start(tmp_path, '20260102_000000', [21, 31, 41], first=2)
+    assert accuracies(tmp_path) == [(1, 10), (2, 21), (3, 31), (4, 41)]
+
+
+def test_a_run_started_anew_forgets_the_old_one(tmp_path):
+    write_start(tmp_path, '20260101_000000', [10, 20, 30])
+    write_start(tmp_path, '20260102_000000', [15, 25])
+    assert accuracies(tmp_path) == [(1, 15), (2, 25)]
+
+
+def test_a_start_killed_before_its_first_record_changes_nothing(tmp_path):
+    write_start(tmp_path, '20260101_000000', [10, 20])
+    write_start(tmp_path, '20260102_000000', [])
+    assert accuracies(tmp_path) == [(1, 10), (2, 20)]
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    for read in (read_history, draw_run):
+        with pytest.raises(UsageError, match=f'{tmp_path} holds no .*scalars.json'):
+            read(tmp_path)
+    with pytest.raises(UsageError, match=r'selection\.npz.*finished run'):
+        read_selection(tmp_path)
+    assert read_summary(tmp_path) == {}
+
+
+def test_damaged_records_are_named(tmp_path):
+    (tmp_path / 'selection.npz').write_bytes(b'PK\x03\x04 cut off')
+    with pytest.raises(UsageError, match=r'cannot read .*selection\.npz'):
+        read_selection(tmp_path)
+    (tmp_path / 'summary.json').write_text('{"teacher_accuracy": 9')
+    assert read_summary(tmp_path) == {}
+
+
+def selection(size=12):
+    labels = np.arange(size) % 2
+    confidence = np.linspace(0.1, 0.9, size, dtype=np.float32)
+    thresholds = np.array([0.5, 0.4], np.float32)
+    indices = np.flatnonzero(confidence > thresholds[labels])
+    return dict(
+        indices=indices,
+        confidence=confidence,
+        pseudo_labels=labels,
+        thresholds=thresholds,
+        classes=np.array(['cat', 'dog']),
+    )
+
+
+def test_chosen_images():
+    marks = chosen(dict(indices=np.array([0, 3]), confidence=np.empty(0)), 4)
+    assert marks.tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize('pool_size', [11, 13])
+def test_a_pool_that_has_changed_is_refused(pool_size):
+    with pytest.raises(UsageError, match=f'12 images, the pool now has {pool_size}'):
+        chosen(selection(12), pool_size)
+
+
+def test_what_a_collection_run_draws(tmp_path):
+    write_start(tmp_path, '20260101_000000', [10, 20])
+    np.savez_compressed(tmp_path / 'selection.npz', **selection())
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)
+    paths = draw_run(tmp_path, PackedDataset(images))
+    assert paths == [tmp_path / 'figures' / name for name in ('history.png', 'selection.png')]
+    assert all(Image.open(path).width == 1920 for path in paths)
+
+
+def test_what_a_run_without_predictions_draws(tmp_path):
+    """A random selection has indices only: there is no confidence to sort a grid by."""
+    write_start(tmp_path, '20260101_000000', [10, 20])
+    np.savez_compressed(tmp_path / 'selection.npz', indices=np.arange(3), confidence=np.empty(0))
+    assert draw_run(tmp_path, out=tmp_path / 'here') == [tmp_path / 'here' / 'history.png']
+
+
+def test_a_run_without_anything_to_draw_draws_nothing(tmp_path):
+    folder = tmp_path / '20260101_000000' / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('{"loss": 1.0, "epoch": 1, "step": 5}\n')
+    assert draw_run(tmp_path) == []
