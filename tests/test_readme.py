@@ -51,7 +51,7 @@ def blocks(page):
 def commands(text):
     """Commands of a bash block: a line each, a loop as a whole, without comments."""
     text = re.sub(r'\s+#.*$', '', text, flags=re.MULTILINE)
-    return re.findall(r'^for .*?^done$|^.+$', text, re.MULTILINE | re.DOTALL)
+    return re.findall(r'^for [\s\S]*?^done$|^.+$', text, re.MULTILINE)
 
 
 def reason_not_to_run(command):

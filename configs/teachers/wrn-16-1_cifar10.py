@@ -1,4 +1,4 @@
-# WRN-16-1 trained on the labelled images of CIFAR-10.
+# The baseline WRN-16-1, trained on the labelled images of CIFAR-10 as KD³'s teachers are.
 #   python tools/train.py configs/teachers/wrn-16-1_cifar10.py
 _base_ = [
     '../_base_/networks/cifar10.py',
@@ -8,3 +8,4 @@ _base_ = [
 ]
 
 model = dict(type='Supervised', student=_base_.networks.wrn_16_1)
+train_dataloader = dict(batch_size=64)

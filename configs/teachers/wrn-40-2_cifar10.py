@@ -1,4 +1,4 @@
-# WRN-40-2 trained on the labelled images of CIFAR-10.
+# The teacher WRN-40-2, trained on the labelled images of CIFAR-10 as KD³'s teachers are.
 #   python tools/train.py configs/teachers/wrn-40-2_cifar10.py
 _base_ = [
     '../_base_/networks/cifar10.py',
@@ -8,3 +8,4 @@ _base_ = [
 ]
 
 model = dict(type='Supervised', student=_base_.networks.wrn_40_2)
+train_dataloader = dict(batch_size=64)

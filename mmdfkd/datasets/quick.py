@@ -41,9 +41,7 @@ class QuickDataset(PackedDataset):
             print_log(f'{error} Random images stand in for {dataset["type"]}.', 'current')
             random = np.random.default_rng(0)
             channels, height, width = shape
-            images = random.integers(
-                0, 256, (num_images, height, width, channels), dtype=np.uint8
-            )
+            images = random.integers(0, 256, (num_images, height, width, channels), dtype=np.uint8)
             labels = random.integers(0, num_classes, num_images)
             if issubclass(DATASETS.get(dataset['type']), ImagePool):
                 labels = None

@@ -86,6 +86,39 @@ def test_ratio_out_of_range(root, ratio):
         ImagePool(root, ratio=ratio)
 
 
+def test_keep_names_the_images_to_use(root, images):
+    np.save(root / 'keep.npy', np.arange(10, 90))
+    pool = ImagePool(root, keep='keep.npy')
+    assert len(pool) == 80
+    np.testing.assert_array_equal(pool.images, images[10:90])
+    np.testing.assert_array_equal(pool.extra('kinds'), np.arange(10, 90))
+    inputs = pool.__getitems__([3, 0])['inputs']
+    np.testing.assert_array_equal(inputs, images[[13, 10]].transpose(0, 3, 1, 2))
+    half = ImagePool(root, ratio=0.5, keep=root / 'keep.npy')
+    assert len(half) == 40 and set(half.subset) < set(range(10, 90))
+    assert half.content_hash == PackedDataset(images[half.subset]).content_hash
+    assert pickle.loads(pickle.dumps(half)).content_hash == half.content_hash
+
+
+@pytest.mark.parametrize(
+    ('keep', 'found'),
+    [
+        (np.array([0, 100]), 'from 0 to 100'),
+        (np.array([-1, 5]), 'from -1 to 5'),
+        (np.array([5, 5]), '2 positions'),
+        (np.array([6, 5]), '2 positions'),
+        (np.array([1.0]), 'float64'),
+        (np.array([], np.int64), r'shape \(0,\)'),
+        (None, 'No such file'),
+    ],
+)
+def test_a_keep_list_must_fit(root, keep, found):
+    if keep is not None:
+        np.save(root / 'keep.npy', keep)
+    with pytest.raises(UsageError, match=rf'keep.npy.*below 100.*{found}.*filter_pool.py'):
+        ImagePool(root, keep='keep.npy')
+
+
 @pytest.mark.parametrize('ratio', [1.0, 0.5])
 def test_pickling_carries_no_images(tmp_path, ratio):
     root = write_pool(tmp_path / 'large', np.full((64, 64, 64, 3), 7, np.uint8), 'large')

@@ -1,4 +1,4 @@
-# ResNet20 teaches ResNet8. The teacher comes from configs/teachers/resnet20_cifar10.py.
+# ResNet20 teaches ResNet8. Teacher: configs/teachers/resnet20_cifar10.py.
 _base_ = '../networks/cifar10.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# WRN-40-2 teaches WRN-16-1. The teacher comes from configs/teachers/wrn-40-2_cifar10.py.
+# WRN-40-2 teaches WRN-16-1. Teacher: configs/teachers/wrn-40-2_cifar10.py.
 _base_ = '../networks/cifar10.py'
 
 model = dict(

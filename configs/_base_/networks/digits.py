@@ -29,9 +29,7 @@ resnet8 = dict(
 resnet8_half = dict(
     type='Classifier',
     name='ResNet8-half',
-    backbone=dict(
-        type='CifarResNet', depth=8, widths=(8, 16, 32), in_channels=1, stem_stride=2
-    ),
+    backbone=dict(type='CifarResNet', depth=8, widths=(8, 16, 32), in_channels=1, stem_stride=2),
     head=dict(type='ClsHead', in_channels=32, num_classes=10),
     **digits,
 )

@@ -199,14 +199,14 @@ class LabelledSet(PackedDataset):
             task = bar.add_task(
                 f'Reading {self.name} {self.split or ""}', total=self.counts.get(self.split)
             )
-            for part, images in read_images(self):
-                shape = shape or images[0].shape
-                for name, image in zip(part.names, images, strict=True):
+            for part, rows in read_images(self):
+                shape = shape or rows[0].shape
+                for name, image in zip(part.names, rows, strict=True):
                     self._require_shape(name, image.shape, shape)
                     spool.write(image.data)
                 names += part.names
                 labels += part.labels
-                bar.advance(task, len(images))
+                bar.advance(task, len(rows))
             self._require_count(len(names))
             numbers = np.array(self.resolve(names, labels), dtype=np.int64)
             self._require_every_class(numbers)
@@ -222,13 +222,12 @@ class LabelledSet(PackedDataset):
                 'split': self.split,
                 'classes': list(self.classes),
             }
-            write_pool(
-                root,
-                pixels if is_sorted else pixels[order],
-                self.name,
-                {'labels': numbers[order]},
-                description,
-            )
+            images = pixels if is_sorted else pixels[order]
+            try:
+                write_pool(root, images, self.name, {'labels': numbers[order]}, description)
+            except UsageError:
+                if not is_pool(root):  # where it is one, another process was first: use its pool
+                    raise
 
     def _require_shape(self, name: str, found: tuple[int, ...], first: tuple[int, ...]) -> None:
         if found != first:

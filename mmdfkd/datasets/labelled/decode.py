@@ -38,6 +38,9 @@ def decode_image(data: bytes, name: str, image_size: int | None, grey: bool) -> 
 
 def fit_array(image: np.ndarray, image_size: int | None, grey: bool) -> np.ndarray:
     """Does to pixels in memory, uint8 (H, W, C), what :func:`decode_image` does to a file."""
+    fits = image_size is None or image.shape[:2] == (image_size, image_size)
+    if fits and image.shape[2] == (1 if grey else 3):
+        return np.ascontiguousarray(image)
     pixels = image.squeeze(2) if image.shape[2] == 1 else image
     return _fit(Image.fromarray(pixels), image_size, grey)
 

@@ -113,7 +113,7 @@ def one_at_a_time(root: Path) -> Iterator[None]:
         return
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(root.parent / f'.{root.name}.lock', 'w')  # noqa: SIM115
+        lock = open(root.parent / f'.{root.name}.lock', 'w')
     except OSError as error:
         raise UsageError(
             f'The cache folder {root.parent} cannot be written ({error.strerror}). Set the '

@@ -186,8 +186,9 @@ class Source:
         """Yields what a tar holds; ``stream`` is only read forwards."""
         sample = _Sample()
         try:
+            forward: Any = _Forward(stream)
             with tarfile.open(
-                fileobj=_Forward(stream), mode='r|', bufsize=2**20, tarinfo=_StrictHeader
+                fileobj=forward, mode='r|', bufsize=2**20, tarinfo=_StrictHeader
             ) as archive:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps them all

@@ -62,13 +62,13 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
             hub.update_scalar(f'train/{role}', values[0])
         if not self.steps:
             return
-        rows = torch.stack([torch.stack(step) for step in self.steps]).float()
-        means = dict(zip(self.names, rows.mean(0).tolist(), strict=True))
+        values = torch.stack([value for step in self.steps for value in step]).float()
+        means = values.view(len(self.steps), -1).mean(0).tolist()
         self.steps = []
-        broken = [name for name, value in means.items() if not math.isfinite(value)]
+        broken = [n for n, mean in zip(self.names, means, strict=True) if not math.isfinite(mean)]
         if broken:
             raise UsageError(diverged(runner, broken))
-        for name, value in means.items():
+        for name, value in zip(self.names, means, strict=True):
             hub.update_scalar(f'train/{name}', value)
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
+from torch import Tensor
 
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import HOOKS
@@ -36,6 +37,8 @@ class SelectionHook(Hook):
         batch_size: Images per forward pass.
     """
 
+    priority = 'ABOVE_NORMAL'  # before the timer, which takes the time of steps
+
     def __init__(
         self,
         interval: int = 1,
@@ -47,6 +50,7 @@ class SelectionHook(Hook):
         self.view = view
         self.batch_size = batch_size
         self.cache = LogitsCache(batch_size=batch_size)
+        self.teacher_logits: Tensor | None = None
         self.selection: Selection | None = None
 
     def before_train(self, runner: Any) -> None:
@@ -82,7 +86,9 @@ class SelectionHook(Hook):
                         model.teacher, pool, preprocessor, self.batch_size, augment
                     )
             else:
-                teacher = self.cache.get(model.teacher, pool, preprocessor)
+                if self.teacher_logits is None:
+                    self.teacher_logits = self.cache.get(model.teacher, pool, preprocessor)
+                teacher = self.teacher_logits
             student = predict_logits(model.student, pool, preprocessor, self.batch_size, augment)
             arguments.update(teacher_logits=teacher, student_logits=student)
             distance = F.pairwise_distance(student, teacher).mean().item()

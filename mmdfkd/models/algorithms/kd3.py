@@ -213,8 +213,8 @@ class KD3(BaseDistiller):
 @contextmanager
 def statistics_kept(*networks: nn.Module, keep: bool = True) -> Iterator[None]:
     """Inside, BatchNorm uses batch statistics but leaves its running ones alone."""
-    modules = [module for network in networks for module in network.modules()]
-    norms = [m for m in modules if keep and isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    modules = [module for network in networks if keep for module in network.modules()]
+    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     norms = [m for m in norms if m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

@@ -63,17 +63,16 @@ def test_given_classes(make_files, write_files):
         LabelledFolder(root, classes=['dog'])
 
 
-@pytest.mark.parametrize('place', ['photos', 'photos.tar.gz'])
-@pytest.mark.parametrize('top', ['', 'some/where/'])
-def test_splits(top, place, make_files, write_files):
-    if top and place == 'photos':
-        pytest.skip('give the folder itself')
+@pytest.mark.parametrize(
+    'place, top', [('photos', ''), ('photos.tar.gz', ''), ('photos.tar.gz', 'some/where/')]
+)
+def test_splits(place, top, make_files, write_files):
     names = ('train/cat/1.png', 'train/dog/1.png', 'valid/cat/x/1.png', 'valid/dog/1.png')
     path = write_files(place, make_files(*(top + name for name in names)))
     assert found(LabelledFolder(path, 'train')) == {(0, 'cat'), (1, 'dog')}
     assert found(LabelledFolder(path, 'val')) == {(2, 'cat'), (3, 'dog')}
     with pytest.raises(UsageError, match='folders train, valid, which are splits.*split='):
-        LabelledFolder(path / top if top and path.is_dir() else path)
+        LabelledFolder(path)
 
 
 def test_one_folder_around_an_archive_is_no_class(make_files, write_files):

@@ -2,10 +2,8 @@
 """What all labelled sets share: finding, packing once, opening from the cache, clear errors."""
 
 import json
-import multiprocessing
-import os
 import pickle
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -101,26 +99,15 @@ def _identity(batch):
     return batch
 
 
-def _open_and_count(root, cache_dir, queue):
-    os.environ['MMDFKD_CACHE_DIR'] = cache_dir
+def test_of_several_readers_one_packs(root, monkeypatch):
+    # The lock is one of files, thus the same between threads as between processes.
     packed = []
     original = base.read_images
-    base.read_images = lambda source: packed.append(1) or original(source)
-    queue.put((len(LabelledFolder(root)), len(packed)))
-
-
-def test_of_several_processes_one_packs(root, monkeypatch):
-    context = multiprocessing.get_context('fork')
-    queue = context.Queue()
-    arguments = root, os.environ['MMDFKD_CACHE_DIR'], queue
-    processes = [context.Process(target=_open_and_count, args=arguments) for _ in range(3)]
-    for process in processes:
-        process.start()
-    results = [queue.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join()
-    assert [count for count, _ in results] == [300] * 3
-    assert sum(packed for _, packed in results) == 1
+    monkeypatch.setattr(base, 'read_images', lambda source: packed.append(1) or original(source))
+    with ThreadPoolExecutor(3) as threads:
+        counts = list(threads.map(lambda path: len(LabelledFolder(path)), [root] * 3))
+    assert counts == [300] * 3
+    assert len(packed) == 1
 
 
 def test_killed_packing_leaves_nothing(root, cache, monkeypatch):
@@ -204,9 +191,13 @@ def test_full_disk(root, cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_opening_again_takes_milliseconds(root):
-    LabelledFolder(root)
-    start = time.perf_counter()
-    for _ in range(5):
-        LabelledFolder(root)
-    assert (time.perf_counter() - start) / 5 < 0.5  # some 3 ms on an idle machine
+def test_without_locks_the_first_to_finish_wins(root, monkeypatch):
+    # Both find no cache and pack; the second finds the first one's pool in its place.
+    write = base.write_pool
+
+    def overtaken(*arguments):
+        write(*arguments)
+        return write(*arguments)
+
+    monkeypatch.setattr(base, 'write_pool', overtaken)
+    assert len(LabelledFolder(root)) == 300

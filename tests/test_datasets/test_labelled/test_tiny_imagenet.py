@@ -90,6 +90,8 @@ def test_real_validation_set(real):
     assert val.images.shape == (10000, 64, 64, 3)
     assert np.bincount(val.labels).tolist() == [50] * 200
     assert val.metainfo['classes'][0] == 'goldfish'
-    # Goldfish are orange: far more red than blue, compared with all images.
-    redness = val.images[..., 0].mean(axis=(1, 2)) - val.images[..., 2].mean(axis=(1, 2))
-    assert redness[val.labels == 0].mean() > redness.mean() + 30
+    # Lemons are yellow, and yellow is red and green without blue.
+    red, green, blue = val.images.mean(axis=(1, 2)).T
+    yellow = red + green - 2 * blue
+    assert yellow[val.labels == val.metainfo['classes'].index('lemon')].mean() > 100
+    assert yellow.mean() < 50

@@ -125,11 +125,15 @@ def test_camera_rotation_is_undone(format):
 
 def png_claiming(width, height):
     def chunk(kind, data):
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        return (
+            struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        )
 
     header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     data = zlib.compress(bytes(1000))
-    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', data) + chunk(b'IEND', b'')
+    return (
+        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', data) + chunk(b'IEND', b'')
+    )
 
 
 WHOLE = encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8), 'JPEG')

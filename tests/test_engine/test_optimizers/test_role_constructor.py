@@ -37,7 +37,7 @@ def model():
 
 def test_each_role_trains_its_modules(model):
     wrappers = RoleOptimWrapperConstructor(dict(student=sgd(1.0), generator=sgd(0.5)))(model)
-    assert isinstance(wrappers, OptimWrapperDict) and set(wrappers) == {'student', 'generator'}
+    assert isinstance(wrappers, OptimWrapperDict) and set(wrappers.keys()) == {'student', 'generator'}
     x = torch.ones(1, 1)
     for role in ('student', 'generator'):
         # the gradient of weight and bias is 3, of both roles and of the frozen one
@@ -82,8 +82,8 @@ def test_paramwise_settings_belong_to_a_role(model):
     wrappers = RoleOptimWrapperConstructor(
         dict(student=sgd(paramwise_cfg=paramwise), generator=sgd())
     )(model)
-    assert sorted(g['lr'] for g in wrappers['student'].param_groups) == [1.0, 2.0]
-    assert [g['lr'] for g in wrappers['generator'].param_groups] == [1.0]
+    assert sorted(g['lr'] for g in wrappers['student'].optimizer.param_groups) == [1.0, 2.0]
+    assert [g['lr'] for g in wrappers['generator'].optimizer.param_groups] == [1.0]
     with pytest.raises(UsageError, match=r'paramwise_cfg has no role.*student\.paramwise_cfg'):
         RoleOptimWrapperConstructor(dict(student=sgd()), paramwise)
 
@@ -108,5 +108,5 @@ def test_reached_through_mmengine_and_a_wrapper(model):
         constructor='mmdfkd.RoleOptimWrapperConstructor', student=sgd(), generator=sgd()
     )
     wrappers = build_optim_wrapper(ReplicatedModel(model), config)
-    assert set(wrappers) == {'student', 'generator'}
+    assert set(wrappers.keys()) == {'student', 'generator'}
     assert OPTIM_WRAPPER_CONSTRUCTORS.get('RoleOptimWrapperConstructor')

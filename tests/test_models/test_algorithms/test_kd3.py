@@ -3,12 +3,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import KD3
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.algorithms.kd3 import statistics_kept
-from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
+from mmdfkd.models.classifiers import (
+    Classifier,
+    load_classifier,
+    save_classifier,
+    share_classifier,
+)
 from mmdfkd.models.modules import ProjectionHead
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
@@ -248,6 +254,28 @@ def test_contrast_weight_scales_its_terms(teacher, student, make_batch, take_ste
     assert torch.equal(logs[0]['loss_wfa'], logs[1]['loss_wfa'])
 
 
+@pytest.mark.parametrize('form', ['nt_xent', 'cross_view'])
+def test_clean_images_are_the_anchors(teacher, student, make_batch, take_steps, form):
+    model = KD3(teacher, student, contrast=dict(form=form, loss_weight=1.0))
+    model.perturbation.draw = lambda images: (torch.zeros(8), torch.arange(8).roll(1))
+    batch = make_batch()
+    images = (batch['inputs'] - 120.0) / 60
+    mixed = model.train().perturb(images)
+    with torch.no_grad():
+        clean, other = (
+            model.teacher_head(teacher.extract(view).vector)
+            for view in (images, mixed)
+        )
+        cosines = clean @ other.T / 0.3
+        if form == 'cross_view':  # Eqs. (15), (16): row i against the other columns
+            others = cosines.masked_fill(torch.eye(8).bool(), float('-inf'))
+            expected = (others.logsumexp(1) - cosines.diagonal()).mean()
+        else:
+            expected = model.contrast(clean, other)
+    logs = take_steps(model, batch)
+    torch.testing.assert_close(logs['loss_mdcl_teacher'], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_pooled_feature_is_the_mean_of_the_map(teacher, student):
     model = KD3(teacher, student, feature='pooled', alignment=dict(loss_weight=3.0))
     ones, weight = torch.ones(2, 6, 4, 4), torch.tensor([1.0, 0.5])
@@ -267,6 +295,28 @@ def test_autoaugment_sees_the_pixels(teacher, student):
     torch.manual_seed(5)
     perturbed = model.perturb((pixels - 120.0) / 60)
     torch.testing.assert_close(perturbed, (expected - 120.0) / 60)
+
+
+class CountReads(TorchDispatchMode):
+    """Count the operations that make the host wait for one number of the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.reads += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('switch', ['default', 'cross_view', 'own_soft', 'concat'])
+def test_a_step_never_waits_for_the_device(teacher, student, make_batch, take_steps, switch):
+    model = KD3(teacher, student, **SWITCHES[switch])
+    with CountReads() as counter:
+        take_steps(model, make_batch())
+        assert counter.reads == 0
+        torch.ones(()).item()
+        assert counter.reads == 1
 
 
 # BatchNorm ------------------------------------------------------------------------------------
@@ -309,6 +359,27 @@ def test_statistics_kept_uses_the_batch_and_keeps_the_rest():
     assert norm.running_mean.tolist() == [0, 0] and norm.num_batches_tracked == 0
     norm(batch)  # restored, also after an error
     assert norm.num_batches_tracked == 1
+
+
+# A neck of the student's own ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('weight', 'mode'), [(0.01, 'separate'), (0.01, 'clean_only'), (0, 'concat')])
+def test_own_neck_is_trained_by_contrast_alone_and_stays_at_home(
+    teacher, student, make_batch, take_steps, snapshot, changed, weight, mode
+):
+    student['neck'] = dict(type='ConvNeck', in_channels=4, out_channels=7)
+    model = KD3(teacher, student, contrast=dict(loss_weight=weight), batch_norm=mode)
+    assert model.student_head.linear.in_features == 7  # h is pooled behind it
+    assert model.student.neck.in_channels == 4  # A takes the map before it
+    before = snapshot(model.student_neck)
+    take_steps(model, make_batch())
+    assert bool(changed(model.student_neck, before)) == (weight > 0)
+    passes = {'separate': 2, 'clean_only': 1, 'concat': 0}[mode]
+    counts = [t for name, t in model.student_neck.state_dict().items() if 'num_batches' in name]
+    assert counts and all(count == passes for count in counts)
+    deployed = share_classifier(student, teacher, {})
+    assert model.student.state_dict().keys() == deployed.state_dict().keys()
 
 
 # A classifier of the student's own ------------------------------------------------------------

@@ -1,0 +1,11 @@
+# MNIST to test on; to train on, the training images of MNIST-M and SVHN, grey and unlabelled:
+#   python tools/dataset_converters/pack_images.py MNIST-M/train SVHN/train --grey \
+#       --out data/pools/mnist-m-svhn
+_base_ = './mnist.py'
+
+train_dataloader = dict(
+    dataset=dict(_delete_=True, type='ImagePool', root='data/pools/mnist-m-svhn'),
+    batch_size=128,
+)
+# Digits are not flipped, nor cut out of their middle.
+data_preprocessor = dict(augment=[dict(type='BatchRandomCrop', size=32, padding=4)])

@@ -1,0 +1,7 @@
+# ResNet34 teaches VGG13. Teacher: configs/teachers/resnet34_cinic10.py.
+_base_ = '../networks/cinic10.py'
+
+model = dict(
+    teacher=dict(checkpoint='work_dirs/resnet34_cinic10/student.pth', **_base_.networks.resnet34),
+    student=_base_.networks.vgg13,
+)

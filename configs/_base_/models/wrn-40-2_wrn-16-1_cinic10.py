@@ -1,0 +1,7 @@
+# WRN-40-2 teaches WRN-16-1. Teacher: configs/teachers/wrn-40-2_cinic10.py.
+_base_ = '../networks/cinic10.py'
+
+model = dict(
+    teacher=dict(checkpoint='work_dirs/wrn-40-2_cinic10/student.pth', **_base_.networks.wrn_40_2),
+    student=_base_.networks.wrn_16_1,
+)

@@ -1,0 +1,13 @@
+# KD³ on CIFAR-100: ResNet34 teaches MobileNetV2-half from the images of ImageNet at 32 pixels.
+# Of the paper's Table 3, whose numbers are not legible to us.
+#   python tools/train.py configs/kd3/kd3_resnet34_mobilenet-v2-half_1xb1024-240e_cifar100.py
+_base_ = [
+    '../_base_/models/resnet34_mobilenet-v2-half_cifar100.py',
+    '../_base_/datasets/cifar100_imagenet-32.py',
+    '../_base_/schedules/kd3_240e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='KD3')
+
+optim_wrapper = dict(student=dict(optimizer=dict(lr=0.01)))  # as for teachers of this kind

@@ -1,0 +1,11 @@
+# KD³ on Tiny-ImageNet: WRN-40-2 teaches WRN-16-1 from the images of ImageNet at 64 pixels.
+# A pair that is not in the paper.
+#   python tools/train.py configs/kd3/kd3_wrn-40-2_wrn-16-1_1xb1024-240e_tiny-imagenet.py
+_base_ = [
+    '../_base_/models/wrn-40-2_wrn-16-1_tiny-imagenet.py',
+    '../_base_/datasets/tiny-imagenet_imagenet-64.py',
+    '../_base_/schedules/kd3_240e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='KD3')

@@ -1,0 +1,12 @@
+# The teacher VGG16, trained on the labelled images of Tiny-ImageNet as KD³'s teachers are.
+# Expected: 62.34 % (KD³, Table 1, column T.). Not reproduced yet.
+#   python tools/train.py configs/teachers/vgg16_tiny-imagenet.py
+_base_ = [
+    '../_base_/networks/tiny-imagenet.py',
+    '../_base_/datasets/tiny-imagenet.py',
+    '../_base_/schedules/teacher_240e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='Supervised', student=_base_.networks.vgg16)
+train_dataloader = dict(batch_size=64)

@@ -1,0 +1,114 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from pathlib import Path
+
+import pytest
+from mmengine.registry import init_default_scope
+
+from mmdfkd.apis.quick import make_quick
+from mmdfkd.datasets import ImagePool, QuickDataset
+from mmdfkd.models.algorithms.base import build_teacher
+from mmdfkd.models.classifiers import ForeignClassifier, load_classifier
+from mmdfkd.registry import DATASETS
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.config_check import load_config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """Shrink a config where there are no data and no checkpoints."""
+    monkeypatch.chdir(tmp_path)
+
+    def shrink(name, **options):
+        cfg = load_config(CONFIGS / f'{name}.py', options)
+        init_default_scope(cfg.default_scope)
+        cfg.work_dir = str(tmp_path / 'run')
+        return make_quick(cfg)
+
+    return shrink
+
+
+# Multiply-adds of the teacher: 0.4 M; 41 M: 3e9 / 40,813,184 = 73; 1159 M: 2, so the least
+@pytest.mark.parametrize(
+    ('name', 'images', 'batch'),
+    [
+        ('kd3/kd3_lenet5_lenet5-half_1xb128-40e_mnist', 256, 32),
+        ('kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10', 73, 32),
+        ('kd3/kd3_resnet34_resnet18_1xb1024-240e_cifar100', 8, 4),
+        ('teachers/resnet34_tiny-imagenet', 8, 4),
+    ],
+)
+def test_large_networks_get_few_images(quick, name, images, batch):
+    cfg = quick(name)
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        assert loader.dataset.num_images == images
+        assert loader.batch_size == batch
+    assert cfg.train_cfg.max_epochs == 2
+    assert cfg.work_dir.endswith('quick/run')
+
+
+def test_random_images_stand_in(quick):
+    cfg = quick('kd3/kd3_wrn-40-2_wrn-16-1_1xb1024-240e_tiny-imagenet')
+    pool, labelled = (DATASETS.build(cfg[f'{s}_dataloader'].dataset) for s in ('train', 'val'))
+    assert pool.images.shape == labelled.images.shape == (8, 64, 64, 3)
+    assert pool.labels is None  # as a pool has none
+    assert labelled.labels.max() > 10  # of 200 classes
+    assert 'random images for ImagePool' in pool.metainfo['name']
+
+
+def test_random_teacher_stands_in(quick):
+    cfg = quick('kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10')
+    teacher = load_classifier(cfg.model.teacher.checkpoint)
+    assert teacher.name == 'ResNet20' and teacher.num_classes == 10
+    assert 'run' in Path(cfg.model.teacher.checkpoint).parts
+    assert not Path('work_dirs').exists()
+
+
+def test_what_is_there_is_used(quick, tmp_path):
+    cfg = quick('kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits')
+    assert cfg.model.teacher.checkpoint == 'mmdfkd://lenet5_digits'
+    digits = DATASETS.build(cfg.val_dataloader.dataset)
+    assert isinstance(digits, QuickDataset) and digits.metainfo['classes']
+
+
+@pytest.mark.parametrize('checkpoint', [{}, dict(checkpoint='work_dirs/none.pth')])
+def test_nothing_is_downloaded(quick, monkeypatch, checkpoint):
+    def download(*args, **kwargs):
+        raise AssertionError('a quick run went to the network')
+
+    monkeypatch.setattr('torch.hub.load_state_dict_from_url', download)
+    monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', download)
+    teacher = dict(
+        type='ForeignClassifier',
+        source='torchvision',
+        model='shufflenet_v2_x0_5',
+        pretrained=True,
+        input_shape=(3, 32, 32),
+        _delete_=True,
+        **checkpoint,
+    )
+    cfg = quick('kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10', **{'model.teacher': teacher})
+    built = build_teacher(cfg.model.teacher)
+    assert isinstance(built, ForeignClassifier)
+    assert built.size == 224 and built.mean == [123.675, 116.28, 103.53]  # as its weights say
+    assert cfg.val_dataloader.dataset.num_classes == 1000
+
+
+def test_a_teacher_that_is_only_a_missing_file_is_missed(quick):
+    with pytest.raises(UsageError, match=r'none\.pth.*does not exist'):
+        quick(
+            'kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10',
+            **{'model.teacher': dict(checkpoint='none.pth', _delete_=True)},
+        )
+
+
+def test_stand_in_knows_pools_by_their_class():
+    class Pool(ImagePool):
+        pass
+
+    init_default_scope('mmdfkd')
+    spec = dict(num_images=4, shape=(1, 8, 8), num_classes=3)
+    pool = QuickDataset(dict(type=Pool, root='nowhere'), **spec)
+    assert pool.labels is None and pool.images.shape == (4, 8, 8, 1)

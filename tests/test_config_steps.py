@@ -1,0 +1,47 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Every config with networks of real size takes one step; the digits' run whole elsewhere."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+from mmdfkd.engine import RoleOptimWrapperConstructor
+from mmdfkd.models.algorithms.base import build_teacher
+from mmdfkd.registry import MODELS
+from mmdfkd.utils.config_check import load_config
+
+CONFIGS = sorted(
+    path
+    for path in (Path(__file__).parents[1] / 'configs').rglob('*.py')
+    if '_base_' not in path.parts and '_digits' not in path.stem
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_one_step(config):
+    """A teacher of random weights and two random images; whoever shall be trained changes."""
+    cfg = load_config(config)
+    init_default_scope(cfg.default_scope)
+    parts = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
+    if 'teacher' in parts:
+        network = {key: value for key, value in parts['teacher'].items() if key != 'checkpoint'}
+        parts['teacher'] = build_teacher(MODELS.build(network))
+    model = MODELS.build(parts).train()
+    roles = {role: cfg.optim_wrapper[role] for role in model.roles()}
+    optimizers = RoleOptimWrapperConstructor(roles)(model)
+    batch = dict(
+        inputs=torch.randint(0, 256, (2, *model.student.input_shape), dtype=torch.uint8),
+        index=torch.arange(2),
+    )
+    if 'teacher' not in parts:
+        batch['label'] = torch.randint(model.student.num_classes, (2,))
+    before = [parameter.clone() for parameter in model.student.backbone.parameters()]
+    logs = model.train_step(batch, optimizers)
+    assert all(value.isfinite() for value in logs.values())
+    after = model.student.backbone.parameters()
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    logits = model.eval().val_step(batch)[0]['logits']
+    assert logits.shape == (2, model.student.num_classes)

@@ -1,0 +1,71 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mmdfkd.utils.files import atomic_path, write_json
+
+
+def test_file_appears_when_it_is_whole(tmp_path):
+    target = tmp_path / 'new/folder/result.json'
+    with atomic_path(target) as temporary:
+        temporary.write_text('whole')
+        assert not target.exists()
+        assert temporary.parent == target.parent and temporary.suffix == '.json'
+    assert target.read_text() == 'whole'
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize('exists', [True, False])
+def test_a_failure_leaves_what_was_there(tmp_path, error, exists):
+    target = tmp_path / 'result.json'
+    if exists:
+        target.write_text('old')
+    with pytest.raises(error), atomic_path(target) as temporary:
+        temporary.write_text('half')
+        raise error
+    assert list(tmp_path.iterdir()) == ([target] if exists else [])
+    assert not exists or target.read_text() == 'old'
+
+
+def test_replaces_an_older_file(tmp_path):
+    target = tmp_path / 'result.json'
+    target.write_text('old and longer')
+    with atomic_path(target) as temporary:
+        temporary.write_text('new')
+    assert target.read_text() == 'new'
+
+
+def test_a_killed_process_leaves_the_old_file_whole(tmp_path):
+    target = tmp_path / 'result.txt'
+    target.write_text('old')
+    code = (
+        'import os; from mmdfkd.utils.files import atomic_path\n'
+        f'with atomic_path({str(target)!r}) as t: t.write_text("half"); os._exit(9)'
+    )
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': path})
+    assert done.returncode == 9
+    assert target.read_text() == 'old'
+
+
+def test_permissions_are_those_of_ordinary_files(tmp_path):
+    with atomic_path(tmp_path / 'ours') as temporary:
+        temporary.write_text('x')
+    (tmp_path / 'theirs').write_text('x')
+    assert (tmp_path / 'ours').stat().st_mode == (tmp_path / 'theirs').stat().st_mode
+
+
+def test_json_round_trip(tmp_path):
+    content = dict(a=1, b=[1.5, None, True], name='KD³')
+    write_json(tmp_path / 'x.json', content)
+    text = (tmp_path / 'x.json').read_text()
+    assert json.loads(text) == content
+    assert 'KD³' in text and text.endswith('}\n')
+    with pytest.raises(TypeError):
+        write_json(tmp_path / 'x.json', dict(a=object()))
+    assert (tmp_path / 'x.json').read_text() == text

@@ -1,0 +1,51 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import io
+
+import pytest
+from rich.console import Console
+
+from mmdfkd.utils import progress
+from mmdfkd.utils.progress import progress_bar, track
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal that keeps what is written to it."""
+    screen = io.StringIO()
+
+    def console(*args, **kwargs):
+        return Console(file=screen, force_terminal=True, width=100, color_system=None)
+
+    monkeypatch.setattr(progress, 'Console', console)
+    return screen
+
+
+def test_track_yields_everything_and_nothing_else(capfd):
+    assert list(track(range(5), 'Counting')) == [0, 1, 2, 3, 4]
+    assert list(track(iter('ab'), 'No length')) == ['a', 'b']
+    assert list(track([], 'Nothing')) == []
+    assert capfd.readouterr() == ('', '')  # no terminal, no noise
+
+
+def test_a_terminal_sees_count_and_time_left(terminal):
+    bar = progress_bar(transient=False)
+    with bar:
+        task = bar.add_task('Working', total=8)
+        bar.update(task, completed=3)
+        bar.refresh()
+    text = terminal.getvalue()
+    assert 'Working' in text and '3/8' in text and 'left' in text
+
+
+def test_only_the_main_process_draws(terminal, monkeypatch):
+    monkeypatch.setattr(progress, 'is_main_process', lambda: False)
+    assert list(track(range(3), 'Working')) == [0, 1, 2]
+    assert terminal.getvalue() == ''
+
+
+def test_an_error_in_the_loop_gets_out_and_ends_the_bar(terminal):
+    with pytest.raises(ZeroDivisionError):
+        for item in track(range(3), 'Working'):
+            1 / item
+    text = terminal.getvalue()
+    assert text.rindex('\x1b[?25h') > text.rindex('\x1b[?25l')  # the cursor is shown again
