@@ -16,7 +16,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-DATA_ROOT = ROOT / 'data'
+# Real images are not part of the repository: see the marker `realdata`.
+DATA_ROOT = Path(os.environ.get('MMDFKD_REALDATA') or ROOT.parent / 'shared' / 'data')
 
 # Sums must not depend on the number of cores; tiny networks are faster on one.
 torch.set_num_threads(1)
@@ -58,7 +59,7 @@ def run_tool():
 
 def pytest_collection_modifyitems(items):
     no_gpu = pytest.mark.skip(reason='no GPU')
-    no_data = pytest.mark.skip(reason=f'no folder {DATA_ROOT}')
+    no_data = pytest.mark.skip(reason=f'no folder {DATA_ROOT}; set MMDFKD_REALDATA to one')
     for item in items:
         if 'gpu' in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_gpu)
