@@ -165,7 +165,9 @@ def plan(args: argparse.Namespace) -> list[Training]:
         pattern = row.config.format(teacher=pair.teacher, student=pair.student)
         found = sorted((ROOT / 'configs').glob(pattern), key=lambda path: len(path.name))
         if not found:
-            raise UsageError(f'configs/{pattern} does not exist: the demo needs it for "{row.name}".')
+            raise UsageError(
+                f'configs/{pattern} does not exist: the demo needs it for "{row.name}".'
+            )
         config = Path(os.path.relpath(found[0]))
         trainings += [Training(row, config, seed, args.out, args.quick) for seed in args.seed]
     return trainings
@@ -184,9 +186,7 @@ def train(trainings: list[Training], console: Console) -> None:
             name = training.row.name + (f' (seed {training.seed})' if several else '')
             state = 'waiting' if training in waiting else 'trained before'
             done = 0 if training in waiting else training.epochs
-            tasks[training] = bar.add_task(
-                name, total=training.epochs, completed=done, state=state
-            )
+            tasks[training] = bar.add_task(name, total=training.epochs, completed=done, state=state)
         try:
             while waiting or running:
                 while waiting and len(running) < slots:

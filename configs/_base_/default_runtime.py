@@ -14,7 +14,8 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     sync_buffers=dict(type='SyncBuffersHook'),
     summary=dict(type='SummaryHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
+    # Two, since an old one is deleted before the new one is written.
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     figures=dict(type='FigureHook'),
     progress=dict(type='ProgressHook'),

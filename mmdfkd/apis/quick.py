@@ -50,10 +50,11 @@ def make_quick(cfg: Config) -> Config:
         train['val_interval'] = 1
     downloads = _leave_downloads(cfg.model.get('teacher') or {})
     network = _build(cfg.model.get('teacher') or cfg.model.student)
-    images = int(max(8, min(IMAGES, BUDGET // count_macs(network.to('meta')))))
+    macs = count_macs(network.to('meta')) or 1
+    images = int(max(8, min(IMAGES, BUDGET // macs)))
     selector = cfg.model.get('selector') or {}
     if selector.get('num_images'):
-        selector.num_images = min(selector.num_images, images)
+        selector['num_images'] = min(selector['num_images'], images)
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader:

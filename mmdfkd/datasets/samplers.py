@@ -82,9 +82,7 @@ class EvenBatchSampler(Sampler[Tensor]):
         drop_last: Not used; every image counts.
     """
 
-    def __init__(
-        self, sampler: SelectionSampler, batch_size: int, drop_last: bool = False
-    ) -> None:
+    def __init__(self, sampler: SelectionSampler, batch_size: int, drop_last: bool = False) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
 

@@ -86,7 +86,7 @@ class LogitsCache:
         path = self.folder / f'{self.key(teacher, dataset, preprocessor)}.npy'
         logits = self._read(path, len(dataset))
         # All ranks predict unless all have the file: machines need not share the folder.
-        if not all(all_gather_object(logits is not None)):
+        if not all(all_gather_object(logits is not None)) or logits is None:
             name = dataset.metainfo['name']
             description = f'Teacher predicts {len(dataset):,} images of {name}'
             logits = predict_logits(
@@ -96,7 +96,7 @@ class LogitsCache:
         return logits
 
     @staticmethod
-    def key(teacher: nn.Module, dataset: Any, preprocessor: nn.Module) -> str:
+    def key(teacher: nn.Module, dataset: Any, preprocessor: Any) -> str:
         """Name of the file, 32 hex digits."""
         parts = [
             network_fingerprint(teacher),

@@ -5,7 +5,7 @@ import pytest
 from mmengine.registry import init_default_scope
 
 from mmdfkd.apis.quick import make_quick
-from mmdfkd.datasets import ImagePool, QuickDataset
+from mmdfkd.datasets import QuickDataset
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.classifiers import ForeignClassifier, load_classifier
 from mmdfkd.registry import DATASETS
@@ -102,13 +102,3 @@ def test_a_teacher_that_is_only_a_missing_file_is_missed(quick):
             'kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10',
             **{'model.teacher': dict(checkpoint='none.pth', _delete_=True)},
         )
-
-
-def test_stand_in_knows_pools_by_their_class():
-    class Pool(ImagePool):
-        pass
-
-    init_default_scope('mmdfkd')
-    spec = dict(num_images=4, shape=(1, 8, 8), num_classes=3)
-    pool = QuickDataset(dict(type=Pool, root='nowhere'), **spec)
-    assert pool.labels is None and pool.images.shape == (4, 8, 8, 1)

@@ -35,7 +35,8 @@ def test_batches_gathered_on_the_device_are_the_same(dataset):
         assert found.keys() == batch.keys()
         for key, value in batch.items():
             torch.testing.assert_close(found[key], value, rtol=0, atol=0)
-        assert found['inputs'].stride()[1:] == batch['inputs'].stride()[1:]
+        if len(wanted):
+            assert found['inputs'].stride() == batch['inputs'].stride()
         found['inputs'].zero_()  # a copy
     torch.testing.assert_close(dataset[3]['inputs'], expected[0]['inputs'][0])
 
@@ -73,12 +74,15 @@ def test_what_does_not_fit_or_means_nothing(dataset, accelerator):
         make_resident(dataset, 'cpu')
 
 
-def test_the_choice_is_logged(dataset, accelerator, caplog, capsys):
+def test_the_choice_is_logged(dataset, accelerator, monkeypatch):
+    said = []
+    monkeypatch.setattr(residency, 'print_log', lambda text, logger: said.append(text))
     make_resident(dataset, accelerator(2**30))
-    make_resident(dataset, accelerator(1))
-    said = capsys.readouterr().out + caplog.text
-    assert 'packed lives on meta (0.00 GiB, 1.00 GiB are free on meta)' in said
-    assert 'packed stays memory-mapped' in said
+    make_resident(dataset, accelerator(2**10))
+    assert said == [
+        'packed lives on meta (0.00 GiB, 1.00 GiB are free on meta).',
+        'packed stays memory-mapped (0.00 GiB, 0.00 GiB are free on meta).',
+    ]
 
 
 def test_a_part_of_a_pool(tmp_path, dataset):

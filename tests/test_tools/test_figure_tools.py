@@ -57,9 +57,7 @@ def test_pictures_are_drawn_again(work_dir, run_tool):
 
 def test_features_of_a_run(work_dir, run_tool, tmp_path):
     out = tmp_path / 'features.png'
-    printed = run_tool(
-        'visualization/vis_tsne.py', work_dir, '--out', out, '--per-group', 40
-    )
+    printed = run_tool('visualization/vis_tsne.py', work_dir, '--out', out, '--per-group', 40)
     nearest = dict(re.findall(r'(\w+): on average ([\d.]+) from the nearest', printed))
     assert list(nearest) == ['original', 'selected', 'rejected']
     # The teacher has been trained on such digits: they are closer to each other than to glyphs.
@@ -100,7 +98,9 @@ def test_mistakes_end_in_one_sentence(
 
 
 def test_a_config_is_printed_with_what_it_inherits(run_tool):
-    printed = run_tool('misc/print_config.py', CONFIG, '--cfg-options', 'model.selector.norm=linear')
+    printed = run_tool(
+        'misc/print_config.py', CONFIG, '--cfg-options', 'model.selector.norm=linear'
+    )
     assert "type='KD3'" in printed and 'mmdfkd://lenet5_digits' in printed
     assert "norm='linear'" in printed
 

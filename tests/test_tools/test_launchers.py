@@ -46,7 +46,9 @@ def test_dist_test(launch):
 
 
 def test_slurm_train(launch):
-    result = launch('slurm_train.sh', 'part', 'job', 'a.py', '--resume', GPUS='16', SRUN_ARGS='-x n1')
+    result = launch(
+        'slurm_train.sh', 'part', 'job', 'a.py', '--resume', GPUS='16', SRUN_ARGS='-x n1'
+    )
     words = result.stdout.split('\n')
     assert words[0] == 'srun'
     for word in ('--job-name=job', '--ntasks=16', '--ntasks-per-node=8', '--gres=gpu:8', 'n1'):

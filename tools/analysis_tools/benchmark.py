@@ -228,19 +228,33 @@ class InterleaveHook(Hook):
 # Measurements ---------------------------------------------------------------------------------
 
 
-def build_runner(args: argparse.Namespace, folder: str, images: int, batch: int) -> DistillRunner:
-    """The real runner of the pair's config, for one epoch on noise; its log goes to a file."""
+def build_runner(args: argparse.Namespace, folder: str, batch: int, blocks: int) -> DistillRunner:
+    """The real runner of the pair's config, long enough for some blocks; it logs to a file.
+
+    Its pool is cut to a multiple of the batch, so that all batches are of one size.
+    """
     algorithm = args.method.lower()
     stem = f'{algorithm}_{args.pair}_{args.pair}-half_1xb128-40e_digits'
     cfg = load_config(CONFIGS / algorithm / f'{stem}.py')
     cfg.launcher = 'none'
     cfg.work_dir = tempfile.mkdtemp(dir=folder)
     cfg.experiment_name = Path(cfg.work_dir).name  # mmengine shares objects between namesakes
-    cfg.train_dataloader.update(batch_size=batch, dataset=dict(type='NoisePool', num_images=images))
-    cfg.train_cfg.max_epochs = 1
+    loader, teacher = cfg.train_dataloader, cfg.model.teacher
+    steps = args.images // batch
+    loader.batch_size = batch
+    loader.dataset.num_images = args.images
+    loader.dataset = dict(
+        type='QuickDataset',
+        dataset=loader.dataset,
+        num_images=steps * batch,
+        shape=teacher.input_shape,
+        num_classes=teacher.head.num_classes,
+    )
+    cfg.train_cfg.max_epochs = -(-blocks // (steps // args.iterations))
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.default_hooks.checkpoint = None
-    cfg.default_hooks.pop('progress')
+    for name in ('progress', 'figures'):  # a bar would move while others are timed
+        cfg.default_hooks.pop(name, None)
     for name in ('runtime_info', 'timer', 'logger'):
         cfg.default_hooks[name].interval = args.iterations
     with contextlib.redirect_stdout(io.StringIO()):  # the logger goes on writing there
@@ -253,13 +267,13 @@ def measure_step(
     args: argparse.Namespace, clock: Clock, folder: str, batch: int
 ) -> dict[str, float]:
     """One training step: through the Runner, called directly, and its floor."""
-    runner = build_runner(args, folder, batch * args.iterations * (args.pairs + 1), batch)
+    runner = build_runner(args, folder, batch, blocks=args.pairs + 1)
     model = runner.model
-    model.selector = None  # the whole pool, in one epoch
+    model.selector = None  # the whole pool
     pool = runner.train_dataloader.dataset
-    images = pool.__getitems__(range(batch * min(args.iterations, 8)))['inputs'].to(args.device)
-    raw = images.split(batch)
-    # The same view on both sides: pooling's branches take longer on cropped noise, for one thing.
+    order = torch.randperm(len(pool))[: 8 * batch].split(batch)
+    raw = [pool.__getitems__(part)['inputs'].to(args.device) for part in order]
+    # The floor gets the views our step trains on: how long max-pooling takes depends on them.
     views = [model.data_preprocessor(dict(inputs=part), training=True)['inputs'] for part in raw]
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     floor = FLOORS[args.method](model, runner.optim_wrapper['student'].optimizer)
@@ -276,7 +290,7 @@ def measure_step(
     hook = InterleaveHook(clock, args.iterations, dict(bare=bare, train_step=train_step))
     runner.register_hook(hook)
     runner.train()
-    times = {name: values[1:] for name, values in hook.times.items()}
+    times = {name: values[1 : args.pairs + 1] for name, values in hook.times.items()}
     ms = {name: 1e3 * median(values) / args.iterations for name, values in times.items()}
     return {
         'batch': batch,
@@ -290,48 +304,45 @@ def measure_step(
     }
 
 
+@torch.no_grad()
 def measure_selection(
     args: argparse.Namespace, clock: Clock, folder: str
 ) -> list[dict[str, float | str]]:
-    """One selection pass: with the teacher's logits at hand, and the first one."""
-    runner = build_runner(args, folder, args.pool, batch=128)
+    """One selection pass: with the teacher's logits at hand, and the first one without."""
+    runner = build_runner(args, folder, args.batch[0], blocks=1)
     model, pool = runner.model.eval(), runner.train_dataloader.dataset
     model.selector.min_selected = 1
-    images = model.data_preprocessor(pool.__getitems__(range(args.pool)))['inputs']
-
-    def forward(*networks: nn.Module) -> None:
-        for network in networks:
-            for part in images.split(args.selection_batch):
-                network(part)
+    images = model.data_preprocessor(pool.__getitems__(range(len(pool))))['inputs']
+    again = SelectionHook()
+    again.cache.folder = Path(folder)
 
     def first() -> None:
-        hook = SelectionHook(batch_size=args.selection_batch)
+        hook = SelectionHook()
         hook.cache.folder = Path(tempfile.mkdtemp(dir=folder))
         hook.before_train_epoch(runner)
 
-    again = SelectionHook(batch_size=args.selection_batch)
-    again.cache.folder = Path(folder, 'logits')
-    with torch.no_grad():
-        times = compare(
-            clock,
-            args.pairs,
-            again=lambda: again.before_train_epoch(runner),
-            student=lambda: forward(model.student),
-            first=first,
-            both=lambda: forward(model.teacher, model.student),
-        )
-    rows = []
-    for name, ours, bare in (('cached', 'again', 'student'), ('first', 'first', 'both')):
-        us = {key: 1e6 * median(times[key]) / args.pool for key in (ours, bare)}
-        rows.append(
-            {
-                'pass': name,
-                'ours / bare': ratio(times[ours], times[bare]),
-                'bare us/image': us[bare],
-                'ours us/image': us[ours],
-            }
-        )
-    return rows
+    def forward(network: nn.Module) -> None:
+        for part in images.split(again.batch_size):
+            network(part)
+
+    times = compare(
+        clock,
+        args.pairs,
+        ours=lambda: again.before_train_epoch(runner),
+        bare=lambda: forward(model.student),
+        ours_first=first,
+        bare_first=lambda: (forward(model.teacher), forward(model.student)),
+    )
+    us = {name: 1e6 * median(values) / len(pool) for name, values in times.items()}
+    return [
+        {
+            'pass': name,
+            'ours / bare': ratio(times[f'ours{key}'], times[f'bare{key}']),
+            'bare us/image': us[f'bare{key}'],
+            'ours us/image': us[f'ours{key}'],
+        }
+        for name, key in (('student, cached teacher', ''), ('student and teacher', '_first'))
+    ]
 
 
 def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, float | str]]:
@@ -392,20 +403,11 @@ def processor() -> str:
     return f'{names[0] if names else platform.processor()}, {os.cpu_count()} cores'
 
 
-def print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Print facts and tables."""
-    for name, fact in result['machine'].items():
-        print(f'{name:8} {fact}')
-    print_table(f'Training step, {args.method} {args.pair}', result['step'])
-    print_table(f'Selection pass, {args.pool:,} images', result['selection'])
-    print_table('Around the networks', result['parts'])
-
-
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     """Print rows of equal keys below their keys."""
     lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print(f'\n{title}')
+    print(f'\n{title}', flush=True)
     for line in lines:
         print('  '.join(f'{text:>{width}}' for text, width in zip(line, widths, strict=True)))
 
@@ -431,26 +433,37 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--threads', type=int, default=1, help='of the CPU; default 1')
     parser.add_argument(
-        '--iterations', type=int, default=50, help='steps per block, one log line each; default 50'
+        '--iterations', type=int, default=10, help='steps per block and log line; default 10'
     )
-    parser.add_argument('--pairs', type=int, default=10, help='blocks of each kind; default 10')
-    parser.add_argument('--pool', type=int, default=12_000, help='images of the selection pass')
-    parser.add_argument('--selection-batch', type=int, default=512, help='images per forward pass')
+    parser.add_argument('--pairs', type=int, default=20, help='blocks of each kind; default 20')
+    parser.add_argument('--images', type=int, default=12_000, help='images of the pool')
     parser.add_argument('--json', metavar='FILE', help='write the numbers there too')
     return parser.parse_args(arguments)
 
 
 def benchmark(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything; return the machine's facts and one list of rows per table."""
+    """Measure everything, print tables as they come and return their rows."""
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UsageError('--device cuda: torch sees no GPU. Use --device cpu.')
+    most = max(args.batch) * args.iterations
+    if most > args.images:
+        raise UsageError(
+            f'A block of {args.iterations} steps at --batch {max(args.batch)} takes {most} images, '
+            f'--images is {args.images}. Raise --images or lower --iterations.'
+        )
     torch.set_num_threads(args.threads)
     clock = Clock(args.device)
+    result: dict[str, Any] = dict(machine=machine(args, clock))
+    for name, fact in result['machine'].items():
+        print(f'{name:8} {fact}')
     with tempfile.TemporaryDirectory() as folder:
-        steps = [measure_step(args, clock, folder, batch) for batch in args.batch]
-        selection = measure_selection(args, clock, folder)
-        parts = measure_parts(args, clock)
-    return dict(machine=machine(args, clock), step=steps, selection=selection, parts=parts)
+        result['step'] = [measure_step(args, clock, folder, batch) for batch in args.batch]
+        print_table(f'Training step, {args.method} {args.pair}', result['step'])
+        result['selection'] = measure_selection(args, clock, folder)
+        print_table(f'Selection pass, {args.images:,} images', result['selection'])
+    result['parts'] = measure_parts(args, clock)
+    print_table('Around the networks', result['parts'])
+    return result
 
 
 def main() -> None:
@@ -458,7 +471,6 @@ def main() -> None:
     args = parse_args()
     with report_errors():
         result = benchmark(args)
-        print_result(args, result)
         if args.json:
             write_json(args.json, result)
 

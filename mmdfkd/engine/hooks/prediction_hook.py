@@ -26,9 +26,7 @@ class PredictionHook(Hook):
         most: At most how many mistakes to draw.
     """
 
-    def __init__(
-        self, out: str | None = None, show_dir: str | None = None, most: int = 60
-    ) -> None:
+    def __init__(self, out: str | None = None, show_dir: str | None = None, most: int = 60) -> None:
         self.out = out
         self.show_dir = show_dir
         self.most = most
@@ -68,9 +66,12 @@ class PredictionHook(Hook):
             write_json(self.out, content)
             runner.logger.info(f'Wrote {self.out}.')
         if self.show_dir:
-            self._draw(runner, index, label, prediction, table[:, 3])
+            path = Path(self.show_dir, 'mistakes.png')
+            self._draw(runner, path, index, label, prediction, table[:, 3])
 
-    def _draw(self, runner: Any, index: Any, label: Any, prediction: Any, confidence: Any) -> None:
+    def _draw(
+        self, runner: Any, path: Path, index: Any, label: Any, prediction: Any, confidence: Any
+    ) -> None:
         from mmdfkd.visualization import save_image_grid
 
         wrong = (label != prediction).nonzero().flatten()[: self.most]
@@ -82,7 +83,6 @@ class PredictionHook(Hook):
         captions = [
             f'{names[label[i]]}, not {names[prediction[i]]}\n{confidence[i]:.2f}' for i in wrong
         ]
-        path = Path(self.show_dir, 'mistakes.png')
         images = dataset.images[index[wrong].numpy()]
         save_image_grid(path, images, min(10, len(images)), captions, upscale=4)
         runner.logger.info(f'Wrote {path}.')

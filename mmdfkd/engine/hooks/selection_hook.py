@@ -75,9 +75,7 @@ class SelectionHook(Hook):
 
     def _select(self, runner: Any) -> Selection:
         model, pool = runner.model, runner.train_dataloader.dataset
-        arguments = dict(
-            pool_size=len(pool), epoch=runner.epoch + 1, max_epochs=runner.max_epochs
-        )
+        arguments = dict(pool_size=len(pool), epoch=runner.epoch + 1, max_epochs=runner.max_epochs)
         if model.selector.needs_predictions:
             preprocessor, augment = model.data_preprocessor, self.view == 'train'
             if augment:  # the student below draws the same views
@@ -127,9 +125,7 @@ class SelectionHook(Hook):
             hub.update_info('thresholds', selection.thresholds.tolist())
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-        runner.visualizer.add_scalars(
-            {**scalars, 'epoch': runner.epoch + 1}, step=runner.epoch + 1
-        )
+        runner.visualizer.add_scalars({**scalars, 'epoch': runner.epoch + 1}, step=runner.epoch + 1)
         runner.logger.info(text)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:

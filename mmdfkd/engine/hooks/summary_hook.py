@@ -26,9 +26,9 @@ from mmdfkd.version import __version__
 class SummaryHook(Hook):
     """Write what a run was and what came of it.
 
-    ``summary.json`` is there from the first validation on (``"finished": false``), so that a killed run
-    leaves its record too. ``student.pth`` holds the deployable student alone, with what is needed to
-    rebuild it.
+    ``summary.json`` is there from the first validation on (``"finished": false``), so that a killed
+    run leaves its record too. ``student.pth`` holds the deployable student alone, with what is
+    needed to rebuild it.
     """
 
     priority = 'LOW'

@@ -73,6 +73,6 @@ class TeacherHook(Hook):
         own = runner.model.teacher_fingerprint()
         if found is not None and found != own:
             raise UsageError(
-                f'This checkpoint was trained with another teacher (fingerprint {found}, the config '
-                f'loads {own}). Set model.teacher.checkpoint to the one used then.'
+                f'This checkpoint was trained with another teacher (fingerprint {found}, the '
+                f'config loads {own}). Set model.teacher.checkpoint to the one used then.'
             )

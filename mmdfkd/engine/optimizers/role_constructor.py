@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
 from torch import nn
 
@@ -14,9 +16,9 @@ from mmdfkd.utils import UsageError
 class RoleOptimWrapperConstructor:
     """Build an ``OptimWrapperDict`` from ``optim_wrapper = dict(student=dict(...), ...)``.
 
-    The algorithm's ``roles()`` says which modules each role trains. Every role takes what mmengine's
-    single-optimiser config takes: ``optimizer``, ``clip_grad``, ``accumulative_counts``,
-    ``paramwise_cfg``, ``type='AmpOptimWrapper'``.
+    The algorithm's ``roles()`` says which modules each role trains. Every role takes what
+    mmengine's single-optimiser config takes: ``optimizer``, ``clip_grad``,
+    ``accumulative_counts``, ``paramwise_cfg``, ``type='AmpOptimWrapper'``.
 
     Args:
         optim_wrapper_cfg: Role names to their configs.
@@ -31,7 +33,7 @@ class RoleOptimWrapperConstructor:
             )
         self.configs = optim_wrapper_cfg
 
-    def __call__(self, model: nn.Module) -> OptimWrapperDict:
+    def __call__(self, model: Any) -> OptimWrapperDict:
         """Build the optimisers of all roles of ``model``.
 
         Raises:

@@ -21,9 +21,9 @@ from mmdfkd.registry import MODEL_WRAPPERS
 class ReplicatedModel(nn.Module):
     """The same model on every process; gradients are averaged at the end of each backward.
 
-    Unlike ``DistributedDataParallel`` it wraps no single forward pass, so a training step may run any
-    network any number of times and step any optimiser. Parameters that get no gradient take no
-    part; the processes must agree about which ones do. Every attribute of the model is reached
+    Unlike ``DistributedDataParallel`` it wraps no single forward pass, so a training step may run
+    any network any number of times and step any optimiser. Parameters that get no gradient take
+    no part; the processes must agree about which ones do. Every attribute of the model is reached
     through the wrapper, so nothing outside asks whether it is there.
 
     Args:
@@ -33,7 +33,7 @@ class ReplicatedModel(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self._ready: list[nn.Parameter] = []
+        self._ready: list[Tensor] = []
         for tensor in (*module.parameters(), *module.buffers()):
             broadcast(tensor.data)
         for parameter in module.parameters():
@@ -63,7 +63,7 @@ class ReplicatedModel(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__('module'), name)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The algorithm's state: checkpoints do not tell how many processes there were."""
         return self.module.state_dict(*args, **kwargs)
 

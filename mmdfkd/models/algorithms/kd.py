@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
+from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import KLDivergence
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
@@ -41,9 +42,11 @@ class KD(BaseDistiller):
     Differs from the paper: nothing; the weights are those of the usual ``(1 - alpha, alpha)`` form.
     """
 
+    teacher: Classifier
+
     def __init__(
         self,
-        teacher: dict,
+        teacher: dict | Classifier,
         student: dict,
         temperature: float = 4.0,
         alpha: float = 0.9,

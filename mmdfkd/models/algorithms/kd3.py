@@ -78,6 +78,8 @@ class KD3(BaseDistiller):
     the teacher's predictions are computed once [random crops; ``SelectionHook.view='train'``].
     """
 
+    teacher: Classifier
+
     default_types = dict(
         selector='DynamicSelector',
         adapter='SimKDAdapter',
@@ -163,7 +165,7 @@ class KD3(BaseDistiller):
                     )
             if self.classifier != 'shared':
                 logs['loss_classifier'] = self.own_classifier_loss(student_logits, teacher.logits)
-            loss = sum(logs.values())  # Eq. (18)
+            loss = torch.stack(list(logs.values())).sum()  # Eq. (18)
         optim_wrapper['student'].update_params(loss)
         logs = {name: value.detach() for name, value in logs.items()}
         return dict(loss=loss.detach(), **logs, weight=weight.mean())

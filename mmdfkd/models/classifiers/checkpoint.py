@@ -27,6 +27,8 @@ from .classifier import Classifier
 FORMAT = 'mmdfkd-classifier/1'
 ZOO = Path(__file__).parents[2] / 'zoo'
 ZOO_PREFIX = 'mmdfkd://'
+# How torch, in one release or another, names what it refuses to unpickle.
+_FOREIGN = re.compile(r'(?:nsupported global: GLOBAL|nsupported GLOBAL|nsupported class) (\S+)')
 
 
 def resolve_checkpoint(name: str | os.PathLike) -> Path:
@@ -64,7 +66,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     except (PermissionError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged file makes the unpickler fail in many ways
-        foreign = re.search(r'(?:[Gg]lobal: GLOBAL|unsupported GLOBAL|Unsupported class) (\S+)', str(error))
+        foreign = _FOREIGN.search(str(error))
         if foreign:
             raise UsageError(
                 f'Checkpoint {path} holds a {foreign[1]}, more than tensors and plain values, so '
@@ -130,9 +132,7 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
     network.load_state_dict(state)
 
 
-def load_classifier(
-    checkpoint: str | os.PathLike, network: Classifier | None = None
-) -> Classifier:
+def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = None) -> Classifier:
     """Load a network from its file.
 
     Args:

@@ -72,7 +72,10 @@ def map_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, in
     training = network.training
     network.eval()
     images = torch.zeros(1, *input_shape, device=next(network.parameters()).device)
-    whole = isinstance(network, Classifier)
-    shape = (network.extract(images).map if whole else network(images)[-1]).shape[1:]
+    if isinstance(network, Classifier):
+        feature_map = network.extract(images).map
+    else:
+        feature_map = network(images)[-1]
     network.train(training)
-    return tuple(shape)
+    channels, height, width = feature_map.shape[1:]
+    return channels, height, width

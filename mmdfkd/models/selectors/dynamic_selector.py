@@ -172,8 +172,9 @@ class DynamicSelector:
         if len(indices) == 0 and wanted == 0:
             raise UsageError(
                 f'The selection is empty: no pool image beats its threshold (V_th = '
-                f'{self.threshold}). Lower model.selector.threshold, set model.selector.min_selected '
-                'to fall back to the most confident images, or check that the pool suits the teacher.'
+                f'{self.threshold}). Lower model.selector.threshold, set '
+                'model.selector.min_selected to fall back to the most confident images, or check '
+                'that the pool suits the teacher.'
             )
         if len(indices) >= wanted:
             return indices

@@ -18,9 +18,9 @@ def encode(pixels, format='PNG', **options):
     return buffer.getvalue()
 
 
-def smooth(random, side=24):
-    """A picture with low frequencies, as photographs have."""
-    small = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+def smooth(random, side=24, details=4):
+    """A picture of low frequencies, as photographs are."""
+    small = random.integers(0, 256, (details, details, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 

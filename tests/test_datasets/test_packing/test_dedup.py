@@ -16,7 +16,7 @@ from .conftest import encode, smooth, write_folder
 def images():
     """60 pictures of 32 pixels."""
     random = np.random.default_rng(0)
-    return np.stack([smooth(random, 32) for _ in range(60)])
+    return np.stack([smooth(random, 32, details=16) for _ in range(60)])
 
 
 def jpeg(pixels):
@@ -25,12 +25,12 @@ def jpeg(pixels):
 
 
 def test_hash_of_a_known_picture():
-    # cos(pi x (2 n + 1) / 16) over 8 columns has frequency x alone: only bit (0, x) of the 8 x 8
-    # is above the median, which is 0. Bit (0, 0) comes first, so bit (0, 3) is 2^60. The
-    # brightness of 128 adds bit (0, 0), 2^63.
-    wave = np.cos(np.pi * 3 * (2 * np.arange(8) + 1) / 16)
-    picture = np.tile(np.rint(128 + 100 * wave).astype(np.uint8), (8, 1))[None, :, :, None]
-    assert dedup.perceptual_hashes(picture)[0] == 2**63 + 2**60
+    # Black on the left, white on the right: the sum of 255 cos(pi x (2 n + 1) / 16) over the
+    # columns n = 4..7 is negative for x = 1, 5, positive for x = 0, 3, 7 and 0 for x = 2, 4, 6; with
+    # rows alike all else is 0, the median too. Bit (0, 0) is 2^63, bit (0, x) is 2^(63 - x).
+    picture = np.zeros((1, 8, 8, 1), np.uint8)
+    picture[:, :, 4:] = 255
+    assert dedup.perceptual_hashes(picture)[0] == 2**63 + 2**60 + 2**56
     flat = np.full((3, 8, 8, 3), [[[[0]]], [[[99]]], [[[255]]]], np.uint8)
     assert dedup.perceptual_hashes(flat).tolist() == [0, 2**63, 2**63]
 

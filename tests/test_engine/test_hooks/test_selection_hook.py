@@ -41,7 +41,10 @@ def watched(train):
 
 def test_selects_from_the_whole_pool_before_every_epoch(watched):
     runner, asked, chosen = watched()
-    assert [(a['epoch'], a['max_epochs'], a['pool_size']) for a in asked] == [(1, 2, 96), (2, 2, 96)]
+    assert [(a['epoch'], a['max_epochs'], a['pool_size']) for a in asked] == [
+        (1, 2, 96),
+        (2, 2, 96),
+    ]
     model, pool = runner.model.eval(), runner.train_dataloader.dataset
     images = (torch.from_numpy(pool.images).permute(0, 3, 1, 2).float() - 127.5) / 64
     with torch.no_grad():
@@ -56,9 +59,7 @@ def test_selects_from_the_whole_pool_before_every_epoch(watched):
 
 
 def test_interval_keeps_a_selection_for_some_epochs(watched):
-    _, asked, chosen = watched(
-        **{'default_hooks.selection.interval': 2, 'train_cfg.max_epochs': 3}
-    )
+    _, asked, chosen = watched(**{'default_hooks.selection.interval': 2, 'train_cfg.max_epochs': 3})
     assert [arguments['epoch'] for arguments in asked] == [1, 3]
     assert torch.equal(chosen[0], chosen[1])
 
@@ -114,13 +115,21 @@ def test_needs_a_sampler_that_can_be_told(train):
 def test_a_method_without_a_selector_uses_everything(train):
     runner = train(
         **{
-            'model': dict(type='KD', alpha=1.0, _delete_=True, teacher=dict(
-                checkpoint='mmdfkd://lenet5_digits'), student=dict(
-                backbone=dict(type='LeNet5', width=0.5), head=dict(in_channels=60,
-                                                                   num_classes=10))),
+            'model': dict(
+                type='KD',
+                alpha=1.0,
+                _delete_=True,
+                teacher=dict(checkpoint='mmdfkd://lenet5_digits'),
+                student=dict(
+                    backbone=dict(type='LeNet5', width=0.5),
+                    head=dict(in_channels=60, num_classes=10),
+                ),
+            ),
             'train_dataloader.dataset.image_size': 32,
             'train_dataloader.sampler': dict(type='DefaultSampler', shuffle=True),
-            'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None,
+            'val_cfg': None,
+            'val_dataloader': None,
+            'val_evaluator': None,
             'train_cfg.max_epochs': 1,
         }
     )

@@ -24,7 +24,8 @@ def test_versions_and_commit():
     assert {'python', 'torch', 'torchvision', 'onedl-mmengine', 'onedl-mmcv'} <= versions().keys()
     asked = subprocess.run(
         ['git', '-C', str(Path(__file__).parent), 'rev-parse', 'HEAD'],
-        capture_output=True, text=True,
+        capture_output=True,
+        text=True,
     )
     assert commit() == (asked.stdout.strip() if asked.returncode == 0 else 'unknown')
 

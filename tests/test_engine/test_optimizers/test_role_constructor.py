@@ -37,7 +37,10 @@ def model():
 
 def test_each_role_trains_its_modules(model):
     wrappers = RoleOptimWrapperConstructor(dict(student=sgd(1.0), generator=sgd(0.5)))(model)
-    assert isinstance(wrappers, OptimWrapperDict) and set(wrappers.keys()) == {'student', 'generator'}
+    assert isinstance(wrappers, OptimWrapperDict) and set(wrappers.keys()) == {
+        'student',
+        'generator',
+    }
     x = torch.ones(1, 1)
     for role in ('student', 'generator'):
         # the gradient of weight and bias is 3, of both roles and of the frozen one
@@ -53,9 +56,9 @@ def test_each_role_trains_its_modules(model):
 
 def test_clipping_reaches_its_role_only(model):
     clip = dict(max_norm=1.0)
-    wrappers = RoleOptimWrapperConstructor(
-        dict(student=sgd(clip_grad=clip), generator=sgd())
-    )(model)
+    wrappers = RoleOptimWrapperConstructor(dict(student=sgd(clip_grad=clip), generator=sgd()))(
+        model
+    )
     x = torch.ones(1, 1)
     wrappers['student'].update_params(3 * model.student(x).sum())
     wrappers['generator'].update_params(3 * model.generator(x).sum())
@@ -104,9 +107,7 @@ def test_roles_must_be_the_algorithms(model, roles):
 
 
 def test_reached_through_mmengine_and_a_wrapper(model):
-    config = dict(
-        constructor='mmdfkd.RoleOptimWrapperConstructor', student=sgd(), generator=sgd()
-    )
+    config = dict(constructor='mmdfkd.RoleOptimWrapperConstructor', student=sgd(), generator=sgd())
     wrappers = build_optim_wrapper(ReplicatedModel(model), config)
     assert set(wrappers.keys()) == {'student', 'generator'}
     assert OPTIM_WRAPPER_CONSTRUCTORS.get('RoleOptimWrapperConstructor')

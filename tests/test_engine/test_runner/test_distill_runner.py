@@ -190,8 +190,10 @@ def test_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, tmp_path,
     for key in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(ends[0][key], ends[1][key], key)
     state = weights(before)['state_dict']
-    assert not torch.equal(state['student.backbone.conv1.weight'],
-                           ends[0]['state_dict']['student.backbone.conv1.weight'])
+    assert not torch.equal(
+        state['student.backbone.conv1.weight'],
+        ends[0]['state_dict']['student.backbone.conv1.weight'],
+    )
     students = [weights(tmp_path / name / 'student.pth') for name in ('whole', 'resumed')]
     assert_same(students[0]['state_dict'], students[1]['state_dict'])
 
@@ -237,7 +239,9 @@ def test_another_teacher_is_refused(finished, train, tmp_path, teacher_file):
         'load_from': f'{finished.work_dir}/epoch_2.pth',
     }
     for resume in (True, False):
-        with pytest.raises(UsageError, match=r'another teacher \(fingerprint .*model\.teacher\.che'):
+        with pytest.raises(
+            UsageError, match=r'another teacher \(fingerprint .*model\.teacher\.che'
+        ):
             train(**changes, resume=resume)
 
 
@@ -252,7 +256,9 @@ def test_a_student_file_cannot_be_resumed(finished, train):
 def test_checkpoint_is_plain_data_without_the_teacher(finished):
     checkpoint = weights(f'{finished.work_dir}/epoch_2.pth')  # weights_only
     assert {name.split('.')[0] for name in checkpoint['state_dict']} == {
-        'student', 'student_head', 'teacher_head',
+        'student',
+        'student_head',
+        'teacher_head',
     }
     assert checkpoint['meta']['teacher_fingerprint'] == finished.model.teacher_fingerprint()
     losses = checkpoint['message_hub']['log_scalars']['train/loss']['log']
@@ -272,6 +278,24 @@ def test_a_failing_write_keeps_the_old_file(finished, tmp_path, monkeypatch):
         finished.save_checkpoint(str(tmp_path), 'epoch_1.pth')
     assert [file.name for file in tmp_path.iterdir()] == ['epoch_1.pth']
     assert (tmp_path / 'epoch_1.pth').read_bytes() == before
+
+
+def test_a_full_disk_costs_one_epoch_at_most(train, toy_config, tmp_path, monkeypatch):
+    put = LocalBackend.put
+
+    def full_disk(self, content, path):
+        if not list((tmp_path / 'run').glob('epoch_2.pth')):
+            return put(self, content, path)
+        Path(path).write_bytes(content[:1000])
+        raise OSError(28, 'No space left on device')
+
+    length = {'train_cfg.max_epochs': 3}
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
+        patch.setattr(LocalBackend, 'put', full_disk)
+        train(**length)
+    assert Path((tmp_path / 'run/last_checkpoint').read_text()).name == 'epoch_2.pth'
+    runner = train(resume=True, **length)
+    assert runner.epoch == 3
 
 
 def test_student_file_and_checkpoint_evaluate_alike(finished, toy_config):

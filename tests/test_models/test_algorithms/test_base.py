@@ -151,8 +151,10 @@ def test_without_a_teacher(teacher, student):
 
 
 def test_shipped_pair_distils_from_one_line(student):
-    model = KD(dict(checkpoint='mmdfkd://lenet5_digits'), {**student, 'head': dict(
-        in_channels=4, num_classes=10)})
+    model = KD(
+        dict(checkpoint='mmdfkd://lenet5_digits'),
+        {**student, 'head': dict(in_channels=4, num_classes=10)},
+    )
     assert isinstance(model.teacher, Classifier) and model.student.input_shape == (1, 32, 32)
     shipped = load_classifier('mmdfkd://lenet5_digits')
     assert model.student.mean == shipped.mean

@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -261,19 +263,23 @@ def test_clean_images_are_the_anchors(teacher, student, make_batch, take_steps, 
     batch = make_batch()
     images = (batch['inputs'] - 120.0) / 60
     mixed = model.train().perturb(images)
+    twin = copy.deepcopy(model)
     with torch.no_grad():
-        clean, other = (
-            model.teacher_head(teacher.extract(view).vector)
-            for view in (images, mixed)
+        vectors = dict(
+            student=twin.student_views(images, mixed)[1:],
+            teacher=[teacher.extract(view).vector for view in (images, mixed)],
         )
+    logs = take_steps(model, batch)
+    for network, views in vectors.items():
+        clean, other = map(getattr(twin, f'{network}_head'), views)
         cosines = clean @ other.T / 0.3
-        if form == 'cross_view':  # Eqs. (15), (16): row i against the other columns
+        if form == 'cross_view':  # Eqs. (15), (16): a clean image against the others, mixed
             others = cosines.masked_fill(torch.eye(8).bool(), float('-inf'))
             expected = (others.logsumexp(1) - cosines.diagonal()).mean()
         else:
-            expected = model.contrast(clean, other)
-    logs = take_steps(model, batch)
-    torch.testing.assert_close(logs['loss_mdcl_teacher'], expected, atol=1e-5, rtol=1e-5)
+            expected = twin.contrast(clean, other)
+        loss = logs[f'loss_mdcl_{network}']
+        torch.testing.assert_close(loss, expected.detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_pooled_feature_is_the_mean_of_the_map(teacher, student):
@@ -319,12 +325,25 @@ def test_a_step_never_waits_for_the_device(teacher, student, make_batch, take_st
         assert counter.reads == 1
 
 
+@pytest.mark.parametrize('switch', ['default', 'pooled', 'cross_view', 'own_soft'])
+def test_mixed_precision_is_close_to_full(teacher, student, make_batch, take_steps, switch):
+    logs, batch = [], make_batch()
+    for half in (False, True):
+        torch.manual_seed(7)
+        model = KD3(teacher, student, **SWITCHES[switch])
+        torch.manual_seed(8)
+        with torch.autocast('cpu', torch.bfloat16, enabled=half):
+            logs.append(take_steps(model, batch))
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    for name in logs[0]:
+        torch.testing.assert_close(logs[1][name], logs[0][name], atol=0.02, rtol=0.05, msg=name)
+        assert logs[1][name].dtype == torch.float32
+
+
 # BatchNorm ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ('mode', 'batches'), [('separate', 2), ('clean_only', 1), ('concat', 1)]
-)
+@pytest.mark.parametrize(('mode', 'batches'), [('separate', 2), ('clean_only', 1), ('concat', 1)])
 def test_batch_norm_modes(teacher, student, make_batch, take_steps, mode, batches):
     model = KD3(teacher, student, batch_norm=mode)
     batch = make_batch()
@@ -364,7 +383,9 @@ def test_statistics_kept_uses_the_batch_and_keeps_the_rest():
 # A neck of the student's own ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('weight', 'mode'), [(0.01, 'separate'), (0.01, 'clean_only'), (0, 'concat')])
+@pytest.mark.parametrize(
+    ('weight', 'mode'), [(0.01, 'separate'), (0.01, 'clean_only'), (0, 'concat')]
+)
 def test_own_neck_is_trained_by_contrast_alone_and_stays_at_home(
     teacher, student, make_batch, take_steps, snapshot, changed, weight, mode
 ):

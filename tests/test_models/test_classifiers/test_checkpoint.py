@@ -141,9 +141,7 @@ def test_file_without_tensors(tmp_path):
 @pytest.mark.parametrize('zipped', [True, False])
 def test_truncated_file(tmp_path, zipped):
     path = tmp_path / 'network.pth'
-    torch.save(
-        dict(state_dict=network().state_dict()), path, _use_new_zipfile_serialization=zipped
-    )
+    torch.save(dict(state_dict=network().state_dict()), path, _use_new_zipfile_serialization=zipped)
     content = path.read_bytes()
     for length in (0, 1, 10, len(content) // 3, len(content) // 2, len(content) - 5):
         path.write_bytes(content[:length])
@@ -192,8 +190,10 @@ def test_code_in_the_description_is_refused_and_not_run(tmp_path, saved, place):
 
 
 def test_registered_names_of_other_libraries_are_fine(tmp_path):
-    config = dict(backbone=dict(type='mmpretrain.LeNet5'), head=dict(in_channels=120,
-                  num_classes=3, init_cfg=dict(type='Normal', layer='Linear')))
+    config = dict(
+        backbone=dict(type='mmpretrain.LeNet5'),
+        head=dict(in_channels=120, num_classes=3, init_cfg=dict(type='Normal', layer='Linear')),
+    )
     model = MODELS.build(dict(type='Classifier', **config))
     save_classifier(tmp_path / 'lenet.pth', model, {})
     assert same_tensors(load_classifier(tmp_path / 'lenet.pth'), model)

@@ -29,8 +29,9 @@ def test_extract_keeps_every_stage():
     assert [tuple(m.shape) for m in features.maps] == [(2, 2, 16, 16), (2, 4, 8, 8), (2, 6, 4, 4)]
     assert features.map is features.maps[-1]
     torch.testing.assert_close(features.vector, features.map.flatten(2).mean(2))
-    torch.testing.assert_close(features.logits, features.vector @ network.head.fc.weight.T
-                               + network.head.fc.bias)
+    torch.testing.assert_close(
+        features.logits, features.vector @ network.head.fc.weight.T + network.head.fc.bias
+    )
     assert torch.equal(network(images), features.logits)
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -19,7 +20,9 @@ from mmdfkd.models.classifiers import (
 )
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.config_check import check_config, load_config
 
+ROOT = Path(__file__).parents[3]
 IMAGES = dict(input_shape=(3, 32, 32), mean=[120.0] * 3, std=[60.0] * 3)
 SHUFFLE = dict(source='torchvision', model='shufflenet_v2_x0_5', num_classes=7, **IMAGES)
 
@@ -192,6 +195,16 @@ def test_teaches_by_config(tmp_path, checkpoint, method):
     deployed = load_classifier(tmp_path / 'student.pth').eval()  # needs no other library
     assert type(deployed) is Classifier
     assert torch.equal(deployed(images), model.eval()(images))
+
+
+def test_config_is_checked_as_any_other():
+    config = ROOT / 'configs/kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10.py'
+    teacher = dict(type='ForeignClassifier', checkpoint='mine.pth', _delete_=True, **SHUFFLE)
+    check_config(load_config(config, {'model.teacher': teacher}))
+    with pytest.raises(
+        UsageError, match=r"model\.teacher\.clases .*ForeignClassifier.*'num_classes'"
+    ):
+        check_config(load_config(config, {'model.teacher': dict(teacher, clases=7)}))
 
 
 def test_our_own_file_of_a_foreign_teacher(tmp_path):

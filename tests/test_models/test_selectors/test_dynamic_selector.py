@@ -154,7 +154,8 @@ def test_adding_a_constant_to_logits_changes_nothing(pool):
     shifted = [logits + 5 * torch.randn(400, 1) for logits in pool]
     selector = DynamicSelector(combine='probs')
     for first, second in zip(
-        select(selector, *pool, epoch=60)[1:3], select(selector, *shifted, epoch=60)[1:3],
+        select(selector, *pool, epoch=60)[1:3],
+        select(selector, *shifted, epoch=60)[1:3],
         strict=True,
     ):
         torch.testing.assert_close(first, second)

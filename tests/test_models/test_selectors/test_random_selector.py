@@ -8,7 +8,12 @@ from mmdfkd.utils import UsageError
 
 @pytest.mark.parametrize(
     ('settings', 'count'),
-    [(dict(), 20), (dict(ratio=0.5), 10), (dict(ratio=0.01), 1), (dict(num_images=7, ratio=0.1), 7)],
+    [
+        (dict(), 20),
+        (dict(ratio=0.5), 10),
+        (dict(ratio=0.01), 1),
+        (dict(num_images=7, ratio=0.1), 7),
+    ],
 )
 def test_count(settings, count):
     selector = TASK_UTILS.build(dict(type='RandomSelector', **settings))

@@ -1,0 +1,194 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""The dataset converters as a user runs them."""
+
+import io
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdfkd.datasets import ImagePool, write_pool
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / 'tools' / 'dataset_converters'
+
+
+class Result(NamedTuple):
+    """What a command leaves."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a tool as a command line would, within this process."""
+    monkeypatch.setenv('MMDFKD_CACHE_DIR', str(tmp_path / 'cache'))
+
+    def run(tool, *arguments):
+        path = TOOLS / f'{tool}.py'
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(path), run_name='__main__')
+        except SystemExit as stop:
+            code = stop.code
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+def picture(random, details=10):
+    small = random.integers(0, 256, (details, details, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((48, 48), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """30 pictures in two folders; 2 of them are copied to a third folder, in JPEG."""
+    root, random = tmp_path_factory.mktemp('images'), np.random.default_rng(0)
+    for kind in ('train/ant', 'train/bee', 'val'):
+        (root / kind).mkdir(parents=True)
+    for k in range(30):
+        image = picture(random)
+        image.save(root / 'train' / ('ant' if k % 2 else 'bee') / f'{k:02d}.png')
+        if k in (4, 5):
+            image.save(root / 'val' / f'{k:02d}.jpg', quality=80)
+    picture(random).save(root / 'val' / '99.png')
+    return root
+
+
+def test_pack_labels_and_duplicates(tmp_path, folder, run):
+    out = tmp_path / 'pool'
+    options = ['--size', 16, '--filter', 'bicubic', '--include', 'train/*', '--labels']
+    options += ['--workers', 2, '--dedup-against', folder / 'val']
+    result = run('pack_images', folder, '--out', out, *options)
+    assert result.returncode == 0, result.stderr
+    assert f'{out}: 30 images\n' in result.stdout
+    assert '0 exact and 2 perceptual duplicates of the 3 images' in result.stdout
+    pool = ImagePool(out, keep='keep.npy')
+    pool.verify()
+    assert (len(pool), pool.images.shape[1:], pool.meta['filter']) == (28, (16, 16, 3), 'bicubic')
+    assert pool.meta['classes'] == ['ant', 'bee']
+    assert np.bincount(pool.extra('labels')).tolist() == [14, 14]
+    pairs = json.loads((out / 'keep.json').read_text())['pairs']
+    assert [pair[:2] for pair in pairs] == [[2, 1], [17, 0]]  # ant/05 and bee/04
+
+    again = run('pack_images', folder, '--out', out)
+    assert (again.returncode, again.stdout) == (2, '')
+    assert again.stderr.startswith(f'error: {out} exists already')
+
+
+def test_mostly_unreadable(tmp_path, run):
+    for k in range(3):
+        (tmp_path / f'{k}.jpg').write_bytes(b'' if k else b'\xff\xd8')
+    picture(np.random.default_rng(0)).save(tmp_path / 'good.png')
+    (tmp_path / 'notes.txt').write_text('')
+    result = run('pack_images', tmp_path, '--out', tmp_path / 'pool', '--workers', 0)
+    assert result.returncode == 0
+    assert 'passed over, being no images: 1 .txt' in result.stdout
+    assert 'skipped: 3 (2 x the file is empty, 1 x ' in result.stdout
+    assert 'MORE THAN HALF OF THE IMAGES COULD NOT BE READ: 3 of 4' in result.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['gone', '--out', 'pool'], 'There is no folder or archive gone'),
+        (['.', '--out', 'pool', '--dedup-against', 'gone'], '--dedup-against gone does not exist'),
+    ],
+)
+def test_mistakes(run, arguments, message):
+    result = run('pack_images', *arguments)
+    assert result.returncode == 2 and message in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != 'posix', reason='kill -9')
+def test_kill_9_leaves_no_process_and_loses_nothing(tmp_path, run):
+    buffer = io.BytesIO()
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(buffer, 'JPEG')
+    (tmp_path / 'images').mkdir()
+    first = tmp_path / 'images' / '0000.jpg'
+    first.write_bytes(buffer.getvalue())
+    for k in range(1, 1500):
+        os.link(first, tmp_path / 'images' / f'{k:04d}.jpg')
+    out, part = tmp_path / 'pool', tmp_path / 'pool.part'
+    arguments = [tmp_path / 'images', '--out', out, '--workers', '2']
+    process = subprocess.Popen(
+        [sys.executable, TOOLS / 'pack_images.py', *arguments],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while not (part / 'images.npy').exists() or (part / 'images.npy').stat().st_size < 10**5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    while alive(process.pid):  # its workers
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    result = run('pack_images', *arguments)
+    assert result.returncode == 0, result.stderr
+    assert '1,500 images (' in result.stdout and 'before the interruption' in result.stdout
+    pool = ImagePool(out)
+    pool.verify()
+    assert (pool.images == pool.images[0]).all()
+
+
+def alive(group):
+    """Whether a process of that group lives."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_filter_by_a_teacher(tmp_path, run):
+    random = np.random.default_rng(0)
+    write_pool(tmp_path / 'pool', random.integers(0, 256, (40, 32, 32, 1), np.uint8), 'noise')
+    teacher = ['--teacher', 'mmdfkd://lenet5_digits', '--cap-per-class', 2]
+    result = run('filter_pool', tmp_path / 'pool', *teacher)
+    assert result.returncode == 0, result.stderr
+    pool = ImagePool(tmp_path / 'pool', keep='keep.npy')
+    facts = json.loads((tmp_path / 'pool' / 'keep.json').read_text())
+    seen = np.array(facts['cap']['predicted'])
+    assert seen.sum() == 40 and len(seen) == 10
+    assert len(pool) == facts['kept'] == np.minimum(seen, 2).sum()
+    again = run('filter_pool', tmp_path / 'pool', *teacher)
+    assert again.returncode == 2 and 'keep.npy exists already' in again.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [([], 'Nothing to filter by'), (['--cap-per-class', 3], 'need each other')],
+)
+def test_filter_needs_rules(run, arguments, message):
+    result = run('filter_pool', 'pool', *arguments)
+    assert result.returncode == 2 and message in result.stderr
+
+
+def test_make_mnistm(tmp_path, folder, run):
+    digits = np.zeros((20, 28, 28, 1), np.uint8)
+    write_pool(tmp_path / 'digits', digits, 'digits', {'labels': np.arange(20) % 10})
+    out = tmp_path / 'mnistm'
+    result = run('make_mnistm', tmp_path / 'digits', folder / 'train', '--out', out)
+    assert result.returncode == 0, result.stderr
+    pool = ImagePool(out)
+    assert pool.images.shape == (20, 28, 28, 3) and len(np.unique(pool.images)) > 50
+    np.testing.assert_array_equal(pool.extra('labels'), np.arange(20) % 10)
