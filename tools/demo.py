@@ -94,8 +94,8 @@ def parse_args() -> argparse.Namespace:
 class Training:
     """One row with one seed: a process of ``tools/train.py`` and what it leaves.
 
-    The folder carries a hash of the resolved config and of the teacher, so results of another recipe
-    never count.
+    The folder carries a hash of the resolved config and of the teacher, so results of another
+    recipe never count.
     """
 
     def __init__(self, row: Row, config: Path, seed: int, out: Path, quick: bool) -> None:
@@ -260,7 +260,7 @@ def tabulate(trainings: list[Training], teacher: Classifier) -> dict[str, Any]:
         preprocessor = BatchPreprocessor(network.mean, network.std)
         return predict_logits(network, test, preprocessor).argmax(1).numpy()
 
-    def measure(prediction: Any, network: Classifier) -> dict[str, float]:
+    def measure(prediction: Any, network: Classifier) -> dict[str, Any]:
         return dict(
             accuracy=100 * float((prediction == test.labels).mean()),
             agreement=100 * float((prediction == answers).mean()),
@@ -269,8 +269,9 @@ def tabulate(trainings: list[Training], teacher: Classifier) -> dict[str, Any]:
         )
 
     answers = predict(teacher)
-    rows = [dict(key='teacher', name=f'Teacher {teacher.name}', images='original', seeds=[])]
-    rows[0].update(measure(answers, teacher), images_used=None, seconds=None)
+    top: dict[str, Any] = dict(key='teacher', name=f'Teacher {teacher.name}', images='original')
+    top.update(measure(answers, teacher), images_used=None, seconds=None)
+    rows = [top]
     for row in ROWS:
         runs = [training for training in trainings if training.row.key == row.key]
         each = []

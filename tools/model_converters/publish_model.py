@@ -1,7 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Name a network after its content: ``<stem>-<first 8 hex digits of its SHA-256>.pth``.
 
-    python tools/model_converters/publish_model.py work_dirs/lenet5_digits/student.pth \
+python tools/model_converters/publish_model.py work_dirs/lenet5_digits/student.pth \
         --stem lenet5_digits --out mmdfkd/zoo
 """
 

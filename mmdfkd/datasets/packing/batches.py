@@ -20,6 +20,7 @@ import numpy as np
 from mmdfkd.utils import UsageError
 
 _ROWS = 4096  # read at a time
+_BATCH = re.compile(r'(^|/)(train_)?data_batch(_[0-9]+)?(\.npz|\.pkl|\.pickle)?$')
 _LABELS = ('labels', 'target', 'targets', 'fine_labels')
 
 
@@ -39,9 +40,7 @@ class Row(NamedTuple):
 
 def is_batch(name: str) -> bool:
     """Tells by the name whether a file in a folder or archive is a batch of training images."""
-    path = PurePosixPath(name)
-    is_ours = re.fullmatch(r'(train_)?data_batch(_[0-9]+)?', path.stem) is not None
-    return is_ours and path.suffix in ('', '.npz', '.pkl', '.pickle')
+    return _BATCH.search(name) is not None
 
 
 def read_rows(file: IO[bytes], name: str) -> Iterator[Row]:

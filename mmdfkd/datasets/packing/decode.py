@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,11 +22,12 @@ FILTERS = {
 }
 MODES = ('squash', 'center-crop')
 MAX_FILE_BYTES = 2**28  # no photograph is a quarter of a gibibyte
+TOO_LARGE = f'the file is larger than {MAX_FILE_BYTES >> 20} MiB'
 
 # All that Pillow reads without starting another program (EPS would run Ghostscript).
 _FORMATS = 'JPEG MPO PNG WEBP GIF BMP DIB TIFF PPM TGA ICO PCX JPEG2000 AVIF'.split()
 #: Bytes of an image file, a path to one, or pixels uint8 (H, W, 3) or (H, W, 1).
-Content = bytes | Path | np.ndarray
+Content = bytes | str | np.ndarray
 
 _MAY_BE_ROTATED = ('exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif')
 
@@ -86,7 +87,7 @@ def decode_image(content: Content, recipe: Recipe) -> np.ndarray:
     return fit(open_image(content), recipe)
 
 
-def open_image(content: bytes | Path) -> Image.Image:
+def open_image(content: bytes | str) -> Image.Image:
     """Decodes one image in its own size, to mode L or RGB.
 
     Of an animation it is the first frame; a camera's rotation is undone, transparency laid on
@@ -144,14 +145,14 @@ def fit(image: Image.Image, recipe: Recipe) -> np.ndarray:
     return np.asarray(image).reshape(recipe.shape)
 
 
-def _read(content: bytes | Path) -> bytes:
-    if isinstance(content, Path):
+def _read(content: bytes | str) -> bytes:
+    if isinstance(content, str):
         with open(content, 'rb') as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise UnreadableImage(TOO_LARGE)
+            content = file.read()
     if not content:
         raise UnreadableImage('the file is empty')
-    if len(content) > MAX_FILE_BYTES:
-        raise UnreadableImage(f'the file is larger than {MAX_FILE_BYTES >> 20} MiB')
     return content
 
 

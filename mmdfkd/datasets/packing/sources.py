@@ -20,13 +20,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mmdfkd.utils import UsageError
 
 from .batches import is_batch, read_rows
-from .decode import MAX_FILE_BYTES, Content, UnreadableImage
+from .decode import MAX_FILE_BYTES, TOO_LARGE, Content, UnreadableImage
 
 IMAGE_SUFFIXES = frozenset(
     '.jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .pcx '
@@ -113,7 +113,7 @@ class Source:
             status = self.path.stat()
             return dict(path=str(self.path), bytes=status.st_size, time=status.st_mtime_ns)
         digest, count = hashlib.sha256(), 0
-        for name, _ in _walk(self.path):
+        for name, _ in _walk(str(self.path)):
             digest.update(os.fsencode(name) + b'\0')
             count += 1
         return dict(path=str(self.path), files=count, names=digest.hexdigest())
@@ -125,12 +125,12 @@ class Source:
 
     def _folder(self) -> Iterator[Entry]:
         count = max(1, self.stamp['files'])
-        for place, (name, path) in enumerate(_walk(self.path)):
+        for place, (name, path) in enumerate(_walk(str(self.path))):
             self.share = place / count
             if isinstance(path, UnreadableImage):
                 yield Entry(name, path, None)
             elif _is_tar(name) or name.lower().endswith('.zip') or is_batch(name):
-                yield from self._file(path, f'{name}/')
+                yield from self._file(Path(path), f'{name}/')
             elif self._is_image(name):
                 yield Entry(name, path, _folder_of(name))
 
@@ -220,7 +220,7 @@ class Source:
             self.cuts.append(text)
 
     def _is_image(self, name: str) -> bool:
-        suffix = PurePosixPath(name).suffix.lower()
+        suffix = os.path.splitext(name)[1].lower()
         if suffix in IMAGE_SUFFIXES or not suffix:
             return True
         self.ignored[suffix] += 1
@@ -282,8 +282,8 @@ class _Forward:
 
 
 def _walk(
-    folder: Path, prefix: str = '', above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[tuple[str, Path | UnreadableImage]]:
+    folder: str, prefix: str = '', above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, str | UnreadableImage]]:
     """Yields name and path of the files below a folder in the order of :func:`sort_key`."""
     try:
         status = os.stat(folder)
@@ -299,11 +299,11 @@ def _walk(
     for entry in entries:
         if entry.name.startswith('.') or entry.name == '__MACOSX':
             continue
-        name, path = prefix + entry.name, Path(entry.path)
+        name = prefix + entry.name
         if entry.is_dir():
-            yield from _walk(path, f'{name}/', (*above, identity))
+            yield from _walk(entry.path, f'{name}/', (*above, identity))
         else:
-            yield name, path
+            yield name, entry.path
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -325,7 +325,7 @@ def _decompressed(file: IO[bytes], title: str) -> IO[bytes]:
 
 def _read(size: int, read: Callable[[], bytes]) -> bytes | UnreadableImage:
     if size > MAX_FILE_BYTES:
-        return UnreadableImage(f'the file is larger than {MAX_FILE_BYTES >> 20} MiB')
+        return UnreadableImage(TOO_LARGE)
     try:
         return read()
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:

@@ -4,6 +4,7 @@ import os
 import pickle
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def read(path, **options):
     found = {}
     for entry in Source(path, **options):
         content = entry.content
-        found[entry.name] = content if isinstance(content, bytes) else content.read_bytes()
+        found[entry.name] = content if isinstance(content, bytes) else Path(content).read_bytes()
     return dict(sorted(found.items(), key=lambda item: sort_key(item[0])))
 
 

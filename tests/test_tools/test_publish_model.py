@@ -1,0 +1,41 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import hashlib
+import shutil
+
+import pytest
+import torch
+
+from mmdfkd.models.classifiers import resolve_checkpoint
+
+TOOL = 'model_converters/publish_model.py'
+
+
+@pytest.fixture
+def run_of_a_teacher(tmp_path):
+    """What a run of the shipped teacher's recipe leaves."""
+    work_dir = tmp_path / 'lenet5_digits'
+    work_dir.mkdir()
+    return shutil.copy(resolve_checkpoint('mmdfkd://lenet5_digits'), work_dir / 'student.pth')
+
+
+def test_a_network_is_named_after_its_content(run_of_a_teacher, run_tool, tmp_path):
+    printed = run_tool(TOOL, run_of_a_teacher, '--out', tmp_path / 'zoo')
+    (published,) = (tmp_path / 'zoo').iterdir()
+    # The shipped file was published by this tool: the same bytes get the same name.
+    assert published.name == resolve_checkpoint('mmdfkd://lenet5_digits').name
+    assert hashlib.sha256(published.read_bytes()).hexdigest()[:8] in published.name
+    assert str(published) in printed and 'LeNet5' in printed
+
+
+def test_another_name(run_of_a_teacher, run_tool, tmp_path):
+    run_tool(TOOL, run_of_a_teacher, '--stem', 'mine', '--out', tmp_path / 'zoo')
+    (published,) = (tmp_path / 'zoo').iterdir()
+    assert published.name.startswith('mine-') and len(published.stem) == len('mine-') + 8
+
+
+def test_what_is_no_network_is_not_published(run_tool, tmp_path, capsys):
+    torch.save({'state_dict': {}}, tmp_path / 'epoch_1.pth')
+    with pytest.raises(SystemExit):
+        run_tool(TOOL, tmp_path / 'epoch_1.pth', '--out', tmp_path / 'zoo')
+    assert 'error: ' in capsys.readouterr().err
+    assert not (tmp_path / 'zoo').exists()
