@@ -10,6 +10,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,29 +87,38 @@ def reader(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def run(reader):
-    """Run a command as a reader would, once; fail with what it said."""
+def run(reader, run_tool):
+    """Run a command as a reader would, once.
+
+    A plain call of a tool runs in this process, which saves the imports, unless README has it.
+    """
     python = str(Path(sys.executable).parent)
     environment = dict(
         os.environ,
         PATH=f'{python}{os.pathsep}{os.environ["PATH"]}',
-        PYTHONPATH=str(ROOT),
+        PYTHONPATH=str(ROOT),  # stands for the installation
         OMP_NUM_THREADS='1',
     )
     done = set()
+    in_readme = {quick(command) for _, text in blocks(PAGES[0]) for command in commands(text)}
 
     def run(command):
         if command in done:
             return
-        # PYTHONPATH=. of a page adds to ours, which stands for the installation.
-        shown = command.replace('PYTHONPATH=.', f'PYTHONPATH=.:{ROOT}')
+        done.add(command)
+        tool = re.fullmatch(r'python tools/([^;$|]+)', command)
+        if tool and command not in in_readme:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(reader)
+                run_tool(*shlex.split(tool[1]))
+            return
+        command = command.replace('PYTHONPATH=.', f'PYTHONPATH=.:{ROOT}')
         result = subprocess.run(
-            ['bash', '-ec', shown], cwd=reader, env=environment, capture_output=True, text=True
+            ['bash', '-ec', command], cwd=reader, env=environment, capture_output=True, text=True
         )
         assert result.returncode == 0, (
             f'{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}'
         )
-        done.add(command)
 
     return run
 

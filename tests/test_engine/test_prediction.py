@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import os
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -181,7 +182,13 @@ def _answers(start=0, step=1, folder=None):
 
 
 def _two_ranks(rank, folder):
-    dist.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/init',
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=120),  # a deadlock shall fail, not hang
+    )
     os.chdir(folder)
     answers = []
     for _ in range(2):

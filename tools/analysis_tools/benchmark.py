@@ -2,9 +2,9 @@
 """How near a method's training comes to its floor: ``python tools/analysis_tools/benchmark.py``.
 
 The floor of a step is a plain torch loop on resident, normalised images that does the forwards and
-backwards of the method's formula and nothing else; that of a selection pass is the student's
-forward over such images. Both stand below, beside what they are compared with, and before a clock
-starts the two must give the same loss, gradients included, on the same images.
+backwards of the method's formula and one step of the same optimiser, nothing else. Before any clock
+starts, it and the method's step must give the same loss and the same gradients on one batch. The
+floor of a selection pass is the networks' forward over resident, normalised images.
 
 Everything runs in one process, in alternating blocks; a ratio is the median over pairs of
 neighbouring blocks. Ratios travel to other machines, absolute times do not. On one CPU thread the
@@ -357,24 +357,33 @@ def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, floa
         chosen = selector(teacher_logits=teacher, student_logits=student, epoch=1, max_epochs=2)
         sampler.select(chosen.indices, batch)
 
-    def road(*augment: dict) -> Callable[[], Any]:
+    def gather() -> None:
+        for part in order:
+            pool.__getitems__(part)
+
+    def road(*augment: dict) -> Callable[[], None]:
         preprocessor = BatchPreprocessor([120.0] * 3, [60.0] * 3, augment).to(args.device)
-        return lambda: [preprocessor(part, training=True) for part in batches]
+
+        def run() -> None:
+            for part in batches:
+                preprocessor(part, training=True)
+
+        return run
 
     crop = dict(type='BatchRandomCrop', size=32, padding=4)
     resized_crop = dict(type='BatchRandomResizedCrop', size=32)
     flip = dict(type='BatchRandomFlip')
     actions = {
-        'threshold + index, 10 classes': select,
-        'gather a shuffled batch': lambda: [pool.__getitems__(part) for part in order],
+        'combine + threshold + index': select,
+        'gather a shuffled batch': gather,
         'normalise': road(),
         'crop + flip + normalise': road(crop, flip),
         'resized crop + flip + normalise': road(resized_crop, flip),
     }
     times = compare(clock, args.pairs, **actions)
-    counts = dict.fromkeys(actions, len(pool)) | {'threshold + index, 10 classes': len(teacher)}
+    counts = dict.fromkeys(actions, len(pool)) | {'combine + threshold + index': len(teacher)}
     return [
-        {'3x32x32 images': name, 'us/image': 1e6 * median(times[name]) / counts[name]}
+        {'3x32x32 images, 10 classes': name, 'us/image': 1e6 * median(times[name]) / counts[name]}
         for name in actions
     ]
 
@@ -391,7 +400,7 @@ def machine(args: argparse.Namespace, clock: Clock) -> dict[str, Any]:
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         clock=clock.name,
-        load=' '.join(f'{load:.1f}' for load in os.getloadavg()),
+        load=' '.join(f'{load:.1f}' for load in getattr(os, 'getloadavg', tuple)()),
     )
 
 

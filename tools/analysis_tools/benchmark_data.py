@@ -133,26 +133,31 @@ def measure_memory(args: argparse.Namespace, scratch: Path) -> list[tuple[int, f
     """Peak MiB of the packing process and of its largest worker, by number of images."""
     folder = scratch / 'many'
     write_jpegs(folder, 1, (64, 64))
-    first = folder / '000000.jpg'
+    image = (folder / '000000.jpg').read_bytes()
     peaks = []
-    count = 1
-    for wanted in args.memory:
-        for k in range(count, wanted):
-            os.link(first, folder / f'{k:06d}.jpg')
-        count = wanted
+    for count in sorted(args.memory):
+        for k in range(0, count, 1000):
+            part = folder / f'{k // 1000:04d}'
+            if not part.exists():
+                part.mkdir()
+                (part / '000.jpg').write_bytes(image)
+                for link in range(1, min(1000, count - k)):
+                    os.link(part / '000.jpg', part / f'{link:03d}.jpg')
         code = (
-            'import resource as r\n'
+            'import re, resource\n'
             'from mmdfkd.datasets.packing import Recipe, Source, pack\n'
             f'pack([Source({str(folder)!r})], {str(scratch / "m")!r}, Recipe(32), '
             f'workers={args.workers})\n'
-            'print(*(r.getrusage(k).ru_maxrss for k in (r.RUSAGE_SELF, r.RUSAGE_CHILDREN)))\n'
+            # ru_maxrss would begin with the memory of the process that started this one
+            "peak = re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]\n"
+            'print(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n'
         )
         found = subprocess.run(
             [sys.executable, '-c', code], capture_output=True, text=True, check=True
         )
         shutil.rmtree(scratch / 'm')
         own, largest = (int(word) / 1024 for word in found.stdout.split()[-2:])
-        peaks.append((wanted, own, largest))
+        peaks.append((count, own, largest))
     return peaks
 
 

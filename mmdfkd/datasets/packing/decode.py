@@ -27,7 +27,7 @@ TOO_LARGE = f'the file is larger than {MAX_FILE_BYTES >> 20} MiB'
 # All that Pillow reads without starting another program (EPS would run Ghostscript).
 _FORMATS = 'JPEG MPO PNG WEBP GIF BMP DIB TIFF PPM TGA ICO PCX JPEG2000 AVIF'.split()
 #: Bytes of an image file, a path to one, or pixels uint8 (H, W, 3) or (H, W, 1).
-Content = bytes | str | np.ndarray
+Content = bytes | str | os.PathLike[str] | np.ndarray
 
 _MAY_BE_ROTATED = ('exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif')
 
@@ -87,7 +87,7 @@ def decode_image(content: Content, recipe: Recipe) -> np.ndarray:
     return fit(open_image(content), recipe)
 
 
-def open_image(content: bytes | str) -> Image.Image:
+def open_image(content: bytes | str | os.PathLike[str]) -> Image.Image:
     """Decodes one image in its own size, to mode L or RGB.
 
     Of an animation it is the first frame; a camera's rotation is undone, transparency laid on
@@ -145,8 +145,8 @@ def fit(image: Image.Image, recipe: Recipe) -> np.ndarray:
     return np.asarray(image).reshape(recipe.shape)
 
 
-def _read(content: bytes | str) -> bytes:
-    if isinstance(content, str):
+def _read(content: bytes | str | os.PathLike[str]) -> bytes:
+    if not isinstance(content, bytes):
         with open(content, 'rb') as file:
             if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
                 raise UnreadableImage(TOO_LARGE)

@@ -166,7 +166,7 @@ def test_a_file_too_large_to_be_a_photograph(tmp_path):
     with open(tmp_path / 'huge.png', 'wb') as file:
         file.truncate(2**28 + 1)  # sparse: takes no room on the disk
     with pytest.raises(UnreadableImage, match='larger than 256 MiB'):
-        decode(str(tmp_path / 'huge.png'))
+        decode(tmp_path / 'huge.png')
 
 
 def test_block_keeps_what_it_can(tmp_path):

@@ -26,8 +26,8 @@ def jpeg(pixels):
 
 def test_hash_of_a_known_picture():
     # Black on the left, white on the right: the sum of 255 cos(pi x (2 n + 1) / 16) over the
-    # columns n = 4..7 is negative for x = 1, 5, positive for x = 0, 3, 7 and 0 for x = 2, 4, 6; with
-    # rows alike all else is 0, the median too. Bit (0, 0) is 2^63, bit (0, x) is 2^(63 - x).
+    # columns n = 4..7 is negative for x = 1, 5, positive for x = 0, 3, 7 and 0 for x = 2, 4, 6.
+    # Rows are alike: all else is 0, the median too. Bit (0, 0) is 2^63, bit (0, x) 2^(63 - x).
     picture = np.zeros((1, 8, 8, 1), np.uint8)
     picture[:, :, 4:] = 255
     assert dedup.perceptual_hashes(picture)[0] == 2**63 + 2**60 + 2**56

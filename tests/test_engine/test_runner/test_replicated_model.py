@@ -3,6 +3,7 @@
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,13 @@ def _two_ranks(rank, folder):
     os.environ['MMDFKD_CACHE_DIR'] = f'{folder}/cache{rank}'  # as on two machines
     os.chdir(folder)
     yapf.yapflib.yapf_api.FormatCode = lambda text, **_: (text, True)  # faster
-    dist.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/init',
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=120),  # a deadlock shall fail, not hang
+    )
     answer = {}
     for form in FORMS:
         model = kd3(form)
