@@ -180,6 +180,12 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def test_the_config_that_is_shown_is_the_config():
+    text = next(t for _, t in blocks(ROOT / 'docs/en/user_guides/config.md'))
+    config = ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'
+    assert ast.dump(ast.parse(text)) == ast.dump(ast.parse(config.read_text()))
+
+
 def test_files_and_options_named_in_the_pages_exist():
     for page in PAGES:
         text = page.read_text()

@@ -433,7 +433,7 @@ def demo(args: argparse.Namespace, trainings: list[Training], console: Console) 
     teacher = build_teacher(configs['kd3'].model.teacher)
     student = configs['kd3'].model.student.name
     console.print(
-        f"\nThis distils a small {student} from {teacher.name} without {teacher.name}'s training "
+        f"\nThis distils {student} from {teacher.name} without {teacher.name}'s training "
         f'data (KD³), beside\nthree controls: {todo}. Everything goes to {args.out}.\n'
     )
     if missing and not args.quick:

@@ -5,6 +5,7 @@ import torch
 
 from mmdfkd.datasets import ImagePool, PackedDataset, residency, write_pool
 from mmdfkd.datasets.residency import make_resident
+from mmdfkd.engine import DistillRunner
 from mmdfkd.utils import UsageError
 
 
@@ -91,3 +92,18 @@ def test_a_part_of_a_pool(tmp_path, dataset):
     expected = pool.__getitems__([7, 0])['inputs']
     assert make_resident(pool, 'cpu') and len(pool.device_images) == 5000
     torch.testing.assert_close(pool.__getitems__([7, 0])['inputs'], expected)
+
+
+def test_the_loader_of_a_run_obeys(tmp_path, dataset):
+    write_pool(tmp_path / 'pool', dataset.images, 'pool')
+    loader = dict(batch_size=4, num_workers=1, persistent_workers=True)
+    loader.update(sampler=dict(type='DefaultSampler', shuffle=False))
+    for resident, workers in ((True, 0), (False, 1)):
+        config = dict(type='mmdfkd.ImagePool', root=str(tmp_path / 'pool'), resident=resident)
+        built = DistillRunner.build_dataloader({**loader, 'dataset': config}, seed=0)
+        assert built.num_workers == workers
+        assert (built.dataset.device_images is not None) == resident
+        if resident:
+            batch = next(iter(built))
+            expected = dataset.__getitems__(range(4))['inputs']
+            torch.testing.assert_close(batch['inputs'], expected)

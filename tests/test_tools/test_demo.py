@@ -152,6 +152,8 @@ def test_ctrl_c_ends_every_training_and_says_how_to_continue(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where these tests run in the background, a shell has told them to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:

@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from mmdfkd.datasets import ImagePool, write_pool
+from mmdfkd.datasets.packing import read_names
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools' / 'dataset_converters'
@@ -192,3 +194,27 @@ def test_make_mnistm(tmp_path, folder, run):
     pool = ImagePool(out)
     assert pool.images.shape == (20, 28, 28, 3) and len(np.unique(pool.images)) > 50
     np.testing.assert_array_equal(pool.extra('labels'), np.arange(20) % 10)
+
+
+@pytest.mark.realdata
+def test_tiny_imagenet_from_its_archive(tmp_path, data_root, run):
+    archive = data_root / 'tiny-imagenet-200.tar.xz'
+    if not archive.exists():
+        pytest.skip(f'no {archive}')
+    options = ['--include', '*/train/*', '--limit', 300, '--labels', '--workers', 1]
+    result = run('pack_images', archive, '--out', tmp_path / 'pool', *options)
+    assert result.returncode == 0, result.stderr
+    pool = ImagePool(tmp_path / 'pool')
+    pool.verify()
+    names = read_names(tmp_path / 'pool')
+    assert names == sorted(names) and pool.images.shape == (300, 32, 32, 3)
+    with tarfile.open(archive) as files:
+        for member in files:
+            if member.name in names[::50]:
+                image = Image.open(files.extractfile(member)).convert('RGB')
+                # 64 to 32 pixels by the box filter: plain means of 2 x 2
+                blocks = np.asarray(image).reshape(32, 2, 32, 2, 3).mean((1, 3))
+                found = pool.images[names.index(member.name)].astype(float)
+                assert np.abs(found - blocks).max() <= 1  # rounded twice
+            if names[-1] < member.name:
+                break

@@ -350,7 +350,7 @@ def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, floa
     batch, pool = 128, NoisePool(4096, channels=3)
     order = torch.randperm(len(pool)).split(batch)
     batches = [pool.__getitems__(part) for part in order]
-    teacher, student = torch.randn(2, 20_000, 10)
+    teacher, student = 5 * torch.randn(2, 20_000, 10)
     selector, sampler = DynamicSelector(), SelectionSampler(range(len(teacher)), seed=0)
 
     def select() -> None:

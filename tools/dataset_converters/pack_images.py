@@ -42,10 +42,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--grey', action='store_true', help='one channel instead of three')
     parser.add_argument(
         '--include',
-        nargs='+',
+        action='append',
         default=[],
         metavar='PATTERN',
-        help="only images whose name matches one of these, e.g. '*/train/*'",
+        help="only images whose name matches, e.g. '*/train/*'; may be given several times",
     )
     parser.add_argument('--limit', type=int, metavar='N', help='read the first N images only')
     parser.add_argument(

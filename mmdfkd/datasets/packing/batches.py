@@ -8,9 +8,12 @@ and Hutter 2017, https://arxiv.org/abs/1707.08819: ``data`` uint8 (N, 3 S²), ch
 
 from __future__ import annotations
 
+import lzma
 import math
 import re
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -21,6 +24,15 @@ from mmdfkd.utils import UsageError
 
 _ROWS = 4096  # read at a time
 _BATCH = re.compile(r'(^|/)(train_)?data_batch(_[0-9]+)?(\.npz|\.pkl|\.pickle)?$')
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+    ValueError,
+    EOFError,
+    OSError,
+)
 _LABELS = ('labels', 'target', 'targets', 'fine_labels')
 
 
@@ -53,38 +65,39 @@ def read_rows(file: IO[bytes], name: str) -> Iterator[Row]:
     Raises:
         UsageError: It is damaged or has another form.
     """
-    if PurePosixPath(name).suffix == '.npz':
-        yield from _read_npz(file, name)
-    else:
-        from ..labelled.cifar import load_batch
-
-        batch = load_batch(file.read(), name)
-        data, labels = batch.get('data'), _labels_of(batch)
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
-            raise _other_form(name, f'the keys {sorted(batch)}')
-        yield from _rows([data], data.shape, labels, name)
-
-
-def _read_npz(file: IO[bytes], name: str) -> Iterator[Row]:
-    # numpy would hold the whole array, 400 MB to 1.6 GB: read it as the stream it is.
-    damage = (zipfile.BadZipFile, ValueError, EOFError, OSError)
+    read = _read_npz if PurePosixPath(name).suffix == '.npz' else _read_pickle
     try:
-        with zipfile.ZipFile(file) as members:
-            arrays = {PurePosixPath(member).stem: member for member in members.namelist()}
-            if 'data' not in arrays:
-                raise _other_form(name, f'the arrays {sorted(arrays)}')
-            labels = {key: _load(members, arrays[key]) for key in _LABELS if key in arrays}
-            with members.open(arrays['data']) as stream:
-                np.lib.format.read_magic(stream)
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-                if fortran or dtype != np.uint8:
-                    raise _other_form(name, f'{dtype} data of shape {shape}')
-                yield from _rows(_chunks(stream, shape), shape, _labels_of(labels), name)
-    except damage as error:
+        yield from read(file, name)
+    except _DAMAGE as error:
         raise UsageError(
             f'{name} cannot be read to its end ({type(error).__name__}: {error}). Download or copy '
             'it again.'
         ) from error
+
+
+def _read_pickle(file: IO[bytes], name: str) -> Iterator[Row]:
+    from ..labelled.cifar import load_batch
+
+    batch = load_batch(file.read(), name)
+    data, labels = batch.get('data'), _labels_of(batch)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
+        raise _other_form(name, f'the keys {sorted(batch)}')
+    yield from _rows([data], data.shape, labels, name)
+
+
+def _read_npz(file: IO[bytes], name: str) -> Iterator[Row]:
+    # numpy would hold the whole array, 400 MB to 1.6 GB: read it as the stream it is.
+    with zipfile.ZipFile(file) as members:
+        arrays = {PurePosixPath(member).stem: member for member in members.namelist()}
+        if 'data' not in arrays:
+            raise _other_form(name, f'the arrays {sorted(arrays)}')
+        labels = {key: _load(members, arrays[key]) for key in _LABELS if key in arrays}
+        with members.open(arrays['data']) as stream:
+            np.lib.format.read_magic(stream)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+            if fortran or dtype != np.uint8:
+                raise _other_form(name, f'{dtype} data of shape {shape}')
+            yield from _rows(_chunks(stream, shape), shape, _labels_of(labels), name)
 
 
 def _load(members: zipfile.ZipFile, member: str) -> np.ndarray:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -39,7 +40,14 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b'BZh': bz2.open,
     b'\xfd7zXZ\x00': lzma.open,
 }
-_DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    OSError,
+)
 
 
 class Entry(NamedTuple):
@@ -143,7 +151,7 @@ class Source:
             size = max(1, os.fstat(file.fileno()).st_size)
             if name.endswith(('.npz', '.pkl', '.pickle')) or is_batch(name):
                 yield from self._rows(file, str(path), prefix or f'{name}/', report)
-            elif zipfile.is_zipfile(file):
+            elif file.peek(2).startswith(b'PK') and zipfile.is_zipfile(file):
                 yield from self._zip(path, prefix, report)
             else:
                 file.seek(0)
@@ -164,23 +172,28 @@ class Source:
             yield Entry(f'{prefix}{place:07d}', row.pixels, row.label)
 
     def _zip(self, path: Path, prefix: str, report: Callable[[float], None]) -> Iterator[Entry]:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            members.sort(key=lambda member: sort_key(member.filename))
-            for place, member in enumerate(members):
-                report(place / len(members))
-                if _is_hidden(member.filename):
-                    continue
-                name, inside = prefix + member.filename, f'{path}: {member.filename}'
-                if _is_tar(name):
-                    with archive.open(member) as stream:
-                        yield from self._tar(_decompressed(stream, inside), inside, f'{name}/')
-                elif is_batch(name):
-                    with archive.open(member) as stream:
-                        yield from self._rows(stream, inside, f'{name}/')
-                elif self._is_image(name):
-                    content = _read(member.file_size, partial(archive.read, member))
-                    yield Entry(name, content, _folder_of(name))
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [member for member in archive.infolist() if not member.is_dir()]
+                members.sort(key=lambda member: sort_key(member.filename))
+                for place, member in enumerate(members):
+                    report(place / len(members))
+                    if _is_hidden(member.filename):
+                        continue
+                    name, inside = prefix + member.filename, f'{path}: {member.filename}'
+                    if _is_tar(name):
+                        with archive.open(member) as stream:
+                            yield from self._tar(_decompressed(stream, inside), inside, f'{name}/')
+                    elif is_batch(name):
+                        with archive.open(member) as stream:
+                            yield from self._rows(stream, inside, f'{name}/')
+                    elif self._is_image(name):
+                        content = _read(member.file_size, partial(archive.read, member))
+                        yield Entry(name, content, _folder_of(name))
+        except CutArchive:
+            raise
+        except _DAMAGE as error:
+            self._cut(str(path), error)
 
     def _tar(self, stream: IO[bytes], title: str, prefix: str) -> Iterator[Entry]:
         """Yields what a tar holds; ``stream`` is only read forwards."""
@@ -214,10 +227,13 @@ class Source:
             raise
         except _DAMAGE as error:
             yield from sample.flush()
-            text = f'{title} ends early or is damaged ({type(error).__name__}: {error})'
-            if not self.allow_truncated:
-                raise CutArchive(text) from error
-            self.cuts.append(text)
+            self._cut(title, error)
+
+    def _cut(self, title: str, error: BaseException) -> None:
+        text = f'{title} ends early, is damaged or is no archive ({type(error).__name__}: {error})'
+        if not self.allow_truncated:
+            raise CutArchive(text) from error
+        self.cuts.append(text)
 
     def _is_image(self, name: str) -> bool:
         suffix = os.path.splitext(name)[1].lower()
@@ -302,11 +318,11 @@ def _walk(
         name = prefix + entry.name
         if entry.is_dir():
             yield from _walk(entry.path, f'{name}/', (*above, identity))
-        else:
+        elif entry.is_file() or entry.is_symlink():  # neither a pipe nor a device
             yield name, entry.path
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BufferedReader:
     try:
         return open(path, 'rb')
     except OSError as error:

@@ -91,6 +91,12 @@ def test_modes(image, format, left):
     np.testing.assert_array_equal(decode(save(image, format))[0, 0], left)
 
 
+def test_cmyk_jpeg():
+    # as Adobe writes it, inverted; its colours survive JPEG to a few levels
+    data = save(halves((0, 255, 255, 0), (255, 0, 255, 0), 'CMYK', (32, 32)), 'JPEG', quality=95)
+    assert np.abs(decode(data)[0].astype(int) - [RED, GREEN]).max() < 8
+
+
 def test_palette_with_a_transparent_colour_lies_on_white():
     image = Image.new('P', (4, 4), 0)
     image.putpalette([*RED, *GREEN])

@@ -196,7 +196,7 @@ def test_truncated_archives(tmp_path, kind, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     entries = []
-    with pytest.raises(CutArchive, match=f'a.{kind} ends early or is damaged'):
+    with pytest.raises(CutArchive, match=f'a.{kind} ends early, is damaged'):
         entries.extend(iter_into(entries, Source(path)))
     names = [entry.name for entry in entries]
     assert names == list(files)[: len(names)] and len(names) < 30
@@ -262,16 +262,35 @@ def test_damaged_and_encrypted_members_of_a_zip(tmp_path):
     assert isinstance(secret.content, UnreadableImage) and 'encrypted' in str(secret.content)
 
 
-@pytest.mark.parametrize('data', [b'', b'no archive at all', b'PK\x03\x04 half a zip'])
+ZIP = write_zip(io.BytesIO(), {'a.png': b'x'}).getvalue()
+
+
+@pytest.mark.parametrize(
+    'data', [b'', b'no archive at all', b'PK\x03\x04 half a zip', b'PK' + ZIP[40:]]
+)
 def test_no_archive_at_all(tmp_path, data):
     (tmp_path / 'a.zip').write_bytes(data)
-    with pytest.raises(UsageError, match='a.zip ends early or is damaged'):
+    with pytest.raises(UsageError, match='a.zip ends early, is damaged'):
         list(Source(tmp_path / 'a.zip'))
 
 
 def test_nothing_there(tmp_path):
     with pytest.raises(UsageError, match='There is no folder or archive .*gone'):
         Source(tmp_path / 'gone')
+
+
+def test_a_tar_that_ends_with_a_zip(tmp_path):
+    path = write_tar(tmp_path / 'a.tar', {'1.png': b'1', 'b.zip': ZIP})
+    path.write_bytes(path.read_bytes()[: 512 * 5] + bytes(1024))  # its directory is near the end
+    assert zipfile.is_zipfile(path)
+    source = Source(path)
+    assert [entry.name for entry in source] == ['1.png'] and source.ignored == {'.zip': 1}
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs a pipe')
+def test_pipes_are_passed_over(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.png')
+    assert list(Source(tmp_path)) == []
 
 
 def test_zstd_is_named(tmp_path):
