@@ -92,7 +92,7 @@ def measure_packing(args: argparse.Namespace, scratch: Path) -> list[Row]:
     if args.images is None:
         folders = {'64 x 64 JPEG': scratch / 'small', '500 x 375 JPEG': scratch / 'large'}
         write_jpegs(scratch / 'small', args.files, (64, 64))
-        write_jpegs(scratch / 'large', args.files // 20, (500, 375))
+        write_jpegs(scratch / 'large', args.files // 6, (500, 375))
     rows = []
     for name, folder in folders.items():
         out = scratch / 'packed'
