@@ -102,7 +102,7 @@ class Training:
         from mmdfkd.models.classifiers import resolve_checkpoint
 
         content = load_config(config)
-        recipe = content.pretty_text
+        recipe = json.dumps(content.to_dict(), sort_keys=True, default=str)
         if 'teacher' in content.model:  # the name of a file that ships tells its content
             recipe += resolve_checkpoint(content.model.teacher.checkpoint).name
         digest = hashlib.sha256(recipe.encode()).hexdigest()[:6]
