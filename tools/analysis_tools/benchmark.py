@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import functools
 import io
 import os
 import platform
@@ -29,6 +30,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.device import utils as device_utils
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
@@ -68,6 +70,12 @@ class KD3Floor:
         student = (model.student.backbone, model.student.neck)
         parts = nn.ModuleList([*student, model.student_head, model.teacher_head])
         return list(parts.parameters())
+
+    @torch.no_grad()
+    def follow(self, model: KD3) -> None:
+        """Take over the model's weights: how long max-pooling and ReLU take depends on them."""
+        for parameter, value in zip(self.parameters, self.trained_by(model), strict=True):
+            parameter.copy_(value)
 
     def step(self, images: Tensor) -> None:
         """Train on one normalised batch ``(B, C, H, W)``."""
@@ -206,10 +214,17 @@ class InterleaveHook(Hook):
 
     priority = 'LOWEST'
 
-    def __init__(self, clock: Clock, block: int, rivals: dict[str, Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        block: int,
+        rivals: dict[str, Callable[[], None]],
+        prepare: Callable[[], None],
+    ) -> None:
         self.clock = clock
         self.block = block
         self.rivals = rivals
+        self.prepare = prepare
         self.times: dict[str, list[float]] = {name: [] for name in ('runner', *rivals)}
 
     def before_train_epoch(self, runner: Any) -> None:
@@ -220,6 +235,7 @@ class InterleaveHook(Hook):
         """Let the others run, then go on."""
         if (batch_idx + 1) % self.block == 0:
             self.times['runner'].append(self.clock() - self.started)
+            self.prepare()
             for name, rival in self.rivals.items():
                 self.times[name].append(self.clock.time(rival))
             self.started = self.clock()
@@ -258,22 +274,23 @@ def build_runner(args: argparse.Namespace, folder: str, batch: int, blocks: int)
     for name in ('runtime_info', 'timer', 'logger'):
         cfg.default_hooks[name].interval = args.iterations
     with contextlib.redirect_stdout(io.StringIO()):  # the logger goes on writing there
-        runner = DistillRunner.from_cfg(cfg)
-    runner.model.to(args.device)
-    return runner
+        return DistillRunner.from_cfg(cfg)
 
 
 def measure_step(
     args: argparse.Namespace, clock: Clock, folder: str, batch: int
 ) -> dict[str, float]:
-    """One training step: through the Runner, called directly, and its floor."""
+    """One training step: through the Runner, called directly, and its floor.
+
+    The floor comes without and with the data road: gathering, augmenting and normalising batches.
+    """
     runner = build_runner(args, folder, batch, blocks=args.pairs + 1)
     model = runner.model
     model.selector = None  # the whole pool
     pool = runner.train_dataloader.dataset
     order = torch.randperm(len(pool))[: 8 * batch].split(batch)
     raw = [pool.__getitems__(part)['inputs'].to(args.device) for part in order]
-    # The floor gets the views our step trains on: how long max-pooling takes depends on them.
+    # Times depend on the images, too: all get the same views.
     views = [model.data_preprocessor(dict(inputs=part), training=True)['inputs'] for part in raw]
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     floor = FLOORS[args.method](model, runner.optim_wrapper['student'].optimizer)
@@ -283,20 +300,28 @@ def measure_step(
         for i in range(args.iterations):
             floor.step(views[i % len(views)])
 
+    def bare_data() -> None:
+        for i in range(args.iterations):
+            batch = pool.__getitems__(order[i % len(order)])
+            floor.step(model.data_preprocessor(batch, training=True)['inputs'])
+
     def train_step() -> None:
         for i in range(args.iterations):
             model.train_step(dict(inputs=raw[i % len(raw)]), runner.optim_wrapper)
 
-    hook = InterleaveHook(clock, args.iterations, dict(bare=bare, train_step=train_step))
+    rivals = dict(bare=bare, bare_data=bare_data, train_step=train_step)
+    prepare = functools.partial(floor.follow, model)
+    hook = InterleaveHook(clock, args.iterations, rivals, prepare)
     runner.register_hook(hook)
     runner.train()
     times = {name: values[1 : args.pairs + 1] for name, values in hook.times.items()}
     ms = {name: 1e3 * median(values) / args.iterations for name, values in times.items()}
     return {
         'batch': batch,
-        'Runner / bare': ratio(times['runner'], times['bare']),
-        'train_step / bare': ratio(times['train_step'], times['bare']),
-        'Runner / train_step': ratio(times['runner'], times['train_step']),
+        'Runner/bare': ratio(times['runner'], times['bare']),
+        'Runner/(bare+data)': ratio(times['runner'], times['bare_data']),
+        'train_step/bare': ratio(times['train_step'], times['bare']),
+        'Runner/train_step': ratio(times['runner'], times['train_step']),
         'bare ms': ms['bare'],
         'train_step ms': ms['train_step'],
         'Runner ms': ms['runner'],
@@ -337,7 +362,7 @@ def measure_selection(
     return [
         {
             'pass': name,
-            'ours / bare': ratio(times[f'ours{key}'], times[f'bare{key}']),
+            'ours/bare': ratio(times[f'ours{key}'], times[f'bare{key}']),
             'bare us/image': us[f'bare{key}'],
             'ours us/image': us[f'ours{key}'],
         }
@@ -394,8 +419,9 @@ def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, floa
 def machine(args: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     """What the numbers were measured on, and with which command."""
     device = torch.cuda.get_device_name() if args.device == 'cuda' else processor()
+    allocator = [f'{k}={v}' for k, v in os.environ.items() if k.startswith(('MALLOC_', 'LD_PRE'))]
     return dict(
-        command=f'python {shlex.join(sys.argv)}',
+        command=shlex.join([*sorted(allocator), 'python', *sys.argv]),
         device=device,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
@@ -460,6 +486,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
             f'A block of {args.iterations} steps at --batch {max(args.batch)} takes {most} images, '
             f'--images is {args.images}. Raise --images or lower --iterations.'
         )
+    device_utils.DEVICE = args.device  # what mmengine asks, also where there is a GPU
     torch.set_num_threads(args.threads)
     clock = Clock(args.device)
     result: dict[str, Any] = dict(machine=machine(args, clock))
