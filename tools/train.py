@@ -34,7 +34,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--quick', action='store_true', help='a toy-sized run of seconds, to see that it works'
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: bfloat16 on CPU and GPU'
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate the student')
     parser.add_argument(
         '--auto-scale-lr',
@@ -103,13 +105,13 @@ def make_config(args: argparse.Namespace) -> Config:
 
 
 def use_amp(cfg: Config) -> None:
-    """Train every role of the method in mixed precision."""
-    if not gpu_present():
-        raise UsageError('--amp needs a GPU, and torch sees none. Leave --amp out.')
+    """Train every role in mixed precision: bfloat16, or float16 on a GPU that lacks it."""
+    import torch
+
+    half = gpu_present() and not torch.cuda.is_bf16_supported()
     for role, wrapper in cfg.optim_wrapper.items():
         if role != 'constructor':
-            wrapper.type = 'AmpOptimWrapper'
-            wrapper.setdefault('loss_scale', 'dynamic')
+            wrapper.type = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'
 
 
 def gpu_present() -> bool:

@@ -1,4 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from .autocast import AutocastOptimWrapper
 from .role_constructor import RoleOptimWrapperConstructor
 
-__all__ = ['RoleOptimWrapperConstructor']
+__all__ = ['AutocastOptimWrapper', 'RoleOptimWrapperConstructor']
