@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
+from mmdfkd.datasets import labelled
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.registry import MODELS
@@ -36,8 +37,10 @@ def test_one_step(config):
         inputs=torch.randint(0, 256, (2, *model.student.input_shape), dtype=torch.uint8),
         index=torch.arange(2),
     )
-    if 'teacher' not in parts:
+    if cfg.train_dataloader.dataset.type in labelled.__all__:
         batch['label'] = torch.randint(model.student.num_classes, (2,))
+    if hasattr(model, 'latent_shape'):
+        batch['latent'] = torch.randn(2, *model.latent_shape)
     before = [parameter.clone() for parameter in model.student.backbone.parameters()]
     logs = model.train_step(batch, optimizers)
     assert all(value.isfinite() for value in logs.values())

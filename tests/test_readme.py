@@ -37,6 +37,11 @@ NOT_RUN = {
     r'(bash|GPUS=4 bash) tools/(dist|slurm)_': 'run by test_tools/test_launchers.py',
     r'python tools/train\.py configs/(?!kd3/kd3_lenet5)\S+$': 'run by test_configs.py',
     r'python tools/test\.py configs/(?!kd3/kd3_lenet5)\S+ \S+$': 'likewise',
+    r'python tools/dataset_converters/make_mnistm\.py': 'needs MNIST; run by test_pack_images.py',
+    r'python tools/dataset_converters/pack_images\.py data/': (
+        'needs SVHN; such a merge is in test_packer.py'
+    ),
+    r'python tools/analysis_tools/sweep\.py': 'planned and, one of them, run by test_sweep_tool.py',
     r'python tools/model_converters/publish_model\.py work_dirs/lenet5_': (
         'needs a run that these tests leave out; its own test is in test_tools'
     ),

@@ -11,6 +11,7 @@ default_hooks = dict(
     epoch_seed=dict(type='EpochSeedHook'),
     teacher=dict(type='TeacherHook'),
     selection=dict(type='SelectionHook'),
+    samples=dict(type='SampleHook'),
     param_scheduler=dict(type='ParamSchedulerHook'),
     sync_buffers=dict(type='SyncBuffersHook'),
     summary=dict(type='SummaryHook'),

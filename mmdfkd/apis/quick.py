@@ -61,6 +61,9 @@ def make_quick(cfg: Config) -> Config:
             loader.batch_size = min(loader.batch_size, BATCH, images // 2)
             loader.num_workers = 0
             loader.pop('persistent_workers', None)
+            if loader.dataset.get('type') == 'LatentDataset':  # there are no images
+                loader.dataset.length = min(loader.dataset.length, images)
+                continue
             if loader.dataset.get('type') == 'GlyphPool':
                 loader.dataset.num_images = images
             loader.dataset = dict(

@@ -6,6 +6,7 @@ from .digits import DigitsDataset
 from .glyph_pool import GlyphPool
 from .image_pool import ImagePool, write_pool
 from .labelled import CIFAR10, CIFAR100, CINIC10, MNIST, SVHN, LabelledFolder, TinyImageNet
+from .latents import CountingSampler, LatentDataset
 from .noise_pool import NoisePool
 from .packed import PackedDataset
 from .quick import QuickDataset
@@ -19,11 +20,13 @@ __all__ = [
     'CIFAR10',
     'CIFAR100',
     'CINIC10',
+    'CountingSampler',
     'DigitsDataset',
     'EvenBatchSampler',
     'GlyphPool',
     'ImagePool',
     'LabelledFolder',
+    'LatentDataset',
     'MNIST',
     'NoisePool',
     'PackedDataset',

@@ -26,6 +26,9 @@ class _ShareMetric(BaseMetric):
 class Accuracy(_ShareMetric):
     """Top-k accuracy of the student in percent.
 
+    Where a method evaluates another network too, under ``<network>_logits``, its accuracy is
+    ``accuracy/<network>_top1``.
+
     Args:
         topk: Which k to report; ``accuracy/top1`` and so on.
         collect_device: Where processes exchange results.
@@ -44,18 +47,21 @@ class Accuracy(_ShareMetric):
         self.topk = tuple(topk)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count the hits of whole batches: ``logits`` ``(B, K)`` against ``label`` ``(B,)``."""
+        """Count the hits of whole batches: ``*logits`` ``(B, K)`` against ``label`` ``(B,)``."""
         for batch in data_samples:
             if 'label' not in batch:
                 raise UsageError(
                     'The Accuracy metric needs labels and the evaluation images have none. Use '
                     "val_evaluator=dict(type='Agreement'), or evaluate on a labelled dataset."
                 )
-            logits, label = batch['logits'], batch['label'].to(batch['logits'].device)
-            ranked = logits.topk(min(max(self.topk), logits.shape[1]), 1).indices
-            hit = ranked == label[:, None]
-            counts = {f'top{k}': float(hit[:, :k].sum()) for k in self.topk}
-            self.results.append(dict(total=len(label), **counts))
+            counts = {'total': float(len(batch['label']))}
+            for name in [name for name in batch if name == 'logits' or name.endswith('_logits')]:
+                logits, label = batch[name], batch['label'].to(batch[name].device)
+                ranked = logits.topk(min(max(self.topk), logits.shape[1]), 1).indices
+                hit = ranked == label[:, None]
+                network = name.removesuffix('logits')  # '' is the student
+                counts |= {f'{network}top{k}': float(hit[:, :k].sum()) for k in self.topk}
+            self.results.append(counts)
 
 
 @METRICS.register_module()

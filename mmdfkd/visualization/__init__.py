@@ -6,8 +6,10 @@
 
 from .comparison import plot_comparison, plot_readme_banner
 from .curves import plot_history, plot_sweep, read_scalars
+from .matrix import plot_matrix
 from .pool_grid import plot_pool_grid, save_image_grid
 from .runs import draw_features, draw_run
+from .sweep import plot_settings, plot_values
 from .tsne import plot_tsne
 
 __all__ = [
@@ -15,10 +17,13 @@ __all__ = [
     'draw_run',
     'plot_comparison',
     'plot_history',
+    'plot_matrix',
     'plot_pool_grid',
     'plot_readme_banner',
+    'plot_settings',
     'plot_sweep',
     'plot_tsne',
+    'plot_values',
     'read_scalars',
     'save_image_grid',
 ]

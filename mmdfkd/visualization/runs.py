@@ -1,14 +1,15 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Figures of a training run, made from what it left in its work directory.
 
-=================  ==============================================================
-file               written by
-=================  ==============================================================
-``selection.npz``  ``SelectionHook``, when a collection run ends
-``scalars.json``   mmengine's ``LocalVisBackend``, one per start of the run
-``config.py``      likewise: the resolved config
-``summary.json``   ``SummaryHook``
-=================  ==============================================================
+==========================  ==============================================================
+file                        written by
+==========================  ==============================================================
+``selection.npz``           ``SelectionHook``, when a collection run ends
+``adaptation_matrix.npz``   ``FigureHook``: what an algorithm's ``records()`` returns, by name
+``scalars.json``            mmengine's ``LocalVisBackend``, one per start of the run
+``config.py``               likewise: the resolved config
+``summary.json``            ``SummaryHook``
+==========================  ==============================================================
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from ..utils import UsageError
 from .curves import plot_history, read_scalars
+from .matrix import plot_matrix
 from .pool_grid import plot_pool_grid
 from .style import PathLike
 from .tsne import Distances, plot_tsne
@@ -36,10 +38,10 @@ if TYPE_CHECKING:
 def draw_run(
     work_dir: PathLike, dataset: PackedDataset | None = None, out: PathLike | None = None
 ) -> list[Path]:
-    """Draws what a run's records hold: ``history.png`` and ``selection.png``.
+    """Draws what a run's records hold: ``history.png``, ``selection.png`` and others.
 
     The history is drawn if the run recorded accuracies or selections, the selection if the run
-    selected by predictions.
+    selected by predictions, ``adaptation_matrix.png`` if it learned one.
 
     Args:
         work_dir: Folder of the run.
@@ -71,9 +73,22 @@ def draw_run(
                     selection['pseudo_labels'],
                     selection['confidence'],
                     chosen(selection, len(pool)),
-                    selection['thresholds'],
+                    selection['thresholds'] if len(selection['thresholds']) else None,
                 )
             )
+    if (folder / 'adaptation_matrix.npz').exists():
+        record = read_arrays(folder / 'adaptation_matrix.npz')
+        paths.append(
+            plot_matrix(
+                out / 'adaptation_matrix.png',
+                record['matrix'],
+                record['classes'].tolist(),
+                'How the pseudo-labels are taken to be wrong',
+                'The learned adaptation matrix: the probability, in %, that an image of a class is '
+                'labelled so by the teacher.',
+                columns='pseudo-label',
+            )
+        )
     return paths
 
 
@@ -150,16 +165,26 @@ def read_selection(work_dir: PathLike) -> dict[str, np.ndarray]:
     Raises:
         UsageError: There is none, or it is damaged.
     """
-    path = Path(work_dir, 'selection.npz')
+    return read_arrays(Path(work_dir, 'selection.npz'), ' with a selector (model.selector)')
+
+
+def read_arrays(path: Path, kind: str = '') -> dict[str, np.ndarray]:
+    """Reads the arrays of a record.
+
+    Args:
+        path: An ``.npz`` file in the folder of a run.
+        kind: What kind of run leaves it, for the message.
+
+    Raises:
+        UsageError: There is none, or it is damaged.
+    """
     try:
         with np.load(path) as content:
-            selection = dict(content)
+            return dict(content)
     except (OSError, ValueError, BadZipFile) as error:
         raise UsageError(
-            f'cannot read {path} ({error}): give the work directory of a finished run with a '
-            'selector (model.selector), such as one of KD³'
+            f'cannot read {path} ({error}): give the work directory of a finished run{kind}'
         ) from error
-    return selection
 
 
 def chosen(selection: dict[str, np.ndarray], pool_size: int) -> np.ndarray:

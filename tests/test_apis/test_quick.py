@@ -58,6 +58,14 @@ def test_random_images_stand_in(quick):
     assert 'random images for ImagePool' in pool.metainfo['name']
 
 
+def test_latents_stay_latents(quick):
+    cfg = quick('dafl/dafl_resnet34_resnet18_1xb1024-2000e_cifar10')
+    assert cfg.train_dataloader.dataset == dict(type='LatentDataset', length=8)
+    assert cfg.train_dataloader.batch_size == 4
+    assert cfg.train_dataloader.sampler.type == 'CountingSampler'
+    assert DATASETS.build(cfg.val_dataloader.dataset).images.shape == (8, 32, 32, 3)
+
+
 def test_random_teacher_stands_in(quick):
     cfg = quick('kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10')
     teacher = load_classifier(cfg.model.teacher.checkpoint)

@@ -141,3 +141,22 @@ def finished(tmp_path_factory, teacher_file):
 def without_validation():
     """Changes to a config."""
     return dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
+
+
+@pytest.fixture
+def generative(teacher_file):
+    """Changes to a config: DFAD on 48 latents an epoch, three iterations, instead of a pool."""
+    return {
+        'model': dict(
+            _delete_=True,
+            type='DFAD',
+            teacher=dict(checkpoint=str(teacher_file)),
+            student=network(2, 2, 4),
+            generator=dict(latent_size=4, widths=(4, 4)),
+            student_steps=2,
+        ),
+        'train_dataloader.dataset': dict(_delete_=True, type='LatentDataset', length=48),
+        'train_dataloader.sampler': dict(_delete_=True, type='CountingSampler'),
+        'optim_wrapper.generator': dict(optimizer=dict(type='Adam', lr=1e-3)),
+        'param_scheduler.generator': [dict(type='MultiStepLR', milestones=[1])],
+    }

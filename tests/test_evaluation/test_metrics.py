@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmdfkd.evaluation import Accuracy, Agreement
 from mmdfkd.registry import METRICS
@@ -29,6 +30,16 @@ def test_top_k_by_hand():
     }
     # more than there are classes is all of them
     assert evaluate(Accuracy(topk=(1, 5)), batch)['accuracy/top5'] == 100.0
+
+
+def test_other_networks_are_counted_beside_the_student():
+    batch = dict(logits=LOGITS, expert_logits=F.one_hot(LABELS, 3).float(), label=LABELS)
+    assert evaluate(Accuracy(topk=(1, 2)), batch) == {
+        'accuracy/top1': pytest.approx(40.0),
+        'accuracy/top2': pytest.approx(80.0),
+        'accuracy/expert_top1': 100.0,
+        'accuracy/expert_top2': 100.0,
+    }
 
 
 @pytest.mark.parametrize('sizes', [(5,), (2, 3), (4, 1), (1, 1, 1, 1, 1)])

@@ -6,8 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmdfkd.models.classifiers import Classifier
+from mmdfkd.registry import MODELS
 
 DATA = Path(__file__).parents[1] / 'data'
+
+
+@pytest.fixture(scope='session')
+def golden():
+    """Arrays of ``tests/data/NAME_golden.npz`` as tensors, see tests/data/README.md."""
+
+    def read(name):
+        with np.load(DATA / f'{name}_golden.npz') as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+    return read
 
 
 @pytest.fixture(scope='session')
@@ -19,3 +35,64 @@ def kd3_golden():
             for name in arrays
             if arrays[name].dtype.kind != 'U'
         }
+
+
+@pytest.fixture
+def fill_by_hash():
+    """Fill a network as the golden runs did, counting parameters from ``first``; see the README."""
+
+    @torch.no_grad()
+    def fill(network, first=0):
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.affine]
+        scales = [id(norm.weight) for norm in norms]
+        for k, parameter in enumerate(network.parameters(), first):
+            x = 2654435761 * np.arange(parameter.numel(), dtype=np.uint64)
+            x = (x + np.uint64(40503 * k + 1)) % 2**32
+            x = (0x45D9F3B * (x ^ (x >> 16))) % 2**32
+            noise = torch.from_numpy((x ^ (x >> 16)) / 2**32 - 0.5).view_as(parameter)
+            reach = 0.1 if parameter.ndim == 1 else (3 / parameter[0].numel()) ** 0.5
+            parameter.copy_(2 * reach * noise + (id(parameter) in scales))
+        return network
+
+    return fill
+
+
+@MODELS.register_module()
+class ToyBackbone(nn.Module):
+    """The backbone of golden numbers of generation: two convolutions, 3 -> w -> 2w channels."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(2 * width)
+
+    def forward(self, images):
+        first = F.relu(self.bn1(self.conv1(images)))
+        return first, F.relu(self.bn2(self.conv2(first)))
+
+
+@pytest.fixture
+def toy_network():
+    """A classifier of 8-pixel colour images, in double precision, from golden arrays."""
+
+    def build(width, arrays, group):
+        state = {
+            key.removeprefix(f'{group}/'): value
+            for key, value in arrays.items()
+            if key.startswith(f'{group}/')
+        }
+        cifar = dict(mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255])
+        network = Classifier(
+            dict(type='ToyBackbone', width=width),
+            dict(in_channels=2 * width, num_classes=len(state['fc.bias'])),
+            input_shape=(3, 8, 8),
+            **cifar,
+        ).double()
+        network.load_state_dict(
+            {('head.' if k.startswith('fc.') else 'backbone.') + k: v for k, v in state.items()}
+        )
+        return network
+
+    return build

@@ -108,3 +108,24 @@ def test_a_run_without_anything_to_draw_draws_nothing(tmp_path):
     folder.mkdir(parents=True)
     (folder / 'scalars.json').write_text('{"loss": 1.0, "epoch": 1, "step": 5}\n')
     assert draw_run(tmp_path) == []
+
+
+def test_what_a_run_with_a_matrix_draws(tmp_path):
+    write_start(tmp_path, '20260101_000000', [10, 20])
+    path = tmp_path / 'adaptation_matrix.npz'
+    np.savez_compressed(path, matrix=np.eye(2), classes=np.array(['cat', 'dog']))
+    figures = tmp_path / 'figures'
+    names = ('history.png', 'adaptation_matrix.png')
+    assert draw_run(tmp_path) == [figures / name for name in names]
+    path.write_bytes(b'PK\x03\x04 cut off')
+    with pytest.raises(UsageError, match=r'cannot read .*adaptation_matrix\.npz'):
+        draw_run(tmp_path)
+
+
+def test_a_selection_without_thresholds(tmp_path):
+    """One ranked by a score holds all classes to the same one."""
+    write_start(tmp_path, '20260101_000000', [10])
+    record = {**selection(), 'thresholds': np.empty(0, np.float32)}
+    np.savez_compressed(tmp_path / 'selection.npz', **record)
+    images = np.zeros((12, 8, 8, 1), np.uint8)
+    assert tmp_path / 'figures/selection.png' in draw_run(tmp_path, PackedDataset(images))

@@ -2,8 +2,8 @@
 """Pack images into a pool: ``python tools/dataset_converters/pack_images.py SOURCE --out POOL``.
 
 A source is a folder, a tar (plain or compressed), a zip, a WebDataset shard, a batch of the
-official down-sampled ImageNet, or a folder or archive of these. Run again after an interruption,
-the same command continues.
+official down-sampled ImageNet, SVHN's .mat, a pool, or a folder or archive of these; several become
+one pool. Run again after an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Pack images into a memory-mapped pool (uint8, N x S x S x C)'
     )
-    parser.add_argument('sources', nargs='+', metavar='SOURCE', help='folder, tar, zip or batch')
+    parser.add_argument(
+        'sources', nargs='+', metavar='SOURCE', help='folder, tar, zip, batch or pool'
+    )
     parser.add_argument('--out', required=True, metavar='POOL', help='folder to make')
     parser.add_argument('--size', type=int, default=32, help='side in pixels; default 32')
     parser.add_argument(

@@ -2,7 +2,8 @@
 """Draw a run again: ``python tools/visualization/vis_selection.py WORK_DIR``.
 
 Writes ``figures/history.png`` (accuracy and selected share by epoch) and, for a run that selected
-images by predictions, ``figures/selection.png`` (selected and rejected ones by class).
+images by predictions, ``figures/selection.png`` (selected and rejected ones by class); for DFND
+``figures/adaptation_matrix.png`` too.
 """
 
 from __future__ import annotations

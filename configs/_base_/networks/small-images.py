@@ -15,6 +15,12 @@ networks = dict(
         head=dict(type='ClsHead', in_channels=512),
     ),
     # ResNets of three stages, 16 to 64 channels, and the four times wider ones
+    resnet110=dict(
+        type='Classifier',
+        name='ResNet110',
+        backbone=dict(type='CifarResNet', depth=110),
+        head=dict(type='ClsHead', in_channels=64),
+    ),
     resnet20=dict(
         type='Classifier',
         name='ResNet20',

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +14,7 @@ from typing import NamedTuple
 
 from mmdfkd.utils import UsageError
 
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
+from ..packing.sources import DAMAGE, IMAGE_SUFFIXES, StrictHeader
 
 _MAX_BYTES = 2**32  # of one file; what claims more is a bomb
 
@@ -35,7 +33,7 @@ class File(NamedTuple):
 
 def is_image(name: str) -> bool:
     """Tells by the suffix whether a file is an image."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def walk(path: Path) -> Iterator[File]:
@@ -80,10 +78,9 @@ def stamp(path: Path) -> list[list]:
 @contextmanager
 def reported(path: Path) -> Iterator[None]:
     """Turns what reading a damaged archive raises into one :class:`UsageError` that names it."""
-    damage = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
     try:
         yield
-    except damage as error:
+    except DAMAGE as error:
         reason = str(error).split('\n')[0].rstrip(':') or 'no reason given'
         raise UsageError(
             f'{path} cannot be read to its end ({type(error).__name__}: {reason}): it is '
@@ -110,26 +107,12 @@ def _walk_zip(path: Path) -> Iterator[File]:
 
 
 def _walk_tar(path: Path) -> Iterator[File]:
-    with tarfile.open(path, tarinfo=_StrictHeader) as archive:
+    with tarfile.open(path, tarinfo=StrictHeader) as archive:
         while (member := archive.next()) is not None:
             if member.isfile():
                 _require_size(path, member.name, member.size)
                 yield File(member.name.removeprefix('./'), partial(_extract, archive, member))
             archive.members = []  # type: ignore[attr-defined]  # else it keeps every header
-
-
-class _StrictHeader(tarfile.TarInfo):
-    """Makes a missing or damaged header an error, which tarfile takes for the archive's end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictHeader:
-        """Reads a header; only a block of zeros ends an archive."""
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if buf and not any(buf):
-                raise
-            raise tarfile.ReadError(f'{error} where the next file should begin') from error
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

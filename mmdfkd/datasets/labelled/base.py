@@ -39,7 +39,8 @@ class LabelledSet(PackedDataset):
     remove it from the cache. Nothing is unpacked beside the data.
 
     Args:
-        data_root: The archive itself, or the folder that holds or is the set.
+        data_root: The archive itself, or the folder that holds or is the set; by default
+            ``data/<name>``.
         split: Which part of the set.
         image_size: Side in pixels of the squares to squeeze the images into (bilinear,
             antialiased); None keeps their size, which must then be the same for all.
@@ -60,7 +61,7 @@ class LabelledSet(PackedDataset):
 
     def __init__(
         self,
-        data_root: str | os.PathLike,
+        data_root: str | os.PathLike | None = None,
         split: str = 'train',
         image_size: int | None = None,
         grey: bool = False,
@@ -76,7 +77,7 @@ class LabelledSet(PackedDataset):
         self.image_size = image_size
         self.grey = grey
         self.notes: dict[str, Any] = {}  # what files say of one another while the set is read
-        self.source = self._find(Path(data_root).expanduser(), download)
+        self.source = self._find(Path(data_root or f'data/{self.name}').expanduser(), download)
         self.pool = self._open()
         super().__init__(
             self.pool.images,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -111,16 +110,6 @@ class CIFAR10(_Cifar):
     classes = CIFAR10_CLASSES
     label_key = 'labels'
 
-    def __init__(
-        self,
-        data_root: str | os.PathLike = 'data/cifar10',
-        split: str = 'train',
-        image_size: int | None = None,
-        grey: bool = False,
-        download: bool = False,
-    ) -> None:
-        super().__init__(data_root, split, image_size, grey, download)
-
 
 @DATASETS.register_module()
 class CIFAR100(_Cifar):
@@ -140,13 +129,3 @@ class CIFAR100(_Cifar):
     candidates = ('cifar-100-python', 'cifar-100-python.tar.gz', 'cifar100')
     classes = CIFAR100_CLASSES
     label_key = 'fine_labels'
-
-    def __init__(
-        self,
-        data_root: str | os.PathLike = 'data/cifar100',
-        split: str = 'train',
-        image_size: int | None = None,
-        grey: bool = False,
-        download: bool = False,
-    ) -> None:
-        super().__init__(data_root, split, image_size, grey, download)

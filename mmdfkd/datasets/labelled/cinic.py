@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 from mmdfkd.registry import DATASETS
 
 from .base import LabelledSet
@@ -34,16 +32,6 @@ class CINIC10(LabelledSet):
     counts = {'train': 90000, 'val': 90000, 'test': 90000}
     candidates = ('CINIC-10.tar.gz', 'CINIC-10')
     classes = CIFAR10_CLASSES
-
-    def __init__(
-        self,
-        data_root: str | os.PathLike = 'data/cinic10',
-        split: str = 'train',
-        image_size: int | None = None,
-        grey: bool = False,
-        download: bool = False,
-    ) -> None:
-        super().__init__(data_root, split, image_size, grey, download)
 
     def downloads(self) -> list[Download]:
         """The archive of all splits."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -39,16 +38,6 @@ class SVHN(LabelledSet):
     splits = {'train': ('train',), 'test': ('test',), 'extra': ('extra',)}
     counts = {'train': 73257, 'test': 26032, 'extra': 531131}
     classes = tuple('0123456789')
-
-    def __init__(
-        self,
-        data_root: str | os.PathLike = 'data/svhn',
-        split: str = 'train',
-        image_size: int | None = None,
-        grey: bool = False,
-        download: bool = False,
-    ) -> None:
-        super().__init__(data_root, split, image_size, grey, download)
 
     def markers(self) -> list[str]:
         """The file of this split, or folders."""

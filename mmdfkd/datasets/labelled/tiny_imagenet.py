@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -44,16 +43,6 @@ class TinyImageNet(LabelledSet):
     splits = {'train': ('train',), 'val': ('val',), 'test': ('val',)}
     counts = {'train': 100000, 'val': 10000, 'test': 10000}
     candidates = ('tiny-imagenet-200', 'tiny-imagenet-200.zip')
-
-    def __init__(
-        self,
-        data_root: str | os.PathLike = 'data/tiny-imagenet',
-        split: str = 'train',
-        image_size: int | None = None,
-        grey: bool = False,
-        download: bool = False,
-    ) -> None:
-        super().__init__(data_root, split, image_size, grey, download)
 
     def read(self, file: File) -> Part | None:
         """Keeps the lists of classes and of validation labels."""

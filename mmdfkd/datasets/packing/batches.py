@@ -1,9 +1,10 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Batches of the official down-sampled ImageNet: arrays in .npz files or in pickles.
+"""Files that hold many images as arrays: .npz, pickles, and SVHN's .mat.
 
 "A Downsampled Variant of ImageNet as an Alternative to the CIFAR datasets", Chrabaszcz, Loshchilov
 and Hutter 2017, https://arxiv.org/abs/1707.08819: ``data`` uint8 (N, 3 S²), channel-first, and
-``labels`` from 1 to 1000. CIFAR's own batches and the pickles of KD³ have the same form.
+``labels`` from 1 to 1000. CIFAR's own batches and the pickles of KD³ have the same form; the
+cropped digits of SVHN are MATLAB arrays.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import numpy as np
 from mmdfkd.utils import UsageError
 
 _ROWS = 4096  # read at a time
-_BATCH = re.compile(r'(^|/)(train_)?data_batch(_[0-9]+)?(\.npz|\.pkl|\.pickle)?$')
+_BATCH = re.compile(
+    r'(^|/)((train_)?data_batch(_[0-9]+)?(\.npz|\.pkl|\.pickle)?|train_32x32\.mat)$'
+)
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -65,7 +68,8 @@ def read_rows(file: IO[bytes], name: str) -> Iterator[Row]:
     Raises:
         UsageError: It is damaged or has another form.
     """
-    read = _read_npz if PurePosixPath(name).suffix == '.npz' else _read_pickle
+    readers = {'.npz': _read_npz, '.mat': _read_mat}
+    read = readers.get(PurePosixPath(name).suffix, _read_pickle)
     try:
         yield from read(file, name)
     except _DAMAGE as error:
@@ -83,6 +87,14 @@ def _read_pickle(file: IO[bytes], name: str) -> Iterator[Row]:
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
         raise _other_form(name, f'the keys {sorted(batch)}')
     yield from _rows([data], data.shape, labels, name)
+
+
+def _read_mat(file: IO[bytes], name: str) -> Iterator[Row]:
+    from ..labelled.svhn import parse_mat
+
+    part = parse_mat(file.read(), name)
+    for count, (pixels, label) in enumerate(zip(part.images, part.labels, strict=True), start=1):
+        yield Row(np.ascontiguousarray(pixels), str(label), count / len(part.labels))
 
 
 def _read_npz(file: IO[bytes], name: str) -> Iterator[Row]:

@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Where images come from: folders, tars, zips, WebDataset shards and batches of rows.
+"""Where images come from: folders, tars, zips, WebDataset shards, batches of rows and pools.
 
 A source yields its images one after the other and holds few of them at a time, whatever its size.
 A folder comes in the order of its names, an archive in its own, since a compressed tar can only be
@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple
 
 from mmdfkd.utils import UsageError
 
+from ..image_pool import ImagePool, is_pool
 from .batches import is_batch, read_rows
 from .decode import MAX_FILE_BYTES, TOO_LARGE, Content, UnreadableImage
 
@@ -40,7 +41,7 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b'BZh': bz2.open,
     b'\xfd7zXZ\x00': lzma.open,
 }
-_DAMAGE = (
+DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
     lzma.LZMAError,
@@ -69,11 +70,12 @@ class CutArchive(UsageError):
 
 
 class Source:
-    """Images of one folder, archive or batch file.
+    """Images of one folder, archive, batch file or pool.
 
     Args:
-        path: A folder; a tar (plain, gz, bz2 or xz); a zip; or a batch of rows (.npz or pickle).
-            Tars and zips in a folder, and tars in a tar or zip, are read as well.
+        path: A folder; a tar (plain, gz, bz2 or xz); a zip; a batch of rows (.npz, pickle or SVHN's
+            .mat); or a pool, whose images are named by their position. Tars and zips in a folder,
+            and tars in a tar or zip, are read as well.
         include: Patterns of which an image's name must match one, such as ``*/train/*``; ``*``
             stands for '/' too. Empty for all images.
         allow_truncated: Go on after the cut of an archive; ``cuts`` then lists it.
@@ -96,6 +98,7 @@ class Source:
         self.share = 0.0  # of the source that has been read
         if not self.path.exists():
             raise UsageError(f'There is no folder or archive {self.path}. Correct the path.')
+        self.is_pool = is_pool(self.path)
         self.stamp = self._stamp()
 
     def __iter__(self) -> Iterator[Entry]:
@@ -107,7 +110,9 @@ class Source:
         self.share = 0.0
         self.ignored.clear()
         self.cuts.clear()
-        if self.path.is_dir():
+        if self.is_pool:
+            entries = self._pool()
+        elif self.path.is_dir():
             entries = self._folder()
         else:
             entries = self._file(self.path, report=self._set_share)
@@ -117,6 +122,8 @@ class Source:
 
     def _stamp(self) -> dict[str, Any]:
         """What changes with the source, for resuming: JSON types, nothing but names is read."""
+        if self.is_pool:
+            return dict(path=str(self.path), sha256=ImagePool(self.path).meta['sha256'])
         if not self.path.is_dir():
             status = self.path.stat()
             return dict(path=str(self.path), bytes=status.st_size, time=status.st_mtime_ns)
@@ -130,6 +137,14 @@ class Source:
         self.share = share
 
     # --- one function per kind ------------------------------------------------------------------
+
+    def _pool(self) -> Iterator[Entry]:
+        pool = ImagePool(self.path)
+        labels = pool.extra('labels') if (self.path / 'labels.npy').is_file() else None
+        for place in range(len(pool)):
+            self.share = place / len(pool)
+            label = None if labels is None else str(labels[place])
+            yield Entry(f'{place:07d}', pool.images[place], label)
 
     def _folder(self) -> Iterator[Entry]:
         count = max(1, self.stamp['files'])
@@ -149,7 +164,7 @@ class Source:
         name = path.name
         with _opened(path) as file:
             size = max(1, os.fstat(file.fileno()).st_size)
-            if name.endswith(('.npz', '.pkl', '.pickle')) or is_batch(name):
+            if name.endswith(('.npz', '.pkl', '.pickle', '.mat')) or is_batch(name):
                 yield from self._rows(file, str(path), prefix or f'{name}/', report)
             elif file.peek(2).startswith(b'PK') and zipfile.is_zipfile(file):
                 yield from self._zip(path, prefix, report)
@@ -192,7 +207,7 @@ class Source:
                         yield Entry(name, content, _folder_of(name))
         except CutArchive:
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             self._cut(str(path), error)
 
     def _tar(self, stream: IO[bytes], title: str, prefix: str) -> Iterator[Entry]:
@@ -201,7 +216,7 @@ class Source:
         try:
             forward: Any = _Forward(stream)
             with tarfile.open(
-                fileobj=forward, mode='r|', bufsize=2**20, tarinfo=_StrictHeader
+                fileobj=forward, mode='r|', bufsize=2**20, tarinfo=StrictHeader
             ) as archive:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
@@ -225,7 +240,7 @@ class Source:
             yield from sample.flush()
         except CutArchive:
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             yield from sample.flush()
             self._cut(title, error)
 
@@ -274,17 +289,18 @@ class _Sample:
         return entry._replace(label=label) if _key(entry.name) == key else entry
 
 
-class _StrictHeader(tarfile.TarInfo):
+class StrictHeader(tarfile.TarInfo):
     """A header whose damage is an error: tarfile takes it for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+        """Reads a header; only a block of zeros ends an archive."""
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # zeros end an archive
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
+            raise tarfile.ReadError(f'{error} where the next file should begin') from error
 
 
 class _Forward:

@@ -5,12 +5,11 @@ from .auto_augment import AutoAugmentParams, BatchAutoAugment
 from .batch import (
     BatchRandomCrop,
     BatchRandomFlip,
-    BatchRandomResizedCrop,
     BatchTransform,
     CropParams,
     FlipParams,
-    ResizedCropParams,
 )
+from .resized_crop import BatchRandomResizedCrop, ResizedCropParams
 
 __all__ = [
     'AutoAugmentParams',

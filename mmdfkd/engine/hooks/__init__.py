@@ -4,6 +4,7 @@ from .figure_hook import FigureHook
 from .interval_record_hook import IntervalRuntimeInfoHook, IntervalTimerHook
 from .prediction_hook import PredictionHook
 from .progress_hook import ProgressHook
+from .sample_hook import SampleHook
 from .selection_hook import SelectionHook
 from .summary_hook import SummaryHook
 from .sync_buffers_hook import SyncBuffersHook
@@ -16,6 +17,7 @@ __all__ = [
     'IntervalTimerHook',
     'PredictionHook',
     'ProgressHook',
+    'SampleHook',
     'SelectionHook',
     'SummaryHook',
     'SyncBuffersHook',

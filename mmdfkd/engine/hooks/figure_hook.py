@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.hooks import Hook
 
 from mmdfkd.registry import HOOKS
+from mmdfkd.utils.files import atomic_path
+
+from .class_names import class_names
 
 
 @HOOKS.register_module()
@@ -15,7 +20,9 @@ class FigureHook(Hook):
     """Draw the run's history and its last selection into ``<work_dir>/figures``.
 
     Costs a few seconds after training, on the main process only. A picture that cannot be drawn is
-    a warning in the log: the run has done its work by then.
+    a warning in the log: the run has done its work by then. What an algorithm's method ``records``
+    returns, arrays by name by file, is first kept as ``<file>.npz`` with the names of the classes,
+    so that its picture can be drawn again too.
     """
 
     priority = 'VERY_LOW'
@@ -27,6 +34,7 @@ class FigureHook(Hook):
         from mmdfkd.visualization import draw_run
 
         try:
+            _keep_records(runner)
             paths = draw_run(runner.work_dir, runner.train_dataloader.dataset)
         except Exception as error:
             runner.logger.warning(
@@ -35,3 +43,11 @@ class FigureHook(Hook):
             )
         else:
             runner.logger.info(f'Drew {", ".join(str(path) for path in paths) or "no figure"}.')
+
+
+def _keep_records(runner: Any) -> None:
+    records = runner.model.records() if hasattr(runner.model, 'records') else {}
+    for name, arrays in records.items():
+        path = Path(runner.work_dir, f'{name}.npz')
+        with atomic_path(path) as temporary, temporary.open('wb') as file:
+            np.savez_compressed(file, classes=np.array(class_names(runner)), **arrays)

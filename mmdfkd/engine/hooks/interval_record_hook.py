@@ -31,8 +31,7 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
-        self.names: list[str] = []
-        self.steps: list[list[Tensor]] = []
+        self.steps: list[dict[str, Tensor]] = []
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Learning rates are recorded with the losses."""
@@ -42,8 +41,7 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
     ) -> None:
         """Keep the step's scalars; read the kept ones at the interval's end."""
         if outputs:
-            self.names = list(outputs)
-            self.steps.append(list(outputs.values()))
+            self.steps.append(outputs)
         last = self.end_of_epoch(runner.train_dataloader, batch_idx)
         if self.every_n_inner_iters(batch_idx, self.interval) or last:
             self._read(runner)
@@ -62,14 +60,18 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
             hub.update_scalar(f'train/{role}', values[0])
         if not self.steps:
             return
-        values = torch.stack([value for step in self.steps for value in step]).float()
-        means = values.view(len(self.steps), -1).mean(0).tolist()
+        names = [name for step in self.steps for name in step]
+        scalars = [value.float() for step in self.steps for value in step.values()]
         self.steps = []
-        broken = [n for n, mean in zip(self.names, means, strict=True) if not math.isfinite(mean)]
+        recorded: dict[str, list[float]] = {}  # steps need not all return the same
+        for name, value in zip(names, torch.stack(scalars).tolist(), strict=True):
+            recorded.setdefault(name, []).append(value)
+        means = {name: sum(values) / len(values) for name, values in recorded.items()}
+        broken = [name for name, mean in means.items() if not math.isfinite(mean)]
         if broken:
             raise UsageError(diverged(runner, broken))
-        for name, value in zip(self.names, means, strict=True):
-            hub.update_scalar(f'train/{name}', value)
+        for name, mean in means.items():
+            hub.update_scalar(f'train/{name}', mean)
 
 
 def diverged(runner: Any, names: list[str]) -> str:

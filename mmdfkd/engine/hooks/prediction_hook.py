@@ -14,13 +14,16 @@ from mmengine.hooks import Hook
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.files import write_json
 
+UNKNOWN = -1  # the label of an image without one
+
 
 @HOOKS.register_module()
 class PredictionHook(Hook):
     """Collect the predictions of a test.
 
     Args:
-        out: JSON file for metrics, predictions, labels and confidences, in the dataset's order.
+        out: JSON file for metrics, predictions, labels (null where the images have none) and
+            confidences, in the dataset's order.
         show_dir: Folder for ``mistakes.png``: wrongly classified images with truth, prediction and
             confidence.
         most: At most how many mistakes to draw.
@@ -46,7 +49,8 @@ class PredictionHook(Hook):
         """Keep index, label, prediction and confidence of a batch."""
         for batch in outputs or ():
             confidence, prediction = batch['logits'].softmax(1).max(1)
-            columns = (batch['index'], batch['label'], prediction, confidence)
+            label = batch.get('label', torch.full_like(prediction, UNKNOWN))
+            columns = (batch['index'], label, prediction, confidence)
             self.rows.append(torch.stack([column.double().cpu() for column in columns], 1))
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
@@ -56,16 +60,19 @@ class PredictionHook(Hook):
         index, label, prediction = table[:, :3].long().T
         if runner.rank != 0:
             return
+        labelled = bool((label != UNKNOWN).all())
         if self.out:
             content = dict(
                 metrics=metrics,
                 predictions=prediction.tolist(),
-                labels=label.tolist(),
+                labels=label.tolist() if labelled else None,
                 confidences=[round(c, 6) for c in table[:, 3].tolist()],
             )
             write_json(self.out, content)
             runner.logger.info(f'Wrote {self.out}.')
-        if self.show_dir:
+        if self.show_dir and not labelled:
+            runner.logger.info('No mistakes to draw: the images have no labels.')
+        elif self.show_dir:
             path = Path(self.show_dir, 'mistakes.png')
             self._draw(runner, path, index, label, prediction, table[:, 3])
 

@@ -1,37 +1,44 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Choosing the pool images that count, before each epoch."""
+"""Choosing the pool images that count, before each epoch or once."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dist import broadcast
+from mmengine.dist import broadcast, broadcast_object_list, get_rank
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmdfkd.models.selectors import Selection
+from mmdfkd.models.selectors.index_file import read_index, write_index
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.errors import UsageError, check_choice
 from mmdfkd.utils.files import atomic_path
 
 from ..prediction import LogitsCache, predict_logits
+from .class_names import class_names
 
 
 @HOOKS.register_module()
 class SelectionHook(Hook):
     """Ask the algorithm's selector which images of the training pool to use.
 
-    Only indices change: dataset, loader and workers persist. In distributed runs each process
+    Only indices change: dataset, loader and workers persist. The selector says whose predictions it
+    needs and how often it wants to be asked, see ``Selector``. In distributed runs each process
     predicts its part of the pool and all of them select from the whole, so counts and thresholds
-    are global. An algorithm without a selector uses the whole pool. The last selection is kept in
-    ``selection.npz``, for figures and analysis.
+    are global. An algorithm without a selector uses the whole pool; one with a method
+    ``remember_selection`` is told of each. The last selection is kept in ``selection.npz``,
+    for figures and analysis.
 
     Args:
-        interval: Epochs between two selections; above 1 an approximation that saves time.
+        interval: Epochs between two selections; above 1 an approximation that saves time. Of no
+            consequence for a selector that is asked once.
         view: ``'plain'``: predict un-augmented images, whose teacher logits are computed once and
             cached. ``'train'``: predict a new random training view each time (published KD³).
         batch_size: Images per forward pass.
@@ -52,58 +59,119 @@ class SelectionHook(Hook):
         self.cache = LogitsCache(batch_size=batch_size)
         self.teacher_logits: Tensor | None = None
         self.selection: Selection | None = None
+        self.told: Selection | None = None  # what the algorithm knows
 
     def before_train(self, runner: Any) -> None:
-        """A selector needs a sampler that can be told."""
+        """A selector needs a sampler that can be told, a resumed selection its pool."""
+        selector, size = runner.model.selector, len(runner.train_dataloader.dataset)
+        if selector is None:
+            return
         sampler = runner.train_dataloader.batch_sampler.sampler
-        if runner.model.selector is not None and not hasattr(sampler, 'select'):
+        if not hasattr(sampler, 'select'):
             raise UsageError(
                 f'train_dataloader.sampler is a {type(sampler).__name__}, which cannot pass over a '
                 "selection. Use sampler=dict(type='SelectionSampler')."
             )
+        if selector.index_file is not None and self.view == 'train':
+            raise UsageError(
+                f"default_hooks.selection.view='train' predicts random views, so its selection is "
+                f'not kept in {selector.index_file}. Leave out model.selector.index_file, or view.'
+            )
+        if self.selection is None or not runner.iter:
+            return
+        known = len(self.selection.confidence)
+        if known not in (0, size):
+            raise UsageError(
+                f'The checkpoint goes on with a selection from {known:,} pool images, '
+                f'train_dataloader.dataset has {size:,}. Resume with the pool of the run.'
+            )
+        if selector.once:
+            runner.logger.info(
+                f'Goes on with the selection of {len(self.selection.indices):,} images in the '
+                'checkpoint.'
+            )
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Select, tell the sampler, log."""
-        if runner.model.selector is None:
+        """Select, tell the sampler and the algorithm, log."""
+        model = runner.model
+        if model.selector is None:
             return
-        if self.selection is None or runner.epoch % self.interval == 0:
+        due = runner.iter == 0 if model.selector.once else runner.epoch % self.interval == 0
+        if self.selection is None or due:
             self.selection = self._select(runner)
             self._log(runner, self.selection)
         loader = runner.train_dataloader
         batch_size = loader.batch_size or loader.batch_sampler.batch_size
         loader.batch_sampler.sampler.select(self.selection.indices, batch_size)
+        if self.selection is not self.told and hasattr(model, 'remember_selection'):
+            model.remember_selection(self.selection)
+        self.told = self.selection
 
     def _select(self, runner: Any) -> Selection:
+        selector, pool = runner.model.selector, runner.train_dataloader.dataset
+        path = selector.index_file
+        facts = {} if path is None else self._facts(runner)
+        known = None if path is None else _recall(path, facts)
+        if known is not None:
+            return known
+        selection = selector(
+            pool_size=len(pool),
+            epoch=runner.epoch + 1,
+            max_epochs=runner.max_epochs,
+            **self._predict(runner),
+        )
+        broadcast(selection.indices)  # ranks draw differently, all use the same images
+        if selector.once:
+            self.teacher_logits = None  # they have done their work, and may be large
+        if path is not None and runner.rank == 0:
+            write_index(path, selection, facts)
+        return selection
+
+    def _facts(self, runner: Any) -> dict[str, Any]:
+        """What a selection depends on."""
         model, pool = runner.model, runner.train_dataloader.dataset
-        arguments = dict(pool_size=len(pool), epoch=runner.epoch + 1, max_epochs=runner.max_epochs)
-        if model.selector.needs_predictions:
-            preprocessor, augment = model.data_preprocessor, self.view == 'train'
+        return dict(
+            teacher=model.teacher_fingerprint(),
+            pool=pool.content_hash,
+            mean=model.data_preprocessor.mean.flatten().tolist(),
+            std=model.data_preprocessor.std.flatten().tolist(),
+            num_classes=model.student.num_classes,
+            selector=type(model.selector).__name__,
+            **model.selector.settings(len(pool)),
+        )
+
+    def _predict(self, runner: Any) -> dict[str, Tensor]:
+        """The logits that the selector needs."""
+        model, pool = runner.model, runner.train_dataloader.dataset
+        preprocessor, augment = model.data_preprocessor, self.view == 'train'
+        logits = {}
+        if 'teacher' in model.selector.needs:
             if augment:  # the student below draws the same views
                 with torch.random.fork_rng(devices=_devices()):
-                    teacher = predict_logits(
+                    logits['teacher_logits'] = predict_logits(
                         model.teacher, pool, preprocessor, self.batch_size, augment
                     )
             else:
                 if self.teacher_logits is None:
                     self.teacher_logits = self.cache.get(model.teacher, pool, preprocessor)
-                teacher = self.teacher_logits
-            student = predict_logits(model.student, pool, preprocessor, self.batch_size, augment)
-            arguments.update(teacher_logits=teacher, student_logits=student)
-            distance = F.pairwise_distance(student, teacher).mean().item()
-            runner.message_hub.update_scalar('train/logit_distance', distance)
-        selection = model.selector(**arguments)
-        broadcast(selection.indices)  # ranks draw differently, all use the same images
-        return selection
+                logits['teacher_logits'] = self.teacher_logits
+        if 'student' in model.selector.needs:
+            logits['student_logits'] = predict_logits(
+                model.student, pool, preprocessor, self.batch_size, augment
+            )
+        if len(logits) == 2:
+            distance = F.pairwise_distance(logits['student_logits'], logits['teacher_logits'])
+            runner.message_hub.update_scalar('train/logit_distance', distance.mean().item())
+        return logits
 
     def after_train(self, runner: Any) -> None:
         """Write the last selection's fields, and names of the classes, to ``selection.npz``."""
         if self.selection is None or runner.rank != 0:
             return
-        known = runner.val_dataloader.dataset.metainfo if runner.val_loop is not None else {}
-        names = known.get('classes') or [str(i) for i in range(runner.model.student.num_classes)]
         path = Path(runner.work_dir, 'selection.npz')
         with atomic_path(path) as temporary, temporary.open('wb') as file:
-            np.savez_compressed(file, classes=np.array(names), **self.selection._asdict())
+            names = np.array(class_names(runner))
+            np.savez_compressed(file, classes=names, **self.selection._asdict())
 
     @staticmethod
     def _log(runner: Any, selection: Selection) -> None:
@@ -113,12 +181,15 @@ class SelectionHook(Hook):
         text = f'Selected {len(selection.indices):,} of {size:,} pool images ({share:.1%})'
         if len(selection.counts):
             chosen = selection.pseudo_labels[selection.indices]
-            per_class = torch.bincount(chosen, minlength=len(selection.counts)).tolist()
-            scalars.update(
-                student_weight=selection.student_weight,
-                mean_confidence=selection.confidence.mean().item(),
-            )
-            text += f', a(t) = {selection.student_weight:.3f}, per class {per_class[:20]}'
+            counts = torch.bincount(chosen, minlength=len(selection.counts))
+            per_class = counts.tolist()
+            if math.isfinite(selection.student_weight):
+                scalars['student_weight'] = selection.student_weight
+                text += f', a(t) = {selection.student_weight:.3f}'
+            scalars['mean_confidence'] = selection.confidence.mean().item()
+            if len(selection.scores):
+                text += f', confidence at least {selection.confidence[selection.indices].min():.3f}'
+            text += f', per class {per_class[:20]}'
             hub = runner.message_hub
             hub.update_info('selected_per_class', per_class)
             hub.update_info('predicted_per_class', selection.counts.tolist())
@@ -127,16 +198,55 @@ class SelectionHook(Hook):
             runner.message_hub.update_scalar(f'train/{name}', value)
         runner.visualizer.add_scalars({**scalars, 'epoch': runner.epoch + 1}, step=runner.epoch + 1)
         runner.logger.info(text)
+        if runner.model.selector.once and len(selection.counts):
+            _warn_of_absent(runner, counts)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Keep a selection that outlives its epoch."""
-        if self.selection is not None and self.interval > 1:
-            checkpoint['selected_indices'] = self.selection.indices
+        once = runner.model.selector is not None and runner.model.selector.once
+        if self.selection is not None and (self.interval > 1 or once):
+            details = self.selection._asdict()
+            checkpoint['selected_indices'] = details.pop('indices')
+            checkpoint['selection_details'] = details
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Take up a selection that outlives its epoch."""
         if 'selected_indices' in checkpoint:
-            self.selection = Selection(checkpoint['selected_indices'].cpu())
+            fields: dict[str, Any] = dict(
+                checkpoint.get('selection_details', {}), indices=checkpoint['selected_indices']
+            )
+            for name, value in fields.items():
+                fields[name] = value.cpu() if isinstance(value, Tensor) else value
+            self.selection = Selection(**fields)
+
+
+def _recall(path: Path, facts: dict[str, Any]) -> Selection | None:
+    """Read the index file on the main process, for all: machines need not share the folder."""
+    answer: list[Any] = [None]
+    if get_rank() == 0:
+        try:
+            answer = [read_index(path, facts)]
+        except UsageError as error:
+            answer = [error]
+    broadcast_object_list(answer)
+    if isinstance(answer[0], UsageError):
+        raise answer[0]
+    if answer[0] is not None:
+        print_log(f'Took the selection from {path}.', 'current')
+    return answer[0]
+
+
+def _warn_of_absent(runner: Any, counts: Tensor) -> None:
+    """Say which classes a selection for the whole run has no image of."""
+    names = class_names(runner)
+    absent = [names[label] for label in (counts == 0).nonzero().flatten().tolist()]
+    if absent:
+        listed = ', '.join(absent[:10]) + (', ...' if len(absent) > 10 else '')
+        runner.logger.warning(
+            f'No selected image is of class {listed} to the teacher ({len(absent)} of '
+            f'{len(counts)} classes), so the student hardly learns them. Select more images '
+            '(model.selector), or collect some of these classes.'
+        )
 
 
 def _devices() -> list[int]:

@@ -38,14 +38,14 @@ class DistillRunner(Runner):
     ) -> DataLoader:
         """Build a loader of whole batches of even size.
 
-        ``collate_fn`` defaults to ``whole_batch_collate`` and, beside a ``SelectionSampler``,
+        ``collate_fn`` defaults to ``whole_batch_collate`` and, beside one of our samplers,
         ``batch_sampler`` to ``EvenBatchSampler`` (``None`` gives PyTorch's). A set that fits lives
         on the device, see :func:`~mmdfkd.datasets.residency.make_resident`.
         """
         if isinstance(dataloader, dict):
             defaults: dict[str, Any] = dict(collate_fn=whole_batch_collate)
-            sampler = dataloader.get('sampler')
-            if isinstance(sampler, dict) and sampler['type'] == 'SelectionSampler':
+            sampler, ours = dataloader.get('sampler'), ('SelectionSampler', 'CountingSampler')
+            if isinstance(sampler, dict) and sampler['type'] in ours:
                 defaults['batch_sampler'] = dict(type='EvenBatchSampler')
             dataloader = {**defaults, **dataloader}
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
@@ -54,6 +54,30 @@ class DistillRunner(Runner):
         ):
             loader.num_workers, loader.pin_memory = 0, False  # batches are born on the device
         return loader
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the training loop; a :class:`LatentDataset` is told the shape of a latent."""
+        dataset = self._train_dataloader['dataset']
+        if dataset['type'] == 'LatentDataset' and hasattr(self.model, 'latent_shape'):
+            dataset.setdefault('shape', self.model.latent_shape)
+        return super().build_train_loop(loop)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedulers of each role; a role that has none keeps its learning rate.
+
+        Raises:
+            UsageError: A role is named that the algorithm does not train.
+        """
+        if isinstance(scheduler, dict) and 'type' not in scheduler:
+            roles = list(self.optim_wrapper.keys())
+            unknown = [role for role in scheduler if role not in roles]
+            if unknown:
+                raise UsageError(
+                    f'param_scheduler has the roles {sorted(scheduler)}, {self.model.method} '
+                    f'trains {sorted(roles)}. Rename or remove {unknown[0]!r}.'
+                )
+            scheduler = {role: scheduler.get(role, []) for role in roles}
+        return super().build_param_scheduler(scheduler)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment; without a GPU, processes of ``torchrun`` talk by gloo."""

@@ -187,8 +187,15 @@ def build_teacher(config: dict | Classifier) -> Classifier:
     return network.requires_grad_(False).eval()
 
 
-def build_student(config: dict | Classifier, teacher: Classifier | None) -> Classifier:
+def build_student(
+    config: dict | Classifier, teacher: Classifier | None, key: str = 'model.student'
+) -> Classifier:
     """Build a student; input shape and normalisation are the teacher's.
+
+    Args:
+        config: ``Classifier`` config, or a network, which is taken as it is.
+        teacher: The teacher, if there is one.
+        key: Where the config is, for messages.
 
     Raises:
         UsageError: The config states others.
@@ -197,7 +204,7 @@ def build_student(config: dict | Classifier, teacher: Classifier | None) -> Clas
         return config
     config = {'type': 'Classifier', **config}
     if teacher is not None:
-        check_inputs(config, teacher)
-        for key in ('input_shape', 'mean', 'std'):
-            config[key] = getattr(teacher, key)
+        check_inputs(config, teacher, key)
+        for name in ('input_shape', 'mean', 'std'):
+            config[name] = getattr(teacher, name)
     return MODELS.build(config)

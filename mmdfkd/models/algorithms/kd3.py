@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier, pool, share_classifier
 from mmdfkd.models.losses import kl_divergence, weighted_feature_alignment
-from mmdfkd.models.modules import ProjectionHead
+from mmdfkd.models.modules import ProjectionHead, statistics_kept
 from mmdfkd.registry import MODELS, TRANSFORMS
 from mmdfkd.utils.errors import UsageError, check_choice
 
@@ -210,18 +208,3 @@ class KD3(BaseDistiller):
         if self.classifier == 'own_one_hot':
             return F.cross_entropy(student_logits, teacher_logits.argmax(1))
         return kl_divergence(student_logits, teacher_logits, temperature=1.0)
-
-
-@contextmanager
-def statistics_kept(*networks: nn.Module, keep: bool = True) -> Iterator[None]:
-    """Inside, BatchNorm uses batch statistics but leaves its running ones alone."""
-    modules = [module for network in networks if keep for module in network.modules()]
-    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [m for m in norms if m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True

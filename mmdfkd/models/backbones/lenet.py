@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
+
+from .parts import check_out_indices
+
+#: Layers after which a map is complete: two poolings, the last ReLU.
+_ENDS = (2, 5, 7)
 
 
 @MODELS.register_module()
@@ -25,20 +32,23 @@ class LeNet5(BaseModule):
     Args:
         width: Factor on the channels: 1.0, or 0.5 for LeNet5-half.
         in_channels: Channels of the images.
+        out_indices: Which maps (0 to 2) are returned, ascending, the last one included: after the
+            first pooling, the second pooling, the third convolution.
         init_cfg: As in mmengine; PyTorch's default initialisation if None.
 
     Attributes:
-        out_channels: Channels of the returned map.
+        out_channels: Channels of the last map.
 
     Raises:
-        UsageError: If the width leaves a layer without channels, or, in the forward pass, if the
-            images are smaller than 32 pixels.
+        UsageError: If the width leaves a layer without channels or out_indices are malformed, or,
+            in the forward pass, if the images are smaller than 32 pixels.
     """
 
     def __init__(
         self,
         width: float = 1.0,
         in_channels: int = 1,
+        out_indices: Sequence[int] = (2,),
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -47,6 +57,7 @@ class LeNet5(BaseModule):
             raise UsageError(
                 f'LeNet5: width={width} leaves the first layer no channel; use 1.0 or 0.5.'
             )
+        self.out_indices = check_out_indices('LeNet5', out_indices)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, first, 5),
             nn.ReLU(inplace=True),
@@ -59,17 +70,25 @@ class LeNet5(BaseModule):
         )
         self.out_channels = third
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Map images ``(B, in_channels, 32, 32)`` to one map ``(B, out_channels, 1, 1)``."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images ``(B, in_channels, 32, 32)`` to one map per entry of ``out_indices``.
+
+        At width 1 they are ``(B, 6, 14, 14)``, ``(B, 16, 5, 5)``, ``(B, 120, 1, 1)``.
+        """
         height, width = images.shape[2:]
         if height < 32 or width < 32:
             raise UsageError(
                 f'LeNet5: images of {height}x{width} pixels, expected at least 32x32; pad or '
                 'resize them (28-pixel digits are padded by 2 on each side).'
             )
-        return (self.layers(images),)
+        x, maps = images, []
+        for position, layer in enumerate(self.layers):
+            x = layer(x)
+            if position in _ENDS:
+                maps.append(x)
+        return tuple(maps[index] for index in self.out_indices)
 
     @staticmethod
     def out_size(input_size: int) -> int:
-        """Return the height of the map for images ``input_size`` >= 32 pixels high."""
+        """Return the height of the last map for images ``input_size`` >= 32 pixels high."""
         return ((input_size - 4) // 2 - 4) // 2 - 4

@@ -59,6 +59,8 @@ class WideResNet(BaseModule):
         widen_factor: k.
         in_channels: Channels of the images.
         out_indices: Groups (0 to 2) whose maps are returned, ascending, the last one included.
+        raw_last: Return the last group's sum too, ahead of the map that is pooled: with out_indices
+            (0, 1, 2) the first three maps are what attention transfer compares.
         init_cfg: As in mmengine; if None, convolutions get He's normal initialisation.
 
     Attributes:
@@ -74,12 +76,14 @@ class WideResNet(BaseModule):
         widen_factor: int = 2,
         in_channels: int = 3,
         out_indices: Sequence[int] = (2,),
+        raw_last: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if depth < 10 or depth % 6 != 4:
             raise UsageError(f'WideResNet: depth={depth}, expected 6n + 4: 16, 22, 28 or 40.')
         self.out_indices = check_out_indices('WideResNet', out_indices)
+        self.raw_last = raw_last
         widths = [channels * widen_factor for channels in (16, 32, 64)]
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.groups = nn.ModuleList()
@@ -98,12 +102,16 @@ class WideResNet(BaseModule):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images ``(B, in_channels, H, W)`` to one map per entry of ``out_indices``.
 
-        Those of the groups are ``(B, 16k, H, W)``, ``(B, 32k, H/2, W/2)``, ``(B, 64k, H/4, W/4)``.
+        Those of the groups are ``(B, 16k, H, W)``, ``(B, 32k, H/2, W/2)``, ``(B, 64k, H/4, W/4)``;
+        with ``raw_last`` the last of these comes twice, before and after its BatchNorm and ReLU.
         """
         x = self.conv1(images)
         maps = []
         for group in self.groups:
             x = group(x)
             maps.append(x)
-        maps[-1] = F.relu(self.bn(x), inplace=True)
+        last = F.relu(self.bn(x), inplace=True)
+        if self.raw_last:
+            return (*(maps[index] for index in self.out_indices), last)
+        maps[-1] = last
         return tuple(maps[index] for index in self.out_indices)

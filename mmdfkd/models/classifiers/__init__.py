@@ -6,7 +6,7 @@ from .checkpoint import (
     resolve_checkpoint,
     save_classifier,
 )
-from .classifier import Classifier, Features, check_inputs, pool
+from .classifier import Classifier, Features, check_inputs, map_shapes, pool
 from .cls_head import ClsHead
 from .foreign import ForeignClassifier
 from .simkd import map_shape, share_classifier
@@ -19,6 +19,7 @@ __all__ = [
     'check_inputs',
     'load_classifier',
     'map_shape',
+    'map_shapes',
     'network_fingerprint',
     'pool',
     'read_checkpoint',

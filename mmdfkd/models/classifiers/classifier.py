@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -139,18 +140,34 @@ class Classifier(BaseModule):
         return Features(maps, last, vector, self.head(vector))
 
 
-def check_inputs(student: dict, teacher: Classifier) -> None:
+@torch.no_grad()
+def map_shapes(network: Classifier) -> list[tuple[int, int, int]]:
+    """Shapes ``(C, H, W)`` of :attr:`Features.maps` for images of the network's own shape."""
+    training = network.training
+    network.eval()
+    images = torch.zeros(1, *network.input_shape, device=next(network.parameters()).device)
+    maps = network.extract(images).maps
+    network.train(training)
+    return [(m.shape[1], m.shape[2], m.shape[3]) for m in maps]
+
+
+def check_inputs(student: dict, teacher: Classifier, key: str = 'model.student') -> None:
     """Check that a student's config states no other images than those of its teacher.
+
+    Args:
+        student: ``Classifier`` config.
+        teacher: The network that knows.
+        key: Where the config is, for the message.
 
     Raises:
         UsageError: Input shape, mean or standard deviation differ.
     """
-    for key in ('input_shape', 'mean', 'std'):
-        own, expected = student.get(key), getattr(teacher, key)
+    for name in ('input_shape', 'mean', 'std'):
+        own, expected = student.get(name), getattr(teacher, name)
         if own is not None and list(own) != list(expected):
             raise UsageError(
-                f'model.student.{key} is {list(own)}, that of the teacher {teacher.name} is '
-                f'{list(expected)}, and both see the same images. Leave it out of model.student.'
+                f'{key}.{name} is {list(own)}, that of the teacher {teacher.name} is '
+                f'{list(expected)}, and both see the same images. Leave it out of {key}.'
             )
 
 

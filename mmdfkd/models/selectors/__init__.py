@@ -1,6 +1,8 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from .base import Selector
+from .confidence_selector import ConfidenceSelector
 from .dynamic_selector import DynamicSelector
 from .random_selector import RandomSelector
 from .selection import Selection
 
-__all__ = ['DynamicSelector', 'RandomSelector', 'Selection']
+__all__ = ['ConfidenceSelector', 'DynamicSelector', 'RandomSelector', 'Selection', 'Selector']

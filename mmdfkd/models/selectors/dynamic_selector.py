@@ -13,6 +13,7 @@ from torch import Tensor
 from mmdfkd.registry import TASK_UTILS
 from mmdfkd.utils.errors import UsageError, check_choice
 
+from .base import Selector
 from .selection import Selection
 
 
@@ -86,7 +87,7 @@ def class_thresholds(
 
 
 @TASK_UTILS.register_module()
-class DynamicSelector:
+class DynamicSelector(Selector):
     """Keep the pool images whose combined prediction beats the threshold of its class.
 
     Teacher and student predict the whole pool before every epoch; the student's say grows along
@@ -105,7 +106,7 @@ class DynamicSelector:
             in the log.
     """
 
-    needs_predictions = True
+    needs = ('teacher', 'student')
 
     def __init__(
         self,

@@ -8,19 +8,18 @@ import torch
 from mmdfkd.registry import TASK_UTILS
 from mmdfkd.utils.errors import UsageError
 
+from .base import Selector
 from .selection import Selection
 
 
 @TASK_UTILS.register_module()
-class RandomSelector:
+class RandomSelector(Selector):
     """Draw images at random, anew each epoch: the control every selector must beat.
 
     Args:
         num_images: How many; wins over ``ratio``.
         ratio: Share of the pool in (0, 1].
     """
-
-    needs_predictions = False
 
     def __init__(self, num_images: int | None = None, ratio: float = 1.0) -> None:
         if num_images is not None and num_images < 1:

@@ -19,6 +19,7 @@ class Selection(NamedTuple):
         thresholds: ``T_c``, ``(K,)``; empty likewise.
         counts: ``n_c``, ``(K,)`` int64; empty likewise.
         student_weight: ``a(t)``.
+        scores: What was ranked by, lowest first, ``(N,)``; empty where nothing was ranked.
     """
 
     indices: Tensor
@@ -27,3 +28,4 @@ class Selection(NamedTuple):
     thresholds: Tensor = torch.empty(0)
     counts: Tensor = torch.empty(0, dtype=torch.long)
     student_weight: float = float('nan')
+    scores: Tensor = torch.empty(0)

@@ -9,8 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import savemat
 
-from mmdfkd.datasets import ImagePool
+from mmdfkd.datasets import ImagePool, write_pool
 from mmdfkd.datasets.image_pool import is_pool
 from mmdfkd.datasets.packing import Recipe, Source, decode_image, pack, packer, part, read_names
 from mmdfkd.utils import UsageError
@@ -51,6 +53,26 @@ def test_a_pool_is_packed(tmp_path, folder, pictures):
         'images.npy', 'meta.json', 'names.txt', 'skipped.txt'
     ]  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ['pictures', 'pool']
+
+
+def test_pools_and_files_are_merged(tmp_path):
+    """KD³'s pool for MNIST: MNIST-M, itself a pool, and SVHN, both to grey."""
+    random = np.random.default_rng(0)
+    digits = random.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    numbers = random.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    pool = write_pool(tmp_path / 'mnist-m', digits, 'mnist-m')
+    svhn = tmp_path / 'train_32x32.mat'
+    savemat(svhn, dict(X=numbers.transpose(1, 2, 3, 0), y=np.full((5, 1), 10, np.uint8)))
+    recipe = Recipe(32, grey=True)
+    for workers in (0, 2):
+        root = tmp_path / f'merged-{workers}'
+        report = pack([Source(pool), Source(svhn)], root, recipe, workers=workers)
+        assert report.images == 11
+        merged = ImagePool(root)
+        luma = [Image.fromarray(image).convert('L') for image in (*digits, *numbers)]
+        np.testing.assert_array_equal(merged.images[..., 0], np.stack(luma))
+    names = read_names(root)
+    assert (names[0], names[6]) == (f'{pool}/0000000', f'{svhn}/train_32x32.mat/0000000')
 
 
 @pytest.mark.parametrize('kind', ['tar', 'tar.gz', 'zip'])

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
+from mmdfkd.datasets import write_pool
 from mmdfkd.datasets.packing import CutArchive, Source, UnreadableImage
 from mmdfkd.datasets.packing.sources import sort_key
 from mmdfkd.utils import UsageError
@@ -153,6 +155,38 @@ def test_batches(tmp_path, batch, name, write):
         np.testing.assert_array_equal([entry.content for entry in entries], images)
         assert [entry.label for entry in entries] == ['5', '1', '1000', '2', '2']
         assert entries[3].name == f'{name}/0000003'
+
+
+def test_the_digits_of_svhn(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    content = dict(X=images.transpose(1, 2, 3, 0), y=np.array([[3], [10], [1], [9]], np.uint8))
+    folder = tmp_path / 'svhn'
+    folder.mkdir()
+    for split in ('train', 'test'):
+        savemat(folder / f'{split}_32x32.mat', content)
+    # A folder of them gives the images to train on; a file whatever it holds.
+    for path in (folder, folder / 'train_32x32.mat', folder / 'test_32x32.mat'):
+        entries = list(Source(path))
+        np.testing.assert_array_equal([entry.content for entry in entries], images)
+        assert [entry.label for entry in entries] == ['3', '0', '1', '9']
+    assert entries[3].name == 'test_32x32.mat/0000003'
+    (folder / 'train_32x32.mat').write_bytes(b'MATLAB')
+    with pytest.raises(UsageError, match=r'train_32x32\.mat is no SVHN file'):
+        list(Source(folder))
+
+
+def test_a_pool_is_a_source(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    root = write_pool(tmp_path / 'a', images, 'a', {'labels': np.array([2, 0, 1])})
+    source = Source(root)
+    entries = list(source)
+    np.testing.assert_array_equal([entry.content for entry in entries], images)
+    assert [(entry.name, entry.label) for entry in entries] == [
+        ('0000000', '2'), ('0000001', '0'), ('0000002', '1')
+    ]  # fmt: skip
+    other = Source(write_pool(tmp_path / 'b', images + 1, 'b'))
+    assert [entry.label for entry in other] == [None] * 3
+    assert source.stamp['sha256'] != other.stamp['sha256']
 
 
 @pytest.mark.parametrize(

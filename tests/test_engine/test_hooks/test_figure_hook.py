@@ -1,7 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mmdfkd.engine.hooks import FigureHook
@@ -15,6 +17,8 @@ def runner(tmp_path):
         work_dir=str(tmp_path),
         logger=logging.getLogger('figures'),
         train_dataloader=SimpleNamespace(dataset='the pool'),
+        model=SimpleNamespace(student=SimpleNamespace(num_classes=2)),
+        val_loop=None,
     )
 
 
@@ -23,6 +27,20 @@ def test_it_draws_the_run_from_its_pool(runner, monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         FigureHook().after_train(runner)
     assert caplog.messages == [f'Drew {runner.work_dir}, the pool.']
+
+
+def test_it_first_keeps_what_the_algorithm_wants_drawn(runner, monkeypatch):
+    runner.model.records = lambda: dict(adaptation_matrix=dict(matrix=np.eye(2)))
+    seen = []
+
+    def draw_run(work_dir, pool):
+        with np.load(Path(work_dir, 'adaptation_matrix.npz')) as arrays:
+            seen.append((arrays['matrix'].tolist(), arrays['classes'].tolist()))
+        return []
+
+    monkeypatch.setattr('mmdfkd.visualization.draw_run', draw_run)
+    FigureHook().after_train(runner)
+    assert seen == [([[1, 0], [0, 1]], ['0', '1'])]
 
 
 def test_a_failure_is_a_warning_with_the_command_that_tries_again(runner, caplog):

@@ -70,6 +70,16 @@ def test_scalars_are_read_once_per_interval(runner, monkeypatch):
     assert set(reads) == {'tolist'}
 
 
+def test_steps_need_not_return_the_same(runner):
+    hook = IntervalRuntimeInfoHook(interval=4)
+    for index in range(4):
+        outputs = dict(a=torch.tensor(float(index)))
+        if index >= 2:  # a warm-up has ended
+            outputs = dict(b=torch.tensor(10.0 * index), **outputs)
+        hook.after_train_iter(runner, index, outputs=outputs)
+    assert recorded(runner, 'a') == [1.5] and recorded(runner, 'b') == [25.0]
+
+
 def test_half_precision_is_averaged_in_single(runner):
     hook = IntervalRuntimeInfoHook(interval=7)
     for index in range(7):

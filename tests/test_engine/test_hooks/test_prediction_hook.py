@@ -38,6 +38,23 @@ def test_predictions_in_the_order_of_the_dataset(tested):
     assert metrics['accuracy/top1'] == pytest.approx(100 * hits / 40)
 
 
+def test_images_without_labels_have_predictions(finished, toy_config, tmp_path, tested):
+    cfg = toy_config('test', load_from=f'{finished.work_dir}/epoch_2.pth')
+    cfg.test_evaluator = [dict(type='Agreement')]
+    out, pictures = tmp_path / 'unlabelled.json', tmp_path / 'none'
+    cfg.default_hooks.predictions = dict(
+        type='PredictionHook', out=str(out), show_dir=str(pictures)
+    )
+    runner = DistillRunner.from_cfg(cfg)
+    runner.test_dataloader.dataset.labels = None
+    metrics = runner.test()
+    content, labelled = json.loads(out.read_text()), tested[2]
+    assert content['labels'] is None and not pictures.exists()
+    assert content['predictions'] == labelled['predictions']
+    assert content['confidences'] == labelled['confidences']
+    assert content['metrics'] == metrics and list(metrics) == ['agreement/teacher']
+
+
 def test_mistakes_are_drawn(tested):
     *_, pictures = tested
     with Image.open(Path(pictures, 'mistakes.png')) as picture:

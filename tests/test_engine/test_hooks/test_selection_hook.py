@@ -1,9 +1,11 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import numpy as np
 import pytest
 import torch
 
 from mmdfkd.engine.hooks import SelectionHook
-from mmdfkd.models.selectors import DynamicSelector, RandomSelector
+from mmdfkd.models.classifiers import load_classifier, save_classifier
+from mmdfkd.models.selectors import ConfidenceSelector, DynamicSelector, RandomSelector
 from mmdfkd.utils import UsageError
 
 
@@ -139,3 +141,174 @@ def test_a_method_without_a_selector_uses_everything(train):
 def test_unknown_view():
     with pytest.raises(UsageError, match=r"selection\.view='random'.*'plain', 'train'"):
         SelectionHook(view='random')
+
+
+# Selectors that are asked once ----------------------------------------------------------------
+
+
+@pytest.fixture
+def collect(teacher_file):
+    """Changes to a config: KD on images of whose class the teacher is most certain."""
+
+    def changes(**selector):
+        student = dict(
+            backbone=dict(
+                type='CifarResNet', depth=8, widths=(2, 2, 4), in_channels=1, stem_stride=2
+            ),
+            head=dict(in_channels=4, num_classes=5),
+        )
+        return {
+            'model': dict(
+                type='KD',
+                alpha=1.0,
+                teacher=dict(checkpoint=str(teacher_file)),
+                student=student,
+                selector=dict(type='ConfidenceSelector', **selector),
+                _delete_=True,
+            )
+        }
+
+    return changes
+
+
+@pytest.fixture
+def collect_noisily(collect):
+    """The same with DFND, all of whose choices depend on the selection."""
+
+    def changes(**selector):
+        changed = collect(**selector)
+        changed['model'].pop('alpha')
+        changed['model'].update(
+            type='DFND',
+            diagonal='learned',
+            teacher_accuracy='mean_confidence',
+            class_balance='inverse_freq',
+        )
+        adam = dict(optimizer=dict(type='Adam', lr=0.01))
+        return {**changed, 'optim_wrapper.adaptation': adam, 'param_scheduler.adaptation': []}
+
+    return changes
+
+
+def test_a_selector_may_be_asked_once_and_of_the_teacher_alone(watched, collect):
+    runner, asked, chosen = watched(ConfidenceSelector, **collect(keep_ratio=0.25))
+    (arguments,) = asked
+    assert set(arguments) == {'pool_size', 'epoch', 'max_epochs', 'teacher_logits'}
+    expected = ConfidenceSelector(keep_ratio=0.25)(**arguments).indices
+    assert len(expected) == 24
+    assert [indices.tolist() for indices in chosen] == [expected.tolist()] * 2
+    hub = runner.message_hub
+    assert sum(hub.get_info('selected_per_class')) == 24
+    assert 'train/student_weight' not in hub.log_scalars  # the student had no say
+    assert 'train/logit_distance' not in hub.log_scalars
+
+
+def test_labels_play_no_part(watched, collect):
+    """A labelled dataset as pool: other labels, the same images."""
+    answers = []
+    for labelled in (True, False):
+        pool = dict(type='LabelledNoise', num_images=60, labelled=labelled, _delete_=True)
+        changes = {'train_dataloader.dataset': pool, 'train_cfg.max_epochs': 1}
+        _, _, chosen = watched(
+            ConfidenceSelector, name=f'labelled-{labelled}', **collect(num_select=20), **changes
+        )
+        answers.append(chosen[0].tolist())
+    assert answers[0] == answers[1] and len(answers[0]) == 20
+
+
+def test_resuming_goes_on_with_the_selection(watched, collect_noisily, tmp_path, monkeypatch):
+    def changes():
+        return {**collect_noisily(num_select=30), 'train_cfg.max_epochs': 3}
+
+    keep = {'default_hooks.checkpoint.max_keep_ckpts': 9}
+    whole, _, chosen = watched(ConfidenceSelector, name='whole', **changes(), **keep)
+    monkeypatch.setattr(SelectionHook, '_predict', lambda *_: pytest.fail('predicted'))
+    resumed, asked, again = watched(
+        ConfidenceSelector,
+        name='resumed',
+        **changes(),
+        load_from=str(tmp_path / 'whole/epoch_2.pth'),
+        resume=True,
+    )
+    assert not asked and torch.equal(again[0], chosen[0])
+    model = resumed.model
+    assert model.adaptation.accuracy == whole.model.adaptation.accuracy
+    assert torch.equal(model.class_weights, whole.model.class_weights)
+    assert not torch.equal(model.class_weights, torch.ones(5))
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    assert model.adaptation.diagonal_shift.abs().max() > 0
+    with np.load(tmp_path / 'whole/selection.npz') as first:
+        with np.load(tmp_path / 'resumed/selection.npz') as second:
+            for key in set(first) - {'student_weight'}:
+                assert np.array_equal(first[key], second[key]), key
+
+
+def test_resuming_with_another_pool_is_refused(train, collect, tmp_path):
+    train(**collect(), **{'train_cfg.max_epochs': 1})
+    with pytest.raises(UsageError, match=r'from 96 pool images, train_dataloader\.dataset has 95'):
+        train(
+            'resumed',
+            **collect(),
+            **{'train_dataloader.dataset.num_images': 95},
+            load_from=str(tmp_path / 'run/epoch_1.pth'),
+            resume=True,
+        )
+
+
+def test_starting_from_a_checkpoint_selects_anew(watched, collect, tmp_path):
+    once = {'train_cfg.max_epochs': 1}
+    watched(ConfidenceSelector, name='first', **collect(num_select=30), **once)
+    _, asked, chosen = watched(
+        ConfidenceSelector,
+        name='second',
+        **collect(num_select=20),
+        **once,
+        load_from=str(tmp_path / 'first/epoch_1.pth'),
+    )
+    assert len(asked) == 1 and len(chosen[0]) == 20
+
+
+def test_an_index_file_is_written_used_and_held_to_its_facts(
+    watched, collect, tmp_path, teacher_file, monkeypatch
+):
+    path = tmp_path / 'index.npz'
+    once = {'train_cfg.max_epochs': 1}
+    settings = dict(num_select=20, index_file=str(path))
+    _, asked, chosen = watched(ConfidenceSelector, name='first', **collect(**settings), **once)
+    assert path.exists() and len(asked) == 1
+    monkeypatch.setattr(SelectionHook, '_predict', lambda *_: pytest.fail('predicted'))
+    _, asked, again = watched(ConfidenceSelector, name='again', **collect(**settings), **once)
+    assert not asked and torch.equal(again[0], chosen[0])
+
+    other = load_classifier(teacher_file)
+    with torch.no_grad():
+        other.head.fc.bias[0] += 1e-3
+    save_classifier(tmp_path / 'other.pth', other, {})
+    for changes, named in (
+        ({'model.teacher.checkpoint': str(tmp_path / 'other.pth')}, 'made with teacher'),
+        ({'train_dataloader.dataset.seed': 5}, 'made with pool'),
+        ({'model.selector.num_select': 21}, 'made with num_select 20, this run has num_select 21'),
+        ({'model.data_preprocessor': dict(mean=[100.0])}, r'made with mean \[127\.5\]'),
+    ):
+        with pytest.raises(UsageError, match=rf'index\.npz .*{named}.*Delete the file'):
+            watched(ConfidenceSelector, name='other', **collect(**settings), **once, **changes)
+
+
+def test_random_views_are_not_kept_in_an_index_file(train, collect, tmp_path):
+    changes = {'default_hooks.selection.view': 'train'}
+    with pytest.raises(UsageError, match=r"view='train'.*Leave out model\.selector\.index_file"):
+        train(**collect(index_file=str(tmp_path / 'index.npz')), **changes)
+
+
+def test_classes_without_an_image_are_named(train, collect, monkeypatch):
+    warnings = []
+
+    def watch(runner):
+        monkeypatch.setattr(runner.logger, 'warning', warnings.append)
+
+    train(before=watch, **collect(num_select=2), **{'train_cfg.max_epochs': 1})
+    (warning,) = (line for line in warnings if 'No selected image' in line)
+    classes = set(warning.split('class ')[1].split(' to the')[0].split(', '))
+    assert classes < set('abcde') and 3 <= len(classes) <= 4
+    assert f'({len(classes)} of 5 classes)' in warning

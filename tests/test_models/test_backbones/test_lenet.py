@@ -37,6 +37,17 @@ def test_layers_in_order():
     torch.testing.assert_close(backbone(images)[0], F.conv2d(x, w3, b3).relu())
 
 
+def test_inner_maps():
+    torch.manual_seed(0)
+    backbone = LeNet5(out_indices=(0, 1, 2))
+    images = torch.randn(2, 1, 32, 32)
+    maps = backbone(images)
+    assert [tuple(m.shape[1:]) for m in maps] == [(6, 14, 14), (16, 5, 5), (120, 1, 1)]
+    torch.testing.assert_close(maps[0], F.max_pool2d(backbone.layers[0](images).relu(), 2))
+    torch.testing.assert_close(maps[1], F.max_pool2d(backbone.layers[3](maps[0]).relu(), 2))
+    assert backbone.state_dict().keys() == LeNet5().state_dict().keys()
+
+
 @pytest.mark.parametrize('size', [32, 33, 36, 64])
 def test_out_size(size):
     assert LeNet5()(torch.zeros(1, 1, size, size))[0].shape[2] == LeNet5.out_size(size)
@@ -47,3 +58,5 @@ def test_usage_errors():
         LeNet5()(torch.zeros(1, 1, 28, 28))
     with pytest.raises(UsageError, match='width=0.1'):
         LeNet5(width=0.1)
+    with pytest.raises(UsageError, match=r'LeNet5: out_indices=\(0, 1\)'):
+        LeNet5(out_indices=(0, 1))

@@ -65,6 +65,22 @@ def test_maps():
     assert last.shape == maps[2].shape
 
 
+def test_raw_last():
+    torch.manual_seed(0)
+    plain = WideResNet(16, 1, out_indices=(0, 1, 2)).eval()
+    raw = WideResNet(16, 1, out_indices=(0, 1, 2), raw_last=True).eval()
+    raw.load_state_dict(plain.state_dict())
+    for network in (plain, raw):
+        network.bn.running_mean.fill_(0.3)
+    images = torch.randn(2, 3, 32, 32)
+    expected, maps = plain(images), raw(images)
+    assert [tuple(m.shape[1:]) for m in maps] == [(16, 32, 32), (32, 16, 16), *[(64, 8, 8)] * 2]
+    for found, same in zip((*maps[:2], maps[3]), expected, strict=True):
+        assert torch.equal(found, same)
+    assert maps[2].min() < 0  # the sum itself, not overwritten by the ReLU
+    torch.testing.assert_close(F.relu(raw.bn(maps[2])), maps[3])
+
+
 @pytest.mark.parametrize(
     'wrong', [dict(depth=20), dict(depth=4), dict(out_indices=(0, 1)), dict(out_indices=(2, 1))]
 )

@@ -4,7 +4,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmdfkd.models.classifiers import Classifier, pool
+from mmdfkd.models.classifiers import Classifier, map_shapes, pool
 from mmdfkd.models.classifiers.classifier import plain
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
@@ -33,6 +33,15 @@ def test_extract_keeps_every_stage():
         features.logits, features.vector @ network.head.fc.weight.T + network.head.fc.bias
     )
     assert torch.equal(network(images), features.logits)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_map_shapes_leave_the_network_as_it_was(training):
+    network = MODELS.build(CONFIG).train(training)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert map_shapes(network) == [(2, 16, 16), (4, 8, 8), (6, 4, 4)]
+    assert network.training is training
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
 
 
 def test_neck_comes_before_the_pooling():

@@ -34,7 +34,7 @@ def test_draws_anew_and_uniformly():
 
 def test_answers_without_predictions():
     selection = RandomSelector(num_images=2)(pool_size=5)
-    assert not RandomSelector.needs_predictions
+    assert RandomSelector.needs == () and not RandomSelector.once
     assert selection.confidence.numel() == selection.counts.numel() == 0
 
 

@@ -1,0 +1,9 @@
+# CIFAR-100 to test on and no image to train on: 50 batches of 256 latents an epoch.
+_base_ = './cifar100.py'
+
+train_dataloader = dict(
+    dataset=dict(_delete_=True, type='LatentDataset', length=50 * 256),
+    sampler=dict(_delete_=True, type='CountingSampler'),
+    batch_size=256,
+)
+data_preprocessor = dict(augment=None)

@@ -1,0 +1,5 @@
+# wrn_200e.py for both networks that CTKD trains.
+_base_ = './wrn_200e.py'
+
+optim_wrapper = dict(scratch_teacher=_base_.optim_wrapper.student)
+param_scheduler = dict(scratch_teacher=_base_.param_scheduler.student)

@@ -1,0 +1,11 @@
+# DDAD on the embedded benchmark: resnet8 teaches resnet8-half, and no image is read.
+#   python tools/train.py configs/ddad/ddad_resnet8_resnet8-half_1xb96-20e_digits.py
+_base_ = [
+    '../_base_/models/resnet8_resnet8-half_digits.py',
+    '../_base_/networks/generators.py',
+    '../_base_/datasets/digits_latents.py',
+    '../_base_/schedules/adversarial_digits.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='DDAD', generator=_base_.generators.digits)

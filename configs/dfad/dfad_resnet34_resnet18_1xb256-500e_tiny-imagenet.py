@@ -1,0 +1,12 @@
+# DFAD on Tiny-ImageNet: ResNet34 teaches ResNet18, and no image is read.
+# Expected: 20.63 % (KD³, arXiv 2307.11469, Table 1), with a teacher of 66.44 %. Not reproduced yet.
+#   python tools/train.py configs/dfad/dfad_resnet34_resnet18_1xb256-500e_tiny-imagenet.py
+_base_ = [
+    '../_base_/models/resnet34_resnet18_tiny-imagenet.py',
+    '../_base_/networks/generators.py',
+    '../_base_/datasets/tiny-imagenet_latents.py',
+    '../_base_/schedules/dfad_500e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='DFAD', generator=_base_.generators.transposed)

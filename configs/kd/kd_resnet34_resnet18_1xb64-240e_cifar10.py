@@ -1,0 +1,12 @@
+# KD with the original images and labels of CIFAR-10: ResNet34 teaches ResNet18, by the recipe of
+# the teacher. Not reproduced yet.
+#   python tools/train.py configs/kd/kd_resnet34_resnet18_1xb64-240e_cifar10.py
+_base_ = [
+    '../_base_/models/resnet34_resnet18_cifar10.py',
+    '../_base_/datasets/cifar10.py',
+    '../_base_/schedules/teacher_240e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='KD')
+train_dataloader = dict(batch_size=64)

@@ -1,0 +1,10 @@
+# STKD on CINIC-10: ResNet34 teaches ResNet18. Not reproduced yet.
+#   python tools/train.py configs/stkd/stkd_resnet34_resnet18_1xb128-300e_cinic10.py
+_base_ = [
+    '../_base_/models/resnet34_resnet18_cinic10.py',
+    '../_base_/datasets/cinic10_reflect.py',
+    '../_base_/schedules/slkd_300e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='STKD')

@@ -1,0 +1,63 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What losses on feature maps share: which maps are compared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmdfkd.utils import UsageError
+
+#: ``(C, H, W)`` of one map.
+Shape = tuple[int, int, int]
+
+
+class MapLoss(nn.Module, ABC):
+    """A loss summed over pairs of maps, one of the student and one of the teacher each.
+
+    Maps are those of ``Classifier.extract(...).maps``, so the ``out_indices`` of both backbones say
+    which there are; the i-th of one belongs to the i-th of the other.
+
+    Args:
+        indices: Positions of the pairs that count, from 0; ``None`` takes all.
+        loss_weight: Factor on the returned sum.
+    """
+
+    def __init__(self, indices: Sequence[int] | None = None, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.indices = None if indices is None else tuple(indices)
+        self.loss_weight = loss_weight
+
+    @abstractmethod
+    def compare(self, index: int, student_map: Tensor, teacher_map: Tensor) -> Tensor:
+        """The loss of pair ``index``, a scalar; maps ``(B, C, H, W)`` of either network."""
+
+    def fit_maps(self, student_shapes: Sequence[Shape], teacher_shapes: Sequence[Shape]) -> None:
+        """Get ready for maps of these shapes; whoever builds the loss calls this once.
+
+        Raises:
+            UsageError: Not every map that counts has a partner.
+        """
+        found = (
+            f'the student returns {len(student_shapes)} and the teacher {len(teacher_shapes)} '
+            'feature maps. Set model.student.backbone.out_indices and '
+            'model.teacher.backbone.out_indices (maps of a ForeignClassifier)'
+        )
+        name, pairs = type(self).__name__, min(len(student_shapes), len(teacher_shapes))
+        if self.indices is None:
+            if len(student_shapes) != len(teacher_shapes):
+                raise UsageError(f'{name} compares maps in pairs, but {found} to equally many.')
+        elif not self.indices or not all(0 <= index < pairs for index in self.indices):
+            raise UsageError(
+                f'{name}: indices={self.indices}, but {found}, or choose indices from 0 to '
+                f'{pairs - 1}.'
+            )
+
+    def forward(self, student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
+        """Return the weighted sum over the pairs of maps, each ``(B, C_i, H_i, W_i)``."""
+        indices = range(len(student_maps)) if self.indices is None else self.indices
+        losses = [self.compare(i, student_maps[i], teacher_maps[i]) for i in indices]
+        return self.loss_weight * torch.stack(losses).sum()

@@ -1,0 +1,107 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What the BatchNorm layers of a frozen network see of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmdfkd.utils import UsageError
+
+from .gather import gather_batch
+
+
+class BatchStatistics(NamedTuple):
+    """Statistics of the input of one BatchNorm layer, each ``(C,)``, in float32 at least.
+
+    Attributes:
+        mean: Mean over batch and place, with gradient to the images.
+        var: Biased variance likewise.
+        running_mean: What the layer remembers of the original data.
+        running_var: Likewise.
+    """
+
+    mean: Tensor
+    var: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+
+def batch_norm_layers(network: nn.Module) -> list[Any]:
+    """Layers with running statistics, in the order of the network's modules.
+
+    Raises:
+        UsageError: There are none, so that nothing is remembered of the original data.
+    """
+    layers = [m for m in network.modules() if getattr(m, 'running_mean', None) is not None]
+    if not layers:
+        raise UsageError(
+            f'The teacher {getattr(network, "name", type(network).__name__)} has no BatchNorm '
+            'layer with running statistics (model.teacher), so it remembers nothing of its data. '
+            'Set the weight of the BN loss to 0, or choose a method that does without, such as '
+            'DAFL, DFAD or ZSKT.'
+        )
+    return layers
+
+
+@contextmanager
+def record_batch_statistics(network: nn.Module) -> Iterator[list[BatchStatistics]]:
+    """Record the statistics of the forward pass inside; the list is filled on leaving.
+
+    Only the pass inside is seen: no hook stays, and no graph is kept alive by one. On several
+    processes the statistics are those of the whole batch, with gradient.
+
+    Args:
+        network: In eval mode, since in train mode it would remember what it is compared with.
+
+    Yields:
+        One :class:`BatchStatistics` per BatchNorm layer, in the order of the forward pass.
+
+    Raises:
+        UsageError: The network has no BatchNorm layer, or is in train mode.
+    """
+    layers = batch_norm_layers(network)
+    if any(layer.training for layer in layers):
+        raise UsageError('The teacher is in train mode; statistics are compared in eval mode only.')
+    inputs: list[tuple[Any, Tensor, Tensor]] = []
+    statistics: list[BatchStatistics] = []
+
+    def record(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        maps = arguments[0].to(torch.promote_types(arguments[0].dtype, torch.float32))
+        var, mean = torch.var_mean(maps, [d for d in range(maps.ndim) if d != 1], correction=0)
+        inputs.append((layer, mean, var))
+
+    handles = [layer.register_forward_pre_hook(record) for layer in layers]
+    try:
+        yield statistics
+    finally:
+        for handle in handles:
+            handle.remove()
+    means, variances = global_statistics(
+        torch.cat([mean for _, mean, _ in inputs]), torch.cat([var for _, _, var in inputs])
+    )
+    sizes = [len(mean) for _, mean, _ in inputs]
+    for (layer, _, _), mean, var in zip(
+        inputs, means.split(sizes), variances.split(sizes), strict=True
+    ):
+        remembered = layer.running_mean.to(mean.dtype), layer.running_var.to(mean.dtype)
+        statistics.append(BatchStatistics(mean, var, *remembered))
+
+
+def global_statistics(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Mean and biased variance of the union of equally large batches, one per process.
+
+    .. math:: \mu = \overline{\mu_r}, \qquad
+              \sigma^2 = \overline{\sigma_r^2} + \overline{(\mu_r - \mu)^2}
+
+    Args:
+        mean: Of this process's batch, ``(C,)``.
+        var: Likewise.
+    """
+    means, variances = gather_batch(torch.stack([mean, var])[None]).unbind(1)
+    mean = means.mean(0)
+    return mean, variances.mean(0) + (means - mean).square().mean(0)

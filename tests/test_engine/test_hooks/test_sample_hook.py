@@ -1,0 +1,166 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import copy
+import logging
+
+import matplotlib.image
+import pytest
+import torch
+
+from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.hooks import SampleHook
+from mmdfkd.engine.hooks.sample_hook import describe_collapse, effective_classes
+
+NAMES = [f'class {number}' for number in range(10)]
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What a run's logger warned of."""
+    said = []
+    original = logging.Logger.warning
+    monkeypatch.setattr(
+        logging.Logger,
+        'warning',
+        lambda self, message, *args, **kwargs: (
+            said.append(str(message)),
+            original(self, message, *args, **kwargs),
+        )[1],
+    )
+    return said
+
+
+# A histogram in numbers and words -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('counts', 'expected'),
+    [
+        ([5] * 10, 10.0),
+        ([0, 0, 7, 0], 1.0),
+        ([8, 8, 0, 0], 2.0),
+        ([1, 3], 1.7548),  # entropy ln 4 - 3/4 ln 3 = 0.56234
+    ],
+)
+def test_effective_number_of_classes(counts, expected):
+    assert effective_classes(torch.tensor(counts)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_class_with_most_of_the_images():
+    words = describe_collapse(torch.tensor([10, 60, *[5] * 6, 0, 0]), NAMES)
+    assert words.startswith('Generator collapse: 60% of the generated images are of class class 1')
+    assert 'class balance' in words and 'learning rate' in words and 'batch size' in words
+
+
+def test_most_classes_without_any():
+    words = describe_collapse(torch.tensor([25, 25, 25, 25, 0, 0, 0, 0, 0, 0]), NAMES)
+    assert '6 of 10 classes are never generated (class 4, class 5' in words
+
+
+@pytest.mark.parametrize('counts', [[10] * 10, [50, 50, *[25] * 4, 0, 0, 0, 0], [0, 40], [5, 5, 0]])
+def test_nothing_to_report(counts):
+    """Even, or uneven within limits; two classes may well be one sided for a while."""
+    assert describe_collapse(torch.tensor(counts), NAMES) == ''
+
+
+# In a run -------------------------------------------------------------------------------------
+
+
+def test_what_is_logged_and_drawn(train, generative, tmp_path):
+    runner = train(
+        **generative,
+        **{
+            'train_cfg.max_epochs': 4,
+            'default_hooks.samples.interval': 3,
+            'train_cfg.val_interval': 4,
+        },
+    )
+    hub = runner.message_hub
+    classes, _ = hub.get_scalar('train/generated_classes').data
+    confidence, _ = hub.get_scalar('train/generated_confidence').data
+    counts = hub.get_info('generated_per_class')
+    assert len(classes) == len(confidence) == 4
+    assert len(counts) == 5 and sum(counts) == 256  # of the networks after the last epoch
+    images, logits = runner.model.train().sample(256)
+    assert counts == logits.argmax(1).bincount(minlength=5).tolist()
+    assert classes[-1] == pytest.approx(effective_classes(torch.tensor(counts)))
+    assert confidence[-1] == pytest.approx(logits.softmax(1).max(1).values.mean().item(), abs=1e-5)
+    drawn = sorted((tmp_path / 'run/figures/samples').iterdir())
+    assert [file.name for file in drawn] == ['epoch_0001.png', 'epoch_0003.png', 'epoch_0004.png']
+
+
+def test_the_picture_holds_the_pixels(train, generative, tmp_path):
+    runner = train(**generative, **{'train_cfg.max_epochs': 1, 'default_hooks.samples.shown': 10})
+    sheet = matplotlib.image.imread(tmp_path / 'run/figures/samples/epoch_0001.png')[..., :3]
+    images, logits = runner.model.train().sample(256)
+    pixels = runner.model.test_preprocessor.denormalize(images[:10])
+    first = pixels[logits[:10].argmax(1).sort(stable=True).indices[0]]
+    # 8 columns of 16 pixels, 4 (56 / 16) times enlarged, 4 pixels apart; gaps are white
+    assert sheet.shape[1] == 4 + 8 * (4 * 16 + 4) and (sheet[:4] == 1).all()
+    tile = torch.from_numpy(255 * sheet[4:68, 4:68]).round()
+    expected = first.permute(1, 2, 0).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    assert torch.equal(tile, expected.expand(64, 64, 3).float())
+
+
+def test_looking_changes_nothing(train, toy_config, generative):
+    """With and without the hook: the same networks after the same iterations, bit for bit."""
+    watched = train('watched', **copy.deepcopy(generative)).model.state_dict()
+    cfg = toy_config('blind', **generative)
+    del cfg.default_hooks['samples']
+    runner = DistillRunner.from_cfg(cfg)
+    runner.train()
+    blind = runner.model.state_dict()
+    assert watched.keys() == blind.keys()
+    assert all(torch.equal(value, blind[name]) for name, value in watched.items())
+
+
+def test_a_collapse_is_reported(train, generative, warnings):
+    def destroy(runner):
+        with torch.no_grad():
+            runner.model.teacher.head.fc.weight.zero_()
+            runner.model.teacher.head.fc.bias.copy_(torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0]))
+
+    train(before=destroy, **generative, **{'train_cfg.max_epochs': 1})
+    words = [text for text in warnings if 'collapse' in text]
+    assert len(words) == 1 and '100% of the generated images are of class c' in words[0]
+
+
+@pytest.mark.parametrize(('size', 'warns'), [(4, True), (5, False)])
+def test_a_batch_smaller_than_the_classes(
+    train, generative, warnings, without_validation, size, warns
+):
+    train(
+        **generative,
+        **without_validation,
+        **{'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': size},
+    )
+    words = [text for text in warnings if 'cannot hold all' in text]
+    assert len(words) == warns
+    if warns:
+        assert 'A batch of 4 images cannot hold all 5 classes' in words[0]
+        assert 'train_dataloader.batch_size to 25' in words[0]
+
+
+def test_no_pictures(train, generative, tmp_path):
+    runner = train(**generative, **{'default_hooks.samples.interval': 0})
+    assert not (tmp_path / 'run/figures/samples').exists()
+    assert sum(runner.message_hub.get_info('generated_per_class')) == 256
+
+
+def test_a_method_without_a_generator_is_left_alone(finished):
+    assert 'train/generated_classes' not in finished.message_hub.log_scalars
+    assert 'generated_per_class' not in finished.message_hub.runtime_info
+
+
+@pytest.mark.parametrize(
+    ('interval', 'last', 'expected'),
+    [(None, 40, [1, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40]), (2, 5, [1, 2, 4, 5]), (0, 3, [])],
+)
+def test_when_a_grid_is_drawn(interval, last, expected):
+    class Runner:
+        max_epochs = last
+
+    hook, drawn = SampleHook(interval=interval), []
+    for Runner.epoch in range(last):
+        if hook._draws(Runner):
+            drawn.append(Runner.epoch + 1)
+    assert drawn == expected

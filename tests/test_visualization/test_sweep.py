@@ -1,0 +1,123 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdfkd.utils import UsageError
+from mmdfkd.visualization import plot_settings, plot_values, style
+from mmdfkd.visualization.sweep import _places, prefers_log, summarise
+
+LINE = [(0.1, [90.0, 92.0]), (0.2, [94.0, 94.0])]
+
+
+def _pixels(path):
+    return np.asarray(Image.open(path).convert('RGB')).astype(int)
+
+
+def _where(pixels, colour):
+    """Rows and columns of the pixels of exactly this colour."""
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.nonzero((pixels == rgb).all(axis=-1))
+
+
+def test_deviation_is_that_of_a_sample():
+    # Mean 93; squares 4, 1, 9 of the deviations, divided by n - 1 = 2: 7.
+    assert summarise([91.0, 92.0, 96.0])[1:] == (93.0, pytest.approx(7**0.5))
+    assert summarise([91.0])[1:] == (91.0, None)
+
+
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [
+        ([0.001, 0.01, 0.1, 1], True),  # Figure 4 of KD³: lambda,
+        ([0.1, 0.3, 0.5, 0.7], False),  # tau,
+        ([0.9, 0.925, 0.95, 0.975], False),  # V_th;
+        ([0.05, 0.25, 0.5, 0.75, 1], False),  # its Table 4
+        ([0, 0.001, 0.01, 0.1], True),
+        ([1, 2, 4, 8, 16, 32], True),
+        ([1, 34, 67, 100], False),
+        ([0.01, 1], True),
+        ([1, 2], False),
+        ([-1, 1, 10, 100], False),
+        ([0, 1], False),
+    ],
+)
+def test_decades_get_a_logarithmic_axis(values, expected):
+    assert prefers_log(values) is expected
+
+
+def test_a_zero_lies_one_step_left_of_the_decades():
+    places = _places([0, 0.001, 0.01, 0.1], is_log=True)
+    assert [places[v] for v in (0, 0.001, 0.01, 0.1)] == pytest.approx([-4, -3, -2, -1])
+
+
+def test_values_ascend_to_the_right_and_better_means_are_higher(tmp_path):
+    pixels = _pixels(plot_values(tmp_path / 'a.png', {'': {'run': LINE}}, 'key'))
+    assert pixels.shape[1] == 2 * 960
+    rows, columns = _where(pixels, style.BLUE)
+    left, right = rows[columns < columns.mean()], rows[columns > columns.mean()]
+    assert left.mean() > right.mean() + 100  # rows are counted from the top
+
+
+def test_the_band_is_as_wide_as_the_deviation(tmp_path):
+    def thickness(spread):
+        points = [(x, [90.0 - spread, 90.0, 90.0 + spread]) for x in (1.0, 2.0, 3.0)]
+        # The teacher and a far line fix the axis, whatever the spread.
+        panels = {'': {'a': points, 'b': [(1.0, [70.0]), (3.0, [70.0])]}}
+        pixels = _pixels(plot_values(tmp_path / 'band.png', panels, 'x', teacher_accuracy=99.0))
+        column = pixels[:, 640]  # between two values
+        band = 255 - (255 - np.array([0x00, 0x72, 0xB2])) * 0.18
+        return (abs(column - band).max(axis=1) <= 2).sum()
+
+    # The line itself, of some 4 pixels, hides a part of both.
+    assert thickness(4.0) / thickness(2.0) == pytest.approx(2, rel=0.05)
+
+
+def test_panels_share_their_axes(tmp_path):
+    same = [(1.0, [90.0]), (2.0, [92.0])]
+    panels = {'one': {'run': same}, 'two': {'run': same}}
+    pixels = _pixels(plot_values(tmp_path / 'two.png', panels, 'x'))
+    rows, columns = _where(pixels, style.BLUE)
+    halves = [rows[columns < 970], rows[columns >= 970]]
+    assert halves[0].min() == halves[1].min() and halves[0].max() == halves[1].max()
+
+
+def test_many_panels_make_a_taller_picture_and_lines_a_legend(tmp_path):
+    def height(panels, lines):
+        content = {f'p{p}': {f'l{k}': LINE for k in range(lines)} for p in range(panels)}
+        return len(_pixels(plot_values(tmp_path / 'h.png', content, 'x')))
+
+    assert height(7, 1) > height(6, 1) == height(5, 1) > height(3, 1)
+    assert height(1, 3) == height(1, 2) + 2 * 22
+
+
+def test_settings_are_rows_with_the_better_one_to_the_right(tmp_path):
+    rows = {'worse': [80.0, 82.0], 'better': [90.0]}
+    pixels = _pixels(plot_settings(tmp_path / 'rows.png', rows, teacher_accuracy=95.0))
+    assert pixels.shape[1] == 2 * 960
+    y, x = _where(pixels, style.BLUE)
+    middle = (y.min() + y.max()) / 2
+    assert x[y < middle].mean() < x[y > middle].mean()
+    assert len(_pixels(plot_settings(tmp_path / 'c.png', {**rows, 'c': [1.0]}))) == len(pixels) + 60
+
+
+def test_same_numbers_same_pixels(tmp_path):
+    for plot, content in (
+        (plot_values, ({'': {'a': LINE}}, 'x')),
+        (plot_settings, ({'a': [1.0]},)),
+    ):
+        first, again = (_pixels(plot(tmp_path / f'{name}.png', *content)) for name in 'ab')
+        assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize('panels', [{}, {'': {}}, {'': {'a': []}}, {'': {'a': [(1.0, [])]}}])
+def test_nothing_to_draw_is_refused(tmp_path, panels):
+    with pytest.raises(UsageError, match='expected one'):
+        plot_values(tmp_path / 'a.png', panels, 'x')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('rows', [{}, {'a': []}])
+def test_settings_without_accuracies_are_refused(tmp_path, rows):
+    with pytest.raises(UsageError, match='expected one'):
+        plot_settings(tmp_path / 'a.png', rows)
