@@ -12,7 +12,7 @@ optim_wrapper = dict(generator=dict(optimizer=dict(lr=0.02)))
 
 model = dict(
     type='DAFL',
-    generator=_base_.generators.digits,
+    generator=dict(latent_size=64, widths=(64, 32, 8)),
     student_steps=5,
     temperature=4.0,
 )

@@ -7,6 +7,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(type='DFND', selector=dict(keep_ratio=0.5))
+model = dict(type='DFND', selector=dict(keep_ratio=0.9))
 optim_wrapper = dict(adaptation=dict(optimizer=dict(type='Adam', lr=1e-3)))
 param_scheduler = dict(adaptation=[])

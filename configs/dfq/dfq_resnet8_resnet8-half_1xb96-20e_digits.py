@@ -10,5 +10,6 @@ _base_ = [
 
 # Half as many iterations as the others, since each has twice as many student steps.
 train_dataloader = dict(dataset=dict(length=25 * 96))
+optim_wrapper = dict(generator=dict(optimizer=dict(betas=(0.5, 0.999))))
 
 model = dict(type='DFQ', generator=dict(head='sigmoid', bias=False, **_base_.generators.digits))

@@ -190,7 +190,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(run, tmp_path):
     assert status == 1
     assert [row['n'] for row in table(tmp_path / 'out')] == ['1', '0', '1']
     assert '| 0.5 | – | 0 |' in (tmp_path / 'out' / 'table.md').read_text()
-    assert f'1 of 3 runs failed:\n  loss_weight=0.5, seed 0: The pool is gone. Copy it' in errors
+    assert '1 of 3 runs failed:\n  loss_weight=0.5, seed 0: The pool is gone. Copy it' in errors
     log = re.search(r'Its log is (.*\.log)\.', errors)[1]
     assert 'The pool is gone' in Path(log).read_text()
 

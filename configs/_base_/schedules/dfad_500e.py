@@ -1,5 +1,5 @@
-# DFAD and DDAD on CIFAR: 500 epochs of 50 iterations, each five student steps and one generator step
-# on batches of 256. Both learning rates are divided by 10 after epochs 100 and 200.
+# DFAD and DDAD on CIFAR: 500 epochs of 50 iterations, each five student steps and one generator
+# step on batches of 256. Both learning rates are divided by 10 after epochs 100 and 200.
 optim_wrapper = dict(
     constructor='RoleOptimWrapperConstructor',
     student=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)),

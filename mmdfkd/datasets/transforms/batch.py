@@ -160,12 +160,12 @@ class BatchRandomFlip(BatchTransform):
         is_last = is_channels_last(images)
         pixels = images.permute(0, 2, 3, 1) if is_last else images
         rows = pixels.reshape(batch, -1)
-        flipped = rows.index_select(0, mirrored).view(-1, *pixels.shape[1:])
+        flipped = rows.index_select(0, mirrored).view(len(mirrored), *pixels.shape[1:])
         if is_last:
             flipped = flipped.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1)
         else:
             flipped = flipped.flip(-1)
-        both = torch.cat([rows, flipped.reshape(len(flipped), -1)])
+        both = torch.cat([rows, flipped.flatten(1)])
         chosen = both.index_select(0, place).view(pixels.shape)
         return chosen.permute(0, 3, 1, 2) if is_last else chosen
 

@@ -314,3 +314,9 @@ def test_window_larger_than_the_padded_image():
 def test_padding_too_wide_to_reflect():
     with pytest.raises(UsageError, match="padding=20 .* 20x28.*'edge'"):
         BatchRandomCrop(size=20, padding=20, pad_mode='reflect')(make_images())
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_a_batch_in_which_no_image_is_mirrored_stays_as_it_is(memory_format):
+    images = torch.arange(48, dtype=torch.uint8).view(2, 3, 2, 4).to(memory_format=memory_format)
+    assert torch.equal(BatchRandomFlip(prob=0.0)(images), images)

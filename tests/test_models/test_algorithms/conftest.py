@@ -1,6 +1,8 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """A pair of tiny networks with BatchNorm, a batch for them, and one training step."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,11 @@ from torch import nn
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.classifiers import Classifier
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import MODELS, PARAM_SCHEDULERS
+from mmdfkd.utils.config_check import load_config
 
 CLASSES = 5
+SCHEDULES = Path(__file__).parents[3] / 'configs' / '_base_' / 'schedules'
 
 
 def network(widths, classes=CLASSES, **backbone):
@@ -151,3 +155,26 @@ def golden_classifier():
         return network
 
     return build
+
+
+@pytest.fixture
+def learning_rates():
+    """Learning rate of every epoch that a schedule of ``configs/_base_/schedules`` gives a role."""
+
+    def run(schedule, role='student'):
+        cfg = load_config(SCHEDULES / f'{schedule}.py')
+        config = dict(cfg.optim_wrapper[role].optimizer)
+        sgd = torch.optim.SGD([torch.zeros(1)], lr=config['lr'])
+        schedulers = [
+            PARAM_SCHEDULERS.build(s, default_args=dict(optimizer=sgd))
+            for s in cfg.param_scheduler[role]
+        ]
+        rates = []
+        for _ in range(cfg.train_cfg.max_epochs):
+            rates.append(sgd.param_groups[0]['lr'])
+            sgd.step()
+            for scheduler in schedulers:
+                scheduler.step()
+        return rates
+
+    return run

@@ -411,6 +411,13 @@ def test_usage_errors(teacher, student, pair, make_batch, take_steps):
     CTKD(pair[0], student, attention_on='scratch')  # like the expert, whatever the student has
 
 
+@pytest.mark.parametrize('role', ['student', 'scratch_teacher'])
+def test_learning_rates_of_the_published_code(learning_rates, role):
+    # by epoch, from 1: 0.1 to 59, 0.02 to 119, 0.004 to 159, 0.0008 to 200
+    expected = [0.1] * 59 + [0.02] * 60 + [0.004] * 40 + [0.0008] * 41
+    assert learning_rates('ctkd_200e', role) == pytest.approx(expected)
+
+
 # One process and two -----------------------------------------------------------------------------
 
 

@@ -244,6 +244,12 @@ def test_mixed_precision_is_close_to_full(teacher, student, make_batch, take_ste
         assert logs[1][name].dtype == torch.float32
 
 
+def test_learning_rates(learning_rates):
+    # by epoch, from 1: 0.1 to 260, 0.01 to 290, 0.001 to 300
+    expected = [0.1] * 260 + [0.01] * 30 + [0.001] * 10
+    assert learning_rates('slkd_300e') == pytest.approx(expected)
+
+
 def test_usage_errors(teacher, student, make_batch, take_steps):
     with pytest.raises(UsageError, match=r'STKD mixes labels .*model\.ce_weight=0'):
         take_steps(STKD(teacher, student), make_batch())
