@@ -1,6 +1,6 @@
 # ZSKT: 80,000 iterations, each one generator step and ten student steps on a batch of 128, counted
-# as 200 epochs of 400. Both learning rates fall to 0 along a cosine, once per iteration; gradients are
-# clipped.
+# as 200 epochs of 400. Both learning rates fall to 0 along a cosine, once per iteration; gradients
+# are clipped.
 optim_wrapper = dict(
     constructor='RoleOptimWrapperConstructor',
     student=dict(optimizer=dict(type='Adam', lr=2e-3), clip_grad=dict(max_norm=5)),
