@@ -72,6 +72,7 @@ def activation_loss(features: Tensor, reduction: Literal['mean', 'l1', 'fro'] = 
     Returns:
         A scalar <= 0.
     """
+    features = at_least_single(features)
     if reduction == 'mean':
         return -features.abs().mean()
     if reduction == 'l1':
@@ -79,9 +80,9 @@ def activation_loss(features: Tensor, reduction: Literal['mean', 'l1', 'fro'] = 
     return -features.norm()
 
 
-def at_least_single(logits: Tensor) -> Tensor:
-    """Logits in single precision, or double where they are."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def at_least_single(values: Tensor) -> Tensor:
+    """Logits or features in single precision, or double where they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @MODELS.register_module()

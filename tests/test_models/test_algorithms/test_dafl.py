@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmdfkd.engine import RoleOptimWrapperConstructor
+from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DAFL
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.classifiers import Classifier
@@ -214,6 +214,16 @@ def test_a_teacher_sure_of_one_class_breaks_nothing(teacher, student, make_laten
     assert logs['loss_balance'] == logs['loss_one_hot'] == 0
     assert all(value.isfinite() for value in logs.values())
     assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_mixed_precision(teacher, student, make_latents):
+    model = DAFL(teacher, student, SMALL, student_steps=2).train()
+    wrapper = dict(type=AutocastOptimWrapper, optimizer=dict(type='SGD', lr=0.01))
+    optimizers = RoleOptimWrapperConstructor({role: wrapper for role in model.roles()})(model)
+    logs = model.train_step(make_latents(model), optimizers)
+    assert all(value.isfinite() for value in logs.values())
+    assert logs['loss_student'].dtype == logs['loss_balance'].dtype == torch.float32
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
 # Several processes ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmdfkd.engine import RoleOptimWrapperConstructor
+from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DFQ
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.classifiers import Classifier
@@ -251,6 +251,16 @@ def test_defaults_are_those_of_the_benchmarks(teacher, student):
     assert model.balance.loss_weight == 20
     assert model.balance(torch.zeros(2, 5)).item() == pytest.approx(-20 * 1.609438)  # ln 5
     assert model.divergence.temperature == 1
+
+
+def test_mixed_precision(teacher, student, make_latents):
+    model = DFQ(teacher, student, SMALL, student_steps=2).train()
+    wrapper = dict(type=AutocastOptimWrapper, optimizer=dict(type='SGD', lr=0.01))
+    optimizers = RoleOptimWrapperConstructor({role: wrapper for role in model.roles()})(model)
+    logs = model.train_step(make_latents(model), optimizers)
+    assert all(value.isfinite() for value in logs.values())
+    assert logs['loss_student'].dtype == logs['loss_balance'].dtype == torch.float32
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
 # Several processes ----------------------------------------------------------------------------

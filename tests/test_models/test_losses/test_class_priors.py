@@ -91,9 +91,14 @@ def test_invariances():
 
 
 def test_half_precision_is_computed_in_single():
-    logits = LOGITS.to(torch.bfloat16)  # these values are exact
-    assert class_balance_loss(logits).dtype == torch.float32
-    assert class_balance_loss(logits).item() == pytest.approx(-0.471978, abs=1e-5)
+    logits, features = LOGITS.to(torch.bfloat16), FEATURES.to(torch.bfloat16)  # exact values
+    for loss, expected in (
+        (one_hot_loss(logits), 0.320278),
+        (class_balance_loss(logits), -0.471978),
+        (activation_loss(features), -5 / 6),
+    ):
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
 # Against published code -----------------------------------------------------------------------
