@@ -47,11 +47,12 @@ def run_tool():
         # As in a new process: mmengine would hand out the loggers of a run of the same second.
         for kind in (DefaultScope, MessageHub, MMLogger, Visualizer):
             kind._instance_dict.clear()
-        argv = [script, *map(str, args)]
+        path = ROOT / 'tools' / script
+        argv, beside = [script, *map(str, args)], [str(path.parent), *sys.path]
         printed = io.StringIO()
-        with mock.patch.object(sys, 'argv', argv), mock.patch.dict(os.environ):
-            with contextlib.redirect_stdout(printed):
-                runpy.run_path(str(ROOT / 'tools' / script), run_name='__main__')
+        with mock.patch.object(sys, 'argv', argv), mock.patch.object(sys, 'path', beside):
+            with mock.patch.dict(os.environ), contextlib.redirect_stdout(printed):
+                runpy.run_path(str(path), run_name='__main__')
         return printed.getvalue()
 
     return run

@@ -1,15 +1,18 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import importlib
 import json
 import math
-import runpy
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.device import utils as device_utils
+from mmengine.optim import OptimWrapper
 
-from mmdfkd.models.algorithms import KD3
+from mmdfkd.registry import MODELS
+from mmdfkd.utils.config_check import load_config
 
+ROOT = Path(__file__).parents[2]
 TOOL = 'analysis_tools/benchmark.py'
 TINY = ('--batch', '4', '8', '--iterations', '2', '--pairs', '2', '--images', '32')
 
@@ -43,56 +46,89 @@ def test_a_block_needs_enough_images(run_tool, capsys):
     assert 'takes 40 images, --images is 32' in capsys.readouterr().err
 
 
-@pytest.fixture
-def tool():
-    return runpy.run_path(str(Path(__file__).parents[2] / 'tools' / TOOL))
+def test_a_pair_without_recipe(run_tool, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        run_tool(TOOL, *TINY, '--method', 'ZSKT', '--pair', 'lenet5')
+    assert 'no recipe of ZSKT for --pair lenet5' in capsys.readouterr().err
+
+
+def test_a_method_without_images(run_tool, tmp_path):
+    tiny = ('--batch', '4', '--iterations', '2', '--pairs', '2', '--images', '32')
+    path = tmp_path / 'numbers.json'
+    run_tool(TOOL, *tiny, '--method', 'DFQ', '--pair', 'resnet8', '--json', path)
+    result = json.loads(path.read_text())
+    assert 'selection' not in result
+    assert all(value > 0 for value in result['step'][0].values())
+
+
+# The floors -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def model():
-    return KD3(
-        teacher=dict(checkpoint='mmdfkd://resnet8_digits'),
-        student=dict(
-            backbone=dict(
-                type='CifarResNet', depth=8, widths=(4, 8, 16), in_channels=1, stem_stride=2
-            )
-        ),
-    )
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
+    return importlib.import_module('floors')
 
 
-@pytest.fixture
-def images():
-    return torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8)
+def recipe(method):
+    """Model and optimisers of a method's digits config, the student a little off its start."""
+    name = method.lower()
+    (path,) = (ROOT / 'configs' / name).glob(f'{name}_resnet8_resnet8-half_1xb*e_digits.py')
+    cfg = load_config(path)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    optim_wrapper = {
+        role: OptimWrapper(torch.optim.SGD(parameters, lr=0.1))
+        for role, parameters in trained(model).items()
+    }
+    data = dict(inputs=torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8))
+    if hasattr(model, 'latent_shape'):
+        data = dict(latent=torch.randn(8, *model.latent_shape))
+    return model, optim_wrapper, data
 
 
-def make_floor(kind, model):
-    return kind(model, torch.optim.SGD(model.student.parameters(), lr=0.1))
+def trained(model):
+    return {role: torch.nn.ModuleList(parts).parameters() for role, parts in model.roles().items()}
 
 
-def test_check_accepts_the_floor_and_trains_nothing(tool, model, images):
-    floor = make_floor(tool['KD3Floor'], model)
-    before = [parameter.clone() for parameter in floor.parameters]
-    tool['check_floor'](model, floor, images)
-    assert all(map(torch.equal, before, floor.parameters))
+METHODS = ['DAFL', 'DDAD', 'DFAD', 'DFQ', 'KD3', 'ZSKT']
 
-    floor.step(model.data_preprocessor.normalize(images))
-    assert not any(map(torch.equal, before, floor.parameters))
+
+@pytest.mark.parametrize('method', METHODS)
+def test_check_accepts_the_floor_and_trains_nothing(tool, method):
+    model, optim_wrapper, data = recipe(method)
+    floor = tool.FLOORS[method](model, optim_wrapper)
+    before = {role: [p.clone() for p in group] for role, group in floor.parameters.items()}
+    tool.check_floor(model, floor, data)
+    for role, group in floor.parameters.items():
+        assert all(map(torch.equal, before[role], group))
+
+    floor.step(floor.prepare(dict(data)))
+    for role, group in floor.parameters.items():
+        assert not all(map(torch.equal, before[role], group))
     with pytest.raises(RuntimeError, match='step and its floor differ'):
-        tool['check_floor'](model, floor, images)  # only one of the two has trained
+        tool.check_floor(model, floor, data)  # only one of the two has trained
+    floor.follow(model)
+    tool.check_floor(model, floor, data)
 
 
-def test_check_compares_gradients_too(tool, model, images):
-    class Doubled(tool['KD3Floor']):
-        def loss(self, images):
-            loss = super().loss(images)
-            return 2 * loss - loss.detach()  # the same number, twice the gradient
+@pytest.mark.parametrize('method', METHODS)
+def test_check_compares_gradients_too(tool, method):
+    """A step of the same loss and another gradient."""
 
-    with pytest.raises(RuntimeError, match=r'gradients 5\.0e-01 of their norm apart'):
-        tool['check_floor'](model, make_floor(Doubled, model), images)
+    class Doubled(tool.FLOORS[method]):
+        def backward(self, loss):
+            (2 * loss).backward()
+
+    model, optim_wrapper, data = recipe(method)
+    floor = Doubled(model, optim_wrapper)
+    with pytest.raises(RuntimeError, match=r'gradients \(student 5\.0e-01'):
+        tool.check_floor(model, floor, data)
 
 
-def test_check_sees_another_loss_weight(tool, model, images):
-    floor = make_floor(tool['KD3Floor'], model)
+def test_check_sees_another_loss_weight(tool):
+    model, optim_wrapper, data = recipe('KD3')
+    floor = tool.FLOORS['KD3'](model, optim_wrapper)
     model.contrast.loss_weight = 0.02
     with pytest.raises(RuntimeError, match='differ: losses'):
-        tool['check_floor'](model, floor, images)
+        tool.check_floor(model, floor, data)

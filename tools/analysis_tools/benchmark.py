@@ -1,9 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """How near a method's training comes to its floor: ``python tools/analysis_tools/benchmark.py``.
 
-The floor of a step is a plain torch loop on resident, normalised images that does the forwards and
-backwards of the method's formula and one step of the same optimiser, nothing else. Before any clock
-starts, it and the method's step must give the same loss and the same gradients on one batch. The
+The floor of a step is a plain torch loop on resident tensors that does the forwards and backwards
+of the method's formula and the steps of the same optimisers, nothing else (``floors.py``). Before
+any clock starts, it and the method's step must give the same loss and gradients on one batch. The
 floor of a selection pass is the networks' forward over resident, normalised images.
 
 Everything runs in one process, in alternating blocks; a ratio is the median over pairs of
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import functools
 import io
 import os
@@ -29,16 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from floors import FLOORS, check_floor  # beside this file
 from mmengine.device import utils as device_utils
 from mmengine.hooks import Hook
-from torch import Tensor, nn
+from torch import nn
 
 from mmdfkd.datasets import NoisePool
 from mmdfkd.datasets.samplers import SelectionSampler
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks import SelectionHook
-from mmdfkd.models.algorithms import KD3
 from mmdfkd.models.data_preprocessors import BatchPreprocessor
 from mmdfkd.models.selectors import DynamicSelector
 from mmdfkd.utils import UsageError
@@ -48,119 +46,6 @@ from mmdfkd.utils.reporting import report_errors
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 PAIRS = ('lenet5', 'resnet8')
-
-
-# Floors ---------------------------------------------------------------------------------------
-
-
-class KD3Floor:
-    """KD³'s step with its published defaults in plain torch, on copies of a model's networks."""
-
-    def __init__(self, model: KD3, optimizer: torch.optim.Optimizer) -> None:
-        model = copy.deepcopy(model).train()
-        self.phi_t, self.g_t = model.teacher.backbone, model.teacher.head
-        self.phi_s, self.adapter = model.student.backbone, model.student.neck.transfer
-        self.e_s, self.e_t = model.student_head.linear, model.teacher_head.linear
-        self.parameters = self.trained_by(model)
-        self.optimizer = type(optimizer)(self.parameters, **optimizer.defaults)
-
-    @staticmethod
-    def trained_by(model: KD3) -> list[nn.Parameter]:
-        """What the method trains, in a fixed order."""
-        student = (model.student.backbone, model.student.neck)
-        parts = nn.ModuleList([*student, model.student_head, model.teacher_head])
-        return list(parts.parameters())
-
-    @torch.no_grad()
-    def follow(self, model: KD3) -> None:
-        """Take over the model's weights: how long max-pooling and ReLU take depends on them."""
-        for parameter, value in zip(self.parameters, self.trained_by(model), strict=True):
-            parameter.copy_(value)
-
-    def step(self, images: Tensor) -> None:
-        """Train on one normalised batch ``(B, C, H, W)``."""
-        self.loss(images).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def loss(self, images: Tensor) -> Tensor:
-        """Eq. (18) on one normalised batch."""
-        mixed = self.mix(images)
-        with torch.no_grad():
-            teacher_map = self.phi_t(images)[-1]
-            teacher_vector = teacher_map.mean((2, 3))
-            teacher_mixed = self.phi_t(mixed)[-1].mean((2, 3))
-            teacher_logits = self.g_t(teacher_vector)
-        student_map = self.phi_s(images)[-1]
-        student_mixed = self.phi_s(mixed)[-1].mean((2, 3))
-        adapted = self.adapter(student_map)
-        with torch.no_grad():  # Eq. (9)
-            student_logits = self.g_t(adapted.mean((2, 3)))
-            weight = (student_logits - teacher_logits + 1e-6).norm(dim=1).sigmoid()
-        alignment = (weight * (adapted - teacher_map).square().mean((1, 2, 3))).mean()  # Eq. (10)
-        student = self.contrast(self.e_s, student_map.mean((2, 3)), student_mixed)
-        teacher = self.contrast(self.e_t, teacher_vector, teacher_mixed)
-        return alignment + 0.01 * (student + teacher)
-
-    @staticmethod
-    def mix(images: Tensor) -> Tensor:
-        """Eqs. (11) and (12)."""
-        batch, _, height, width = images.shape
-        alpha = torch.full((batch,), 0.1, device=images.device)
-        m = torch.distributions.Beta(alpha, alpha, validate_args=False).sample().view(-1, 1, 1, 1)
-        j = torch.randperm(batch, device=images.device)
-        mu = images.mean((2, 3), keepdim=True)
-        centred = images - mu
-        variance = centred.square().sum((2, 3), keepdim=True) / (height * width - 1)
-        sigma = (variance + 1e-6).sqrt()
-        sigma_mixed = m * sigma + (1 - m) * sigma[j]
-        return centred.mul_(sigma_mixed / sigma).add_(m * mu + (1 - m) * mu[j])
-
-    @staticmethod
-    def contrast(head: nn.Module, clean: Tensor, mixed: Tensor) -> Tensor:
-        """Eqs. (13) to (16) in the form of the published code."""
-        batch = len(clean)
-        z = F.normalize(head(torch.cat([clean, mixed])), dim=1)
-        logits = (z / 0.3) @ z.T
-        logits.detach().fill_diagonal_(-torch.inf)  # softmax passes no gradient there
-        positive = torch.arange(2 * batch, device=z.device).roll(batch)
-        return F.cross_entropy(logits, positive)
-
-
-FLOORS = {'KD3': KD3Floor}
-
-
-class Backward:
-    """Stands in for an ``OptimWrapper``: computes gradients and leaves the parameters alone."""
-
-    optim_context = staticmethod(contextlib.nullcontext)
-
-    def update_params(self, loss: Tensor) -> None:
-        """Only the first half of it."""
-        loss.backward()
-
-
-def check_floor(model: KD3, floor: KD3Floor, images: Tensor) -> None:
-    """Make sure that our step and its floor compute the same on a batch of uint8 images.
-
-    Raises:
-        RuntimeError: The losses or the gradients differ: one of the two is wrong.
-    """
-    model, floor = copy.deepcopy(model).train(), copy.deepcopy(floor)
-    model.data_preprocessor.augment = []
-    torch.manual_seed(0)
-    ours = model.train_step(dict(inputs=images), dict(student=Backward()))['loss']
-    torch.manual_seed(0)
-    bare = floor.loss(model.data_preprocessor.normalize(images))
-    bare.backward()
-    found = torch.cat([p.grad.flatten() for p in floor.trained_by(model)])
-    expected = torch.cat([p.grad.flatten() for p in floor.parameters])
-    distance = ((found - expected).norm() / expected.norm()).item()
-    if not torch.allclose(ours, bare, rtol=1e-5) or distance > 1e-3:
-        raise RuntimeError(
-            f'our step and its floor differ: losses {ours:.7f} and {bare:.7f}, gradients '
-            f'{distance:.1e} of their norm apart; their times would compare two different things'
-        )
 
 
 # Clock ----------------------------------------------------------------------------------------
@@ -250,26 +135,35 @@ def build_runner(args: argparse.Namespace, folder: str, batch: int, blocks: int)
     Its pool is cut to a multiple of the batch, so that all batches are of one size.
     """
     algorithm = args.method.lower()
-    stem = f'{algorithm}_{args.pair}_{args.pair}-half_1xb128-40e_digits'
-    cfg = load_config(CONFIGS / algorithm / f'{stem}.py')
+    stem = f'{algorithm}_{args.pair}_{args.pair}-half_1xb*_digits'
+    path = next((CONFIGS / algorithm).glob(f'{stem}.py'), None)
+    if path is None:
+        raise UsageError(
+            f'configs/{algorithm} has no {stem}.py: there is no recipe of {args.method} for '
+            f'--pair {args.pair}. Choose another pair.'
+        )
+    cfg = load_config(path)
     cfg.launcher = 'none'
     cfg.work_dir = tempfile.mkdtemp(dir=folder)
     cfg.experiment_name = Path(cfg.work_dir).name  # mmengine shares objects between namesakes
     loader, teacher = cfg.train_dataloader, cfg.model.teacher
     steps = args.images // batch
     loader.batch_size = batch
-    loader.dataset.num_images = args.images
-    loader.dataset = dict(
-        type='QuickDataset',
-        dataset=loader.dataset,
-        num_images=steps * batch,
-        shape=teacher.input_shape,
-        num_classes=teacher.head.num_classes,
-    )
+    if loader.dataset.type == 'LatentDataset':
+        loader.dataset.length = steps * batch
+    else:
+        loader.dataset.num_images = args.images
+        loader.dataset = dict(
+            type='QuickDataset',
+            dataset=loader.dataset,
+            num_images=steps * batch,
+            shape=teacher.input_shape,
+            num_classes=teacher.head.num_classes,
+        )
     cfg.train_cfg.max_epochs = -(-blocks // (steps // args.iterations))
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.default_hooks.checkpoint = None
-    for name in ('progress', 'figures'):  # a bar would move while others are timed
+    for name in ('progress', 'figures', 'samples'):  # a bar would move while others are timed
         cfg.default_hooks.pop(name, None)
     for name in ('runtime_info', 'timer', 'logger'):
         cfg.default_hooks[name].interval = args.iterations
@@ -289,25 +183,24 @@ def measure_step(
     model.selector = None  # the whole pool
     pool = runner.train_dataloader.dataset
     order = torch.randperm(len(pool))[: 8 * batch].split(batch)
-    raw = [pool.__getitems__(part)['inputs'].to(args.device) for part in order]
-    # Times depend on the images, too: all get the same views.
-    views = [model.data_preprocessor(dict(inputs=part), training=True)['inputs'] for part in raw]
+    raw = [to_device(pool.__getitems__(part), args.device) for part in order]
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    floor = FLOORS[args.method](model, runner.optim_wrapper['student'].optimizer)
+    floor = FLOORS[args.method](model, runner.optim_wrapper)
+    # Times depend on the images, too: all get the same views.
+    prepared = [floor.prepare(dict(part)) for part in raw]
     check_floor(model, floor, raw[0])
 
     def bare() -> None:
         for i in range(args.iterations):
-            floor.step(views[i % len(views)])
+            floor.step(prepared[i % len(prepared)])
 
     def bare_data() -> None:
         for i in range(args.iterations):
-            batch = pool.__getitems__(order[i % len(order)])
-            floor.step(model.data_preprocessor(batch, training=True)['inputs'])
+            floor.step(floor.prepare(pool.__getitems__(order[i % len(order)])))
 
     def train_step() -> None:
         for i in range(args.iterations):
-            model.train_step(dict(inputs=raw[i % len(raw)]), runner.optim_wrapper)
+            model.train_step(dict(raw[i % len(raw)]), runner.optim_wrapper)
 
     rivals = dict(bare=bare, bare_data=bare_data, train_step=train_step)
     prepare = functools.partial(floor.follow, model)
@@ -327,6 +220,11 @@ def measure_step(
         'Runner ms': ms['runner'],
         'Runner us/image': 1e3 * ms['runner'] / batch,
     }
+
+
+def to_device(batch: dict[str, Any], device: str) -> dict[str, Any]:
+    """A batch of tensors on the device."""
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 @torch.no_grad()
@@ -495,8 +393,9 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result['step'] = [measure_step(args, clock, folder, batch) for batch in args.batch]
         print_table(f'Training step, {args.method} {args.pair}', result['step'])
-        result['selection'] = measure_selection(args, clock, folder)
-        print_table(f'Selection pass, {args.images:,} images', result['selection'])
+        if args.method == 'KD3':
+            result['selection'] = measure_selection(args, clock, folder)
+            print_table(f'Selection pass, {args.images:,} images', result['selection'])
     result['parts'] = measure_parts(args, clock)
     print_table('Around the networks', result['parts'])
     return result
