@@ -11,6 +11,7 @@ default_hooks = dict(
     epoch_seed=dict(type='EpochSeedHook'),
     teacher=dict(type='TeacherHook'),
     selection=dict(type='SelectionHook'),
+    synthesis=dict(type='SynthesisHook'),
     samples=dict(type='SampleHook'),
     param_scheduler=dict(type='ParamSchedulerHook'),
     sync_buffers=dict(type='SyncBuffersHook'),

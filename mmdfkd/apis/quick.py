@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from mmdfkd.utils import UsageError
 
 IMAGES = 256
 BATCH = 32
+#: Steps and rounds of methods that make images out of the teacher.
+SYNTHESIS = dict(iterations=4, rounds=1, warmup_rounds=1)
+#: Numbers that a batch of latents is divided by.
+SHARES = {'replay_ratio', 'memory_ratio'}
 #: Images are fewer for networks so large that one pass over all would exceed so many multiply-adds.
 BUDGET = 3e9
 #: What weights that are not downloaded would have said about their images: ImageNet's constants.
@@ -63,6 +68,12 @@ def make_quick(cfg: Config) -> Config:
             loader.pop('persistent_workers', None)
             if loader.dataset.get('type') == 'LatentDataset':  # there are no images
                 loader.dataset.length = min(loader.dataset.length, images)
+                _keep_shares(cfg.model, loader.batch_size)
+                continue
+            if loader.dataset.get('type') == 'ImageBank':  # the method makes them
+                loader.sampler.length = min(loader.sampler.length, images)
+                for key, limit in dict(SYNTHESIS, batch_size=loader.batch_size).items():
+                    cfg.model[key] = min(cfg.model.get(key, limit), limit)
                 continue
             if loader.dataset.get('type') == 'GlyphPool':
                 loader.dataset.num_images = images
@@ -76,6 +87,13 @@ def make_quick(cfg: Config) -> Config:
     if cfg.model.get('teacher'):
         _ensure_teacher(cfg, downloads)
     return cfg
+
+
+def _keep_shares(model: Any, batch_size: int) -> None:
+    """Where a method learns from one of so many latents, two of them are to be left."""
+    parameters = inspect.signature(MODELS.get(model.type)).parameters
+    for key in SHARES & parameters.keys():
+        model[key] = min(model.get(key, parameters[key].default), batch_size // 2)
 
 
 def _build(config: Any) -> Classifier:

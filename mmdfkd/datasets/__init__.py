@@ -4,16 +4,18 @@
 from .collate import whole_batch_collate
 from .digits import DigitsDataset
 from .glyph_pool import GlyphPool
+from .image_bank import ImageBank
 from .image_pool import ImagePool, write_pool
 from .labelled import CIFAR10, CIFAR100, CINIC10, MNIST, SVHN, LabelledFolder, TinyImageNet
 from .latents import CountingSampler, LatentDataset
 from .noise_pool import NoisePool
 from .packed import PackedDataset
 from .quick import QuickDataset
-from .samplers import EvenBatchSampler, SelectionSampler
+from .samplers import BankSampler, EvenBatchSampler, SelectionSampler
 from .transforms import BatchRandomCrop, BatchRandomFlip, BatchRandomResizedCrop
 
 __all__ = [
+    'BankSampler',
     'BatchRandomCrop',
     'BatchRandomFlip',
     'BatchRandomResizedCrop',
@@ -24,6 +26,7 @@ __all__ = [
     'DigitsDataset',
     'EvenBatchSampler',
     'GlyphPool',
+    'ImageBank',
     'ImagePool',
     'LabelledFolder',
     'LatentDataset',

@@ -74,7 +74,7 @@ class ImagePool(PackedDataset):
         super().__init__(self._read(), metainfo={'name': self.meta['name']})
 
     def _read(self) -> np.ndarray | RowView:
-        images = _map_images(self.root, self.meta)
+        images = map_images(self.root, self.meta)
         return images if self.subset is None else RowView(images, self.subset)
 
     def _images_sha256(self) -> str:
@@ -87,7 +87,7 @@ class ImagePool(PackedDataset):
         Raises:
             UsageError: The bytes differ from those that were written.
         """
-        found = array_sha256(_map_images(self.root, self.meta))
+        found = array_sha256(map_images(self.root, self.meta))
         if found != self.meta['sha256']:
             raise UsageError(
                 f'{self.root / "images.npy"} has sha256 {found[:16]}... but meta.json says '
@@ -111,7 +111,7 @@ class ImagePool(PackedDataset):
                 f'{sorted(p.stem for p in self.root.glob("*.npy") if p.stem != "images")}, or '
                 'write the pool again with that array among extra_arrays.'
             )
-        array = np.load(path)
+        array = np.load(path)[: self.meta['count']]  # a bank's may have more, see ImageBank
         return array if self.subset is None else array[self.subset]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,14 +127,18 @@ class ImagePool(PackedDataset):
 def is_pool(root: str | os.PathLike) -> bool:
     """Tells whether a folder has a valid description and an images file that fits it."""
     try:
-        _map_images(Path(root), read_meta(Path(root)))
+        map_images(Path(root), read_meta(Path(root)))
     except UsageError:
         return False
     return True
 
 
-def read_meta(root: Path) -> dict[str, Any]:
+def read_meta(root: Path, may_be_empty: bool = False) -> dict[str, Any]:
     """Reads and checks ``meta.json``.
+
+    Args:
+        root: The folder.
+        may_be_empty: Whether no image at all is in order, as in a bank that is still to be filled.
 
     Raises:
         UsageError: It is missing, unreadable, of another format or incomplete.
@@ -153,10 +157,15 @@ def read_meta(root: Path) -> dict[str, Any]:
     if found != POOL_FORMAT:
         raise UsageError(f'{path} has format {found!r}, expected {POOL_FORMAT!r}. {remedy}')
     shape = meta.get('shape')
+    if 'bank' in meta and meta.get('count') == 0 and not may_be_empty:
+        raise UsageError(
+            f'The bank {root} holds no image yet. Wait for its first round of synthesis, or fill '
+            'it with tools/synthesize.py.'
+        )
     valid = (
         isinstance(shape, list)
         and len(shape) == 4
-        and all(isinstance(length, int) and length > 0 for length in shape)
+        and all(isinstance(length, int) and length > 0 for length in shape[may_be_empty:])
         and meta.get('count') == shape[0]
         and isinstance(meta.get('name'), str)
         and isinstance(meta.get('sha256'), str)
@@ -188,12 +197,19 @@ def _read_keep(path: Path, count: int) -> np.ndarray:
     return keep
 
 
-def _map_images(root: Path, meta: dict[str, Any]) -> np.ndarray:
+def map_images(root: Path, meta: dict[str, Any]) -> np.ndarray:
+    """Maps ``images.npy``, (N, H, W, C), read-only.
+
+    Raises:
+        UsageError: It is missing, or does not fit its description.
+    """
     path = root / 'images.npy'
     expected = f'uint8 of shape {tuple(meta["shape"])}'
     try:
         images = np.load(path, mmap_mode='r')
         surplus = path.stat().st_size - images.offset - images.nbytes
+        if 'bank' in meta:  # being written, perhaps: what its description names is all that counts
+            images, surplus = images[: meta['count']], 0
         found = f'{images.dtype} of shape {images.shape} with {surplus} surplus bytes'
         fits = images.dtype == np.uint8 and list(images.shape) == meta['shape'] and surplus == 0
         fits = fits and images.flags.c_contiguous

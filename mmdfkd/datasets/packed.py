@@ -44,12 +44,14 @@ class PackedDataset(Dataset):
     Attributes:
         resident: Whether training may keep the images on its device, see
             :func:`~mmdfkd.datasets.residency.make_resident`.
+        may_be_empty: Whether a set of this class may hold no image yet.
 
     Raises:
         UsageError: The images are not uint8 (N, H, W, C), or the labels do not fit them.
     """
 
     resident: bool | Literal['auto'] = 'auto'
+    may_be_empty: bool = False
 
     def __init__(
         self,
@@ -60,7 +62,8 @@ class PackedDataset(Dataset):
         info: dict[str, Any] = {'name': 'packed', 'classes': None, **(metainfo or {})}
         if info['classes'] is not None:
             info['classes'] = tuple(info['classes'])
-        if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape:
+        sizes = images.shape[1:] if self.may_be_empty else images.shape
+        if images.ndim != 4 or images.dtype != np.uint8 or 0 in sizes:
             raise UsageError(
                 f"The images of '{info['name']}' are {images.dtype} of shape {images.shape}, but "
                 'uint8 of shape (N, H, W, C) with at least one image is expected. Convert them, '

@@ -37,21 +37,36 @@ def make_resident(dataset: PackedDataset, device: torch.device | str) -> bool:
     check_choice('dataset.resident', dataset.resident, ('auto', True, False))
     if dataset.resident is False or (dataset.resident == 'auto' and device.type == 'cpu'):
         return False
-    size, free = dataset.images.nbytes, free_memory(device)
-    name, facts = dataset.metainfo['name'], f'{size / _GIB:.2f} GiB'
-    if free is not None:
-        facts += f', {free / _GIB:.2f} GiB are free on {device}'
+    if not fits(dataset, dataset.images.nbytes, device):
+        return False
+    dataset.to_device(device)
+    facts = _facts(dataset.images.nbytes, free_memory(device), device)
+    print_log(f'{dataset.metainfo["name"]} lives on {device} ({facts}).', 'current')
+    return True
+
+
+def fits(dataset: PackedDataset, size: int, device: torch.device) -> bool:
+    """Whether ``size`` bytes of a set may live on a device; a refusal is logged.
+
+    Raises:
+        UsageError: ``resident`` is True and there is no room.
+    """
+    free, name = free_memory(device), dataset.metainfo['name']
     if dataset.resident == 'auto' and (free is None or size > SHARE * free):
-        print_log(f'{name} stays memory-mapped ({facts}).', 'current')
+        print_log(f'{name} stays memory-mapped ({_facts(size, free, device)}).', 'current')
         return False
     if free is not None and size > free:
         raise UsageError(
-            f"dataset.resident=True does not fit: the images of '{name}' take {facts}. Set it to "
-            "'auto' or False, or use a smaller ratio of the pool."
+            f"dataset.resident=True does not fit: the images of '{name}' take "
+            f"{_facts(size, free, device)}. Set it to 'auto' or False, or use a smaller ratio of "
+            'the pool.'
         )
-    dataset.to_device(device)
-    print_log(f'{name} lives on {device} ({facts}).', 'current')
     return True
+
+
+def _facts(size: int, free: int | None, device: torch.device) -> str:
+    there = '' if free is None else f', {free / _GIB:.2f} GiB are free on {device}'
+    return f'{size / _GIB:.2f} GiB{there}'
 
 
 def free_memory(device: torch.device) -> int | None:

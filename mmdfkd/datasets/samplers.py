@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from mmdfkd.registry import DATA_SAMPLERS
+from mmdfkd.utils import UsageError
 
 
 @DATA_SAMPLERS.register_module()
@@ -69,6 +71,61 @@ class SelectionSampler(Sampler[int]):
 
 
 @DATA_SAMPLERS.register_module()
+class BankSampler(Sampler[int]):
+    """A fixed number of draws an epoch from a set that grows from epoch to epoch.
+
+    Random permutations of all images there are, one after the other: no image comes twice before
+    all others came once. They depend on the seed, the epoch and the size of the bank; all ranks
+    draw alike and each takes every ``world_size``-th image.
+
+    Args:
+        dataset: The bank, of which only the length is used, when an epoch begins.
+        length: Images per epoch, of all ranks together; divided by the batch size it is the number
+            of iterations.
+        seed: Seed shared by all ranks; drawn and shared when ``None``.
+
+    Raises:
+        UsageError: ``length`` is below one, or an epoch begins with an empty bank.
+    """
+
+    def __init__(self, dataset: Any, length: int, seed: int | None = None) -> None:
+        if length < 1:
+            raise UsageError(f'train_dataloader.sampler.length is {length}; give 1 or more.')
+        self.rank, self.world_size = get_dist_info()
+        self.dataset = dataset
+        self.length = length
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the draws those of ``epoch``."""
+        self.epoch = epoch
+
+    def share(self) -> Tensor:
+        """This rank's indices of this epoch, in their order, int64."""
+        size = len(self.dataset)
+        if size == 0:
+            raise UsageError(
+                'The bank is empty, so there is nothing to draw from. Keep '
+                'default_hooks.synthesis, which fills it, or train from a finished one: '
+                "dataset=dict(type='ImagePool', root=...)."
+            )
+        words = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(words[0] >> 1))
+        total = len(self) * self.world_size
+        passes = [torch.randperm(size, generator=generator) for _ in range(-(-total // size))]
+        return torch.cat(passes)[self.rank : total : self.world_size]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's share."""
+        return iter(self.share().tolist())
+
+    def __len__(self) -> int:
+        """Images per rank."""
+        return -(-self.length // self.world_size)
+
+
+@DATA_SAMPLERS.register_module()
 class EvenBatchSampler(Sampler[Tensor]):
     """Batches of equal size, at most one image apart, instead of a small last one.
 
@@ -77,12 +134,15 @@ class EvenBatchSampler(Sampler[Tensor]):
     the student is evaluated.
 
     Args:
-        sampler: The :class:`SelectionSampler` to take the epoch's indices from.
+        sampler: A :class:`SelectionSampler` or :class:`BankSampler` to take the epoch's indices
+            from.
         batch_size: Largest size of a batch.
         drop_last: Not used; every image counts.
     """
 
-    def __init__(self, sampler: SelectionSampler, batch_size: int, drop_last: bool = False) -> None:
+    def __init__(
+        self, sampler: SelectionSampler | BankSampler, batch_size: int, drop_last: bool = False
+    ) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
 

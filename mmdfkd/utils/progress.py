@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TypeVar
 
 from mmengine.dist import is_main_process
@@ -19,11 +21,27 @@ from rich.progress import (
 
 T = TypeVar('T')
 
+_running: list[Progress] = []
+
+
+class _Bar(Progress):
+    """A bar that others find while it runs: two at once would write over each other."""
+
+    def start(self) -> None:
+        super().start()
+        if self not in _running:
+            _running.append(self)
+
+    def stop(self) -> None:
+        super().stop()
+        if self in _running:
+            _running.remove(self)
+
 
 def progress_bar(transient: bool = True) -> Progress:
     """A bar with count, time spent and time left; silent where standard error is no terminal."""
     console = Console(stderr=True)
-    return Progress(
+    return _Bar(
         TextColumn('{task.description}'),
         BarColumn(),
         MofNCompleteColumn(),
@@ -36,11 +54,20 @@ def progress_bar(transient: bool = True) -> Progress:
     )
 
 
+@contextmanager
+def advancing(description: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A line of its own below a bar that runs, or else a bar; yields what advances it by one."""
+    with nullcontext(_running[-1]) if _running else progress_bar() as bar:
+        task = bar.add_task(description, total=total)
+        try:
+            yield partial(bar.advance, task)
+        finally:
+            bar.remove_task(task)
+
+
 def track(items: Iterable[T], description: str) -> Iterator[T]:
     """Iterate over ``items`` behind a progress bar."""
-    total = len(items) if isinstance(items, Sized) else None
-    with progress_bar() as bar:
-        task = bar.add_task(description, total=total)
+    with advancing(description, len(items) if isinstance(items, Sized) else None) as advance:
         for item in items:
             yield item
-            bar.advance(task)
+            advance()

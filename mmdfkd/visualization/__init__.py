@@ -4,6 +4,7 @@
 ``runs`` finds those arrays in the work directory of a run.
 """
 
+from .bank import plot_bank
 from .comparison import plot_comparison, plot_readme_banner
 from .curves import plot_history, plot_sweep, read_scalars
 from .matrix import plot_matrix
@@ -15,6 +16,7 @@ from .tsne import plot_tsne
 __all__ = [
     'draw_features',
     'draw_run',
+    'plot_bank',
     'plot_comparison',
     'plot_history',
     'plot_matrix',

@@ -66,6 +66,15 @@ def test_latents_stay_latents(quick):
     assert DATASETS.build(cfg.val_dataloader.dataset).images.shape == (8, 32, 32, 3)
 
 
+def test_a_share_of_few_latents_is_two(quick):
+    cfg = quick('pre_dfkd/pre_dfkd_resnet34_resnet18_1xb1024-400e_cifar10')
+    assert cfg.train_dataloader.batch_size == 4
+    assert (cfg.model.replay_ratio, cfg.model.memory_ratio) == (2, 2)
+    cfg = quick('pre_dfkd/pre_dfkd_resnet8_resnet8-half_1xb96-20e_digits')
+    assert cfg.train_dataloader.batch_size == 32
+    assert (cfg.model.replay_ratio, cfg.model.memory_ratio) == (8, 2)  # as they are
+
+
 def test_random_teacher_stands_in(quick):
     cfg = quick('kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10')
     teacher = load_classifier(cfg.model.teacher.checkpoint)

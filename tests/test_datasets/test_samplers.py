@@ -4,8 +4,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from mmdfkd.datasets import NoisePool, samplers, whole_batch_collate
-from mmdfkd.datasets.samplers import EvenBatchSampler, SelectionSampler
+from mmdfkd.datasets.samplers import BankSampler, EvenBatchSampler, SelectionSampler
 from mmdfkd.registry import DATA_SAMPLERS
+from mmdfkd.utils import UsageError
 
 
 @pytest.fixture
@@ -120,3 +121,61 @@ def test_a_loader_follows_the_selection_without_being_built_anew():
 def test_seed_is_shared_when_none_is_given():
     sampler = DATA_SAMPLERS.build(dict(type='SelectionSampler', dataset=range(9)))
     assert isinstance(sampler.seed, int) and list(sampler) == list(sampler)
+
+
+# Draws from a bank ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bank_sampler(monkeypatch):
+    """A :class:`BankSampler` as rank ``rank`` of ``world`` builds it."""
+
+    def build(bank, length, rank=0, world=1, seed=3, epoch=0):
+        monkeypatch.setattr(samplers, 'get_dist_info', lambda: (rank, world))
+        sampler = BankSampler(bank, length, seed)
+        sampler.set_epoch(epoch)
+        return sampler
+
+    return build
+
+
+@pytest.mark.parametrize(('size', 'length'), [(10, 25), (10, 7), (3, 9), (1, 4)])
+def test_permutations_of_the_bank_follow_each_other(bank_sampler, size, length):
+    found = list(bank_sampler(range(size), length))
+    assert len(found) == length
+    for first in range(0, length, size):
+        part = found[first : first + size]
+        assert len(set(part)) == len(part) and set(part) <= set(range(size))
+    assert set(found) == set(range(size)) or length < size
+
+
+def test_the_bank_grows_between_epochs(bank_sampler):
+    bank = [0] * 4
+    sampler = bank_sampler(bank, 12)
+    loader = EvenBatchSampler(sampler, 6)
+    assert len(sampler) == 12 and len(loader) == 2
+    assert torch.cat(list(loader)).max() == 3
+    bank += [0] * 8
+    assert sorted(torch.cat(list(loader)).tolist()) == list(range(12))
+
+
+def test_draws_depend_on_seed_and_epoch_only(bank_sampler):
+    settings = [dict(), dict(epoch=1), dict(seed=4), dict(seed=4, epoch=1), dict(seed=2, epoch=1)]
+    draws = [tuple(bank_sampler(range(50), 50, **setting)) for setting in settings]
+    assert len(set(draws)) == 5
+    torch.rand(5)
+    assert tuple(bank_sampler(range(50), 50)) == draws[0]
+
+
+@pytest.mark.parametrize('world', [2, 3])
+def test_ranks_share_the_draws_of_one(bank_sampler, world):
+    alone = list(bank_sampler(range(7), 24))
+    shares = [list(bank_sampler(range(7), 24, rank, world)) for rank in range(world)]
+    assert [index for together in zip(*shares, strict=True) for index in together] == alone
+
+
+def test_an_empty_bank(bank_sampler):
+    with pytest.raises(UsageError, match='The bank is empty.*default_hooks.synthesis'):
+        bank_sampler([], 4).share()
+    with pytest.raises(UsageError, match=r'sampler\.length is 0'):
+        bank_sampler([], 0)

@@ -160,3 +160,20 @@ def generative(teacher_file):
         'optim_wrapper.generator': dict(optimizer=dict(type='Adam', lr=1e-3)),
         'param_scheduler.generator': [dict(type='MultiStepLR', milestones=[1])],
     }
+
+
+@pytest.fixture
+def inversion(teacher_file):
+    """Changes to a config: DeepInversion, whose rounds of 12 images fill a bank."""
+    return {
+        'model': dict(
+            _delete_=True,
+            type='DeepInversion',
+            teacher=dict(checkpoint=str(teacher_file)),
+            student=network(2, 2, 4),
+            batch_size=12,
+            iterations=3,
+        ),
+        'train_dataloader.dataset': dict(_delete_=True, type='ImageBank'),
+        'train_dataloader.sampler': dict(_delete_=True, type='BankSampler', length=48),
+    }

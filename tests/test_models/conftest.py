@@ -57,6 +57,23 @@ def fill_by_hash():
     return fill
 
 
+@pytest.fixture(scope='session')
+def fill_by_sine():
+    """Element i of the k-th parameter, leaving out batch norms: reach sin((k + 1)(i + 1))."""
+
+    @torch.no_grad()
+    def fill(network, reach=0.05):
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        of_norms = {id(parameter) for norm in norms for parameter in norm.parameters()}
+        others = [p for p in network.parameters() if id(p) not in of_norms]
+        for k, parameter in enumerate(others):
+            count = torch.arange(1, parameter.numel() + 1, dtype=torch.float64)
+            parameter.copy_(reach * ((k + 1) * count).sin().view_as(parameter))
+        return network
+
+    return fill
+
+
 @MODELS.register_module()
 class ToyBackbone(nn.Module):
     """The backbone of golden numbers of generation: two convolutions, 3 -> w -> 2w channels."""

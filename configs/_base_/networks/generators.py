@@ -10,6 +10,9 @@ generators = dict(
     dfq=dict(latent_size=256, head='sigmoid', bias=False),
     # DFAD and DDAD from 64 pixels on: 4,927,171 for 3 x 64 x 64.
     transposed=dict(type='TransposedGenerator'),
+    # PRE-DFKD, for new images and for replayed ones: 8,423,939 each.
+    pre=dict(latent_size=1000, eps=0.8, spectral_norm=True, init_range=0.08),
+    pre_memory=dict(latent_size=1000, eps=0.8, init_range=0.08),
     # The embedded benchmark, small enough for a CPU: 139,089 for 1 x 32 x 32.
     digits=dict(latent_size=64, widths=(32, 16, 8)),
 )

@@ -8,6 +8,7 @@ from .sample_hook import SampleHook
 from .selection_hook import SelectionHook
 from .summary_hook import SummaryHook
 from .sync_buffers_hook import SyncBuffersHook
+from .synthesis_hook import SynthesisHook
 from .teacher_hook import TeacherHook
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     'SelectionHook',
     'SummaryHook',
     'SyncBuffersHook',
+    'SynthesisHook',
     'TeacherHook',
 ]

@@ -13,6 +13,8 @@ from torch import Tensor
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 
+from ..histogram import describe_collapse, effective_classes
+
 
 @HOOKS.register_module()
 class SampleHook(Hook):
@@ -23,7 +25,8 @@ class SampleHook(Hook):
     only one), and its mean confidence. A collapse is reported in words. Every ``interval`` epochs,
     and after the first and the last one, a grid is drawn into ``figures/samples``: images of always
     the same latents, sorted by the class the teacher sees and captioned with it and its confidence.
-    Does nothing for algorithms without a generator.
+    An algorithm that replays images of a memory has another grid, in ``figures/replayed``. Does
+    nothing for algorithms without a generator.
 
     Args:
         interval: Epochs between two grids; 0 draws none. By default ten grids a run.
@@ -56,7 +59,12 @@ class SampleHook(Hook):
         """Sample, count, log, draw."""
         if not hasattr(runner.model, 'sample'):
             return
-        images, logits = runner.model.sample(max(self.count, 10 * runner.model.student.num_classes))
+        model = runner.model
+        images, logits = model.sample(max(self.count, 10 * model.student.num_classes))
+        due = is_due(self.interval, runner.epoch + 1, runner.max_epochs)
+        grids = dict(samples=(images, logits)) if due else {}
+        if due and hasattr(model, 'sample_memory'):  # on every process: they replay together
+            grids['replayed'] = model.sample_memory(self.shown)
         if runner.rank != 0:
             return
         confidence, labels = logits.float().softmax(1).max(1)
@@ -75,61 +83,61 @@ class SampleHook(Hook):
         words = describe_collapse(counts, self.names)
         if words:
             runner.logger.warning(words)
-        if self._draws(runner):
-            chosen = labels[: self.shown].sort(stable=True).indices
-            self._draw(runner, images[chosen], labels[chosen], confidence[chosen])
-
-    def _draws(self, runner: Any) -> bool:
-        if self.interval == 0:
-            return False
-        epoch, last = runner.epoch + 1, runner.max_epochs
-        interval = self.interval or max(1, last // 10)
-        return epoch in (1, last) or epoch % interval == 0
-
-    def _draw(self, runner: Any, images: Tensor, labels: Tensor, confidence: Tensor) -> None:
-        from mmdfkd.visualization import save_image_grid
-
-        pixels = runner.model.test_preprocessor.denormalize(images)
-        captions = [
-            f'{self.names[label]} {score:.2f}'
-            for label, score in zip(labels.tolist(), confidence.tolist(), strict=True)
-        ]
-        path = Path(runner.work_dir, 'figures', 'samples', f'epoch_{runner.epoch + 1:04}.png')
-        upscale = max(1, round(56 / pixels.shape[-1]))
-        try:
-            save_image_grid(path, pixels, columns=8, labels=captions, upscale=upscale)
-        except UsageError as error:
-            runner.logger.warning(f'The samples were not drawn: {error}')
+        for folder, (images, logits) in grids.items():
+            confidence, labels = logits[: self.shown].float().softmax(1).max(1)
+            labels, chosen = labels.sort(stable=True)
+            draw_samples(
+                runner,
+                Path(folder, f'epoch_{runner.epoch + 1:04}.png'),
+                model.test_preprocessor.denormalize(images[chosen]),
+                labels,
+                confidence[chosen],
+                self.names,
+            )
 
 
-def effective_classes(counts: Tensor) -> float:
-    """Number of classes a histogram ``(K,)`` amounts to: the exponential of its entropy."""
-    share = counts / counts.sum()
-    return torch.special.entr(share).sum().exp().item()
+def is_due(interval: int | None, number: int, last: int) -> bool:
+    """Whether the grid of epoch (or round) ``number`` of ``last`` is drawn.
 
-
-def describe_collapse(counts: Tensor, names: list[str]) -> str:
-    """Say in words what is wrong with a histogram ``(K,)`` of classes; empty where nothing is.
-
-    A collapse is a class with more than half of the images (of more than two classes), or more
-    than half of the classes without any.
+    Drawn are the first, the last, and one every ``interval``: by default about ten in all.
     """
-    if len(counts) <= 2:
-        return ''
-    share, top = (counts / counts.sum()).max(0)
-    missing = [name for name, count in zip(names, counts.tolist(), strict=False) if count == 0]
-    remedy = (
-        'Raise the weight of the class balance (where the method has one), lower the learning rate '
-        'of the generator, or raise the batch size.'
-    )
-    if share > 0.5:
-        return (
-            f'Generator collapse: {share:.0%} of the generated images are of class {names[top]} '
-            f'to the teacher. {remedy}'
+    if interval == 0:
+        return False
+    return number in (1, last) or number % (interval or max(1, last // 10)) == 0
+
+
+def draw_samples(
+    runner: Any,
+    path: Path,
+    pixels: Tensor,
+    labels: Tensor,
+    confidence: Tensor,
+    names: list[str],
+) -> None:
+    """Draw a grid captioned with what the teacher sees; a failure is a warning in the log.
+
+    Args:
+        runner: Whose work directory and log are used.
+        path: PNG file within ``figures``.
+        pixels: uint8 ``(N, C, H, W)``.
+        labels: Classes the teacher sees, ``(N,)``.
+        confidence: How sure it is, ``(N,)``.
+        names: Names of the classes.
+    """
+    from mmdfkd.visualization import save_image_grid
+
+    captions = [
+        f'{names[label]} {score:.2f}'
+        for label, score in zip(labels.tolist(), confidence.tolist(), strict=True)
+    ]
+    upscale = max(1, round(56 / pixels.shape[-1]))
+    try:
+        save_image_grid(
+            Path(runner.work_dir, 'figures', path),
+            pixels,
+            columns=8,
+            labels=captions,
+            upscale=upscale,
         )
-    if len(missing) > len(counts) / 2:
-        return (
-            f'Generator collapse: {len(missing)} of {len(counts)} classes are never generated '
-            f'({", ".join(missing[:10])}). {remedy}'
-        )
-    return ''
+    except UsageError as error:
+        runner.logger.warning(f'{path.name} was not drawn: {error}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
+import statistics
 import subprocess
 import time
 from importlib.metadata import version
@@ -43,8 +44,9 @@ class SummaryHook(Hook):
         self.seconds = 0.0
         self.images = 0
         self.used = torch.zeros(len(dataset), dtype=torch.bool)
-        if len(hub.get('images_used', ())) == len(dataset):
-            self.used |= hub['images_used'].cpu()
+        known = hub.get('images_used')
+        if known is not None and len(known) == len(dataset):
+            self.used |= known.cpu()
         # By number of iterations: a checkpoint is older than the validation of its epoch.
         self.accuracies: dict[int, float] = dict(hub.get('student_accuracies', ()))
         self.agreement: float | None = None
@@ -83,6 +85,8 @@ class SummaryHook(Hook):
         """Start the clock and mark the images this epoch uses."""
         sampler = runner.train_dataloader.batch_sampler.sampler
         indices = getattr(sampler, 'indices', None)
+        grown = len(runner.train_dataloader.dataset) - len(self.used)  # a bank grows
+        self.used = torch.cat([self.used, torch.zeros(grown, dtype=torch.bool)])
         self.used[slice(None) if indices is None else indices] = True
         self.started = time.perf_counter()
 
@@ -123,14 +127,12 @@ class SummaryHook(Hook):
     def write(self, runner: Any, finished: bool) -> dict[str, Any]:
         """Write ``summary.json`` on the main process; return its content."""
         seconds = self.seconds_before + self.seconds
-        accuracies = list(self.accuracies.values())
         summary = dict(
             self.facts,
             finished=finished,
             epoch=runner.epoch,
             teacher_accuracy=runner.message_hub.runtime_info.get('teacher_accuracy'),
-            student_accuracy_last=accuracies[-1] if accuracies else None,
-            student_accuracy_best=max(accuracies, default=None),
+            **accuracy_over_epochs(list(self.accuracies.values())),
             student_accuracies=[list(pair) for pair in self.accuracies.items()],
             agreement=self.agreement,
             images_used=int(self.used.sum()),
@@ -138,6 +140,9 @@ class SummaryHook(Hook):
             seconds=round(seconds, 3),
             images_per_second=round((self.images_before + self.images) / max(seconds, 1e-9), 1),
         )
+        bank = runner.message_hub.runtime_info.get('bank')
+        if bank is not None:
+            summary['bank'] = bank
         self._dump(runner.work_dir, summary)
         return summary
 
@@ -145,6 +150,21 @@ class SummaryHook(Hook):
     @master_only
     def _dump(work_dir: str, summary: dict[str, Any]) -> None:
         write_json(Path(work_dir, 'summary.json'), summary)
+
+
+def accuracy_over_epochs(accuracies: list[float]) -> dict[str, float | None]:
+    """Last, best, mean and standard deviation of a run's accuracies, ``None`` where there are none.
+
+    A run without data does not know which of its epochs is the best one. So PRE-DFKD (arXiv
+    2201.03019) asks for a high mean and a small variance over all of them.
+    """
+    known = bool(accuracies)
+    return dict(
+        student_accuracy_last=accuracies[-1] if known else None,
+        student_accuracy_best=max(accuracies) if known else None,
+        student_accuracy_mean=statistics.fmean(accuracies) if known else None,
+        student_accuracy_std=statistics.pstdev(accuracies) if known else None,
+    )
 
 
 def count_parameters(network: Classifier | None) -> int | None:

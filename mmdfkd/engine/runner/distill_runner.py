@@ -44,7 +44,8 @@ class DistillRunner(Runner):
         """
         if isinstance(dataloader, dict):
             defaults: dict[str, Any] = dict(collate_fn=whole_batch_collate)
-            sampler, ours = dataloader.get('sampler'), ('SelectionSampler', 'CountingSampler')
+            sampler = dataloader.get('sampler')
+            ours = ('SelectionSampler', 'CountingSampler', 'BankSampler')
             if isinstance(sampler, dict) and sampler['type'] in ours:
                 defaults['batch_sampler'] = dict(type='EvenBatchSampler')
             dataloader = {**defaults, **dataloader}
@@ -56,8 +57,15 @@ class DistillRunner(Runner):
         return loader
 
     def build_train_loop(self, loop: Any) -> Any:
-        """Build the training loop; a :class:`LatentDataset` is told the shape of a latent."""
+        """Build the training loop.
+
+        A :class:`LatentDataset` is told the shape of a latent, an :class:`ImageBank` its folder and
+        the shape of an image.
+        """
         dataset = self._train_dataloader['dataset']
+        if dataset['type'] == 'ImageBank' and self.model.teacher is not None:
+            dataset.setdefault('root', str(Path(self.work_dir, 'bank')))
+            dataset.setdefault('shape', self.model.teacher.input_shape)
         if dataset['type'] == 'LatentDataset' and hasattr(self.model, 'latent_shape'):
             dataset.setdefault('shape', self.model.latent_shape)
         return super().build_train_loop(loop)

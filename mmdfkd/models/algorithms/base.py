@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from mmengine.model import BaseModel, BaseModule
@@ -104,6 +106,24 @@ class BaseDistiller(BaseModel):
         if self.teacher is not None:
             self.teacher.eval()
         return self
+
+    @contextmanager
+    def gradient_only_through(
+        self, network: nn.Module, mode: Literal['train', 'eval']
+    ) -> Iterator[None]:
+        """Inside, a network passes gradient on to the images and receives none itself.
+
+        Args:
+            network: The student, while images, or their generator, are trained against it.
+            mode: In ``'train'`` mode its BatchNorm uses, and remembers, the statistics of these
+                images.
+        """
+        training = network.training
+        network.train(mode == 'train').requires_grad_(False)
+        try:
+            yield
+        finally:
+            network.train(training).requires_grad_(True)
 
     def init_weights(self) -> None:
         """Initialise what is trained; the teacher keeps the weights of its checkpoint."""

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,15 +53,7 @@ class GenerativeDistiller(BaseDistiller):
                 'generator has no adversary. Give the student a network of its own.'
             )
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)
-        self.generator = MODELS.build(
-            dict(
-                type='UpsamplingGenerator',
-                input_shape=teacher.input_shape,
-                mean=teacher.mean,
-                std=teacher.std,
-            )
-            | (generator or {})
-        )
+        self.generator = build_generator(generator, teacher)
 
     def roles(self) -> dict[str, list[nn.Module]]:
         """One optimiser for the student, one for the generator."""
@@ -84,24 +74,6 @@ class GenerativeDistiller(BaseDistiller):
         """Images ``(B, C, H, W)`` to learn from, without gradient, of latents ``(B, L)``."""
         return self.generator(latent)
 
-    @contextmanager
-    def gradient_only_through(
-        self, network: nn.Module, mode: Literal['train', 'eval']
-    ) -> Iterator[None]:
-        """Inside, a network passes gradient on to the images and receives none itself.
-
-        Args:
-            network: The student, while the generator is trained against it.
-            mode: In ``'train'`` mode its BatchNorm uses, and remembers, the statistics of these
-                images.
-        """
-        training = network.training
-        network.train(mode == 'train').requires_grad_(False)
-        try:
-            yield
-        finally:
-            network.train(training).requires_grad_(True)
-
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Images to look at, and the teacher's logits; nothing is changed by looking.
@@ -118,3 +90,14 @@ class GenerativeDistiller(BaseDistiller):
         with statistics_kept(self.generator):
             images = self.generator(latent.to(next(self.generator.parameters()).device))
         return images, self.teacher(images)
+
+
+def build_generator(config: dict | None, teacher: Classifier) -> Any:
+    """Build a generator of images like a teacher's.
+
+    Args:
+        config: Its config; ``type`` defaults to ``UpsamplingGenerator``.
+        teacher: Says the shape and the normalisation of the images.
+    """
+    images = dict(input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std)
+    return MODELS.build(dict(type='UpsamplingGenerator', **images) | (config or {}))

@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Networks that make images from latents, in the teacher's normalised space."""
+"""Networks that make images from latents, in the teacher's normalised space, and back."""
 
-from .generator import TransposedGenerator, UpsamplingGenerator
+from .encoder import VAEEncoder
+from .generator import TransposedGenerator, UpsamplingGenerator, dcgan_init
 
-__all__ = ['TransposedGenerator', 'UpsamplingGenerator']
+__all__ = ['TransposedGenerator', 'UpsamplingGenerator', 'VAEEncoder', 'dcgan_init']

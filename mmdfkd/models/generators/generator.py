@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mmdfkd.models.modules import normalise_spectrum
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
@@ -64,6 +65,7 @@ class Generator(nn.Module):
         latent_size: Length L of a latent.
         upsamplings: How often the side doubles.
         head: What ends the network, see :class:`ImageHead`.
+        enlarge: Factor by which the last maps are enlarged before the head.
     """
 
     def __init__(
@@ -74,13 +76,15 @@ class Generator(nn.Module):
         latent_size: int,
         upsamplings: int,
         head: Head,
+        enlarge: int = 1,
     ) -> None:
         super().__init__()
         channels, height, width = input_shape
-        factor = 2**upsamplings
+        factor = 2**upsamplings * enlarge
         if height % factor or width % factor:
+            last = f' and enlarges it {enlarge} times' if enlarge > 1 else ''
             raise UsageError(
-                f'The generator doubles its side {upsamplings} times, which cannot give '
+                f'The generator doubles its side {upsamplings} times{last}, which cannot give '
                 f'{height} x {width} pixels: both must be multiples of {factor}. Choose another '
                 'number of entries in model.generator.widths.'
             )
@@ -93,6 +97,18 @@ class Generator(nn.Module):
         """First map ``(B, C0, H0, W0)`` of latents ``(B, L)``, channels last: twice as fast."""
         first = linear(latent.flatten(1)).view(len(latent), -1, *self.start)
         return first.contiguous(memory_format=torch.channels_last)
+
+
+def dcgan_init(network: nn.Module) -> None:
+    """Draw weights from N(0, 0.02), those of batch norms from N(1, 0.02); biases become 0."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.normal_(module.weight, 1.0, 0.02)
+        bias = getattr(module, 'bias', None)
+        if isinstance(bias, Tensor):
+            nn.init.zeros_(bias)
 
 
 @MODELS.register_module()
@@ -110,6 +126,7 @@ class UpsamplingGenerator(Generator):
     DFAD, DDAD    256        128 128 64  yes     1e-5   ``tanh_bn``  2,329,091
     ZSKT          100        128 128 64  yes     1e-5   ``bn``       1,051,145
     DFQ           256        128 128 64  no      1e-5   ``sigmoid``  2,328,899
+    PRE-DFKD      1000       128 128 64  yes     0.8    ``tanh_bn``  8,423,939
     ============  =========  ==========  ======  =====  ===========  ==========================
 
     Args:
@@ -124,6 +141,12 @@ class UpsamplingGenerator(Generator):
             meant as a momentum; it is part of the published behaviour.
         first_norm: Whether the first map is batch normalised.
         slope: Negative slope of the activations; 0 makes them ReLU.
+        spectral_norm: Whether the convolutions have weights of spectral norm 1 (PRE-DFKD's
+            generator of new images).
+        init_range: r of an initialisation by U(-r, r), biases 0 (PRE-DFKD: 0.08); by default that
+            of PyTorch.
+        enlarge: The last maps are enlarged by this factor, bilinearly, before the head: smooth
+            images for small experiments, where a generator soon finds its way into fine noise.
     """
 
     def __init__(
@@ -138,8 +161,11 @@ class UpsamplingGenerator(Generator):
         eps: float = 1e-5,
         first_norm: bool = True,
         slope: float = 0.2,
+        spectral_norm: bool = False,
+        init_range: float | None = None,
+        enlarge: int = 1,
     ) -> None:
-        super().__init__(input_shape, mean, std, latent_size, len(widths) - 1, head)
+        super().__init__(input_shape, mean, std, latent_size, len(widths) - 1, head, enlarge)
         self.linear = nn.Linear(latent_size, widths[0] * self.start[0] * self.start[1])
         self.norm = nn.BatchNorm2d(widths[0]) if first_norm else nn.Identity()
         blocks = [
@@ -153,10 +179,21 @@ class UpsamplingGenerator(Generator):
         ]
         self.blocks = nn.Sequential(*blocks)
         self.conv = nn.Conv2d(widths[-1], input_shape[0], 3, padding=1)
+        self.enlarge = nn.Identity() if enlarge == 1 else nn.Upsample(None, enlarge, 'bilinear')
+        layers = [m for m in self.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        if init_range is not None:
+            for layer in layers:
+                nn.init.uniform_(layer.weight, -init_range, init_range)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        if spectral_norm:
+            for layer in layers[1:]:
+                normalise_spectrum(layer)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Make normalised images ``(B, C, H, W)`` of latents ``(B, L)``."""
-        return self.head(self.conv(self.blocks(self.norm(self.grow(self.linear, latent)))))
+        maps = self.blocks(self.norm(self.grow(self.linear, latent)))
+        return self.head(self.enlarge(self.conv(maps)))
 
 
 @MODELS.register_module()
@@ -202,15 +239,8 @@ class TransposedGenerator(Generator):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """DCGAN's: weights from N(0, 0.02), those of batch norms from N(1, 0.02), biases 0."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                nn.init.normal_(module.weight, 0.0, 0.02)
-            elif isinstance(module, nn.BatchNorm2d) and module.affine:
-                nn.init.normal_(module.weight, 1.0, 0.02)
-            bias = getattr(module, 'bias', None)
-            if isinstance(bias, Tensor):
-                nn.init.zeros_(bias)
+        """DCGAN's initialisation."""
+        dcgan_init(self)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Make normalised images ``(B, C, H, W)`` of latents ``(B, L)``."""

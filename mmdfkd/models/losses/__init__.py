@@ -18,11 +18,15 @@ from .feature_alignment import (
     weighted_feature_alignment,
 )
 from .hint import HintLoss, hint_regression
+from .image_norm import ImageNormLoss, image_norm
+from .instance_contrast import InstanceContrastLoss, info_nce
 from .js_divergence import JSDivergence, js_divergence
-from .kl_divergence import KLDivergence, kl_divergence
+from .kl_divergence import KLDivergence, agreeing_kl_divergence, kl_divergence
 from .logit_regression import LogitRegressionLoss, logit_regression
 from .map_loss import MapLoss
 from .noisy_label import NoisyLabelLoss, noisy_nll
+from .total_variation import TotalVariationLoss, total_variation
+from .vae import VAELoss, gaussian_kl, vae_loss
 
 __all__ = [
     'ActivationLoss',
@@ -30,6 +34,8 @@ __all__ = [
     'BNStatisticsLoss',
     'ClassBalanceLoss',
     'HintLoss',
+    'ImageNormLoss',
+    'InstanceContrastLoss',
     'JSDivergence',
     'KLDivergence',
     'LogitRegressionLoss',
@@ -37,20 +43,28 @@ __all__ = [
     'MixDistributionContrastiveLoss',
     'NoisyLabelLoss',
     'OneHotLoss',
+    'TotalVariationLoss',
+    'VAELoss',
     'WeightedFeatureAlignmentLoss',
     'activation_loss',
+    'agreeing_kl_divergence',
     'alignment_weight',
     'attention_map',
     'attention_transfer',
     'bn_statistics_loss',
     'class_balance_loss',
     'cross_view_contrast',
+    'gaussian_kl',
     'hint_regression',
+    'image_norm',
+    'info_nce',
     'js_divergence',
     'kl_divergence',
     'logit_regression',
     'noisy_nll',
     'nt_xent',
     'one_hot_loss',
+    'total_variation',
+    'vae_loss',
     'weighted_feature_alignment',
 ]

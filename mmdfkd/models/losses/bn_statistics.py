@@ -15,7 +15,9 @@ from mmdfkd.utils.errors import check_choice
 
 
 def bn_statistics_loss(
-    statistics: Sequence[BatchStatistics], form: Literal['l2', 'gauss_kl'] = 'l2'
+    statistics: Sequence[BatchStatistics],
+    form: Literal['l2', 'gauss_kl'] = 'l2',
+    first_weight: float = 1.0,
 ) -> Tensor:
     r"""Sum over BatchNorm layers of the distance between batch and running statistics.
 
@@ -30,6 +32,7 @@ def bn_statistics_loss(
     Args:
         statistics: What :func:`~mmdfkd.models.modules.record_batch_statistics` recorded.
         form: Which of the two.
+        first_weight: Factor on the first layer's distance; DeepInversion takes 10 for ImageNet.
 
     Returns:
         A scalar >= 0; 0, with zero gradient, where all statistics agree.
@@ -44,6 +47,7 @@ def bn_statistics_loss(
             ratio = (var.clamp(min=eps) / running_var.clamp(min=eps)).log()
             distance = (mean - running_mean).square() + var - running_var
             terms.append((distance / running_var.clamp(min=eps) - ratio).sum() / 2)
+    terms[0] = first_weight * terms[0]
     return torch.stack(terms).sum()
 
 
@@ -54,14 +58,21 @@ class BNStatisticsLoss(nn.Module):
     Args:
         form: ``'l2'`` or ``'gauss_kl'``.
         loss_weight: Factor.
+        first_weight: Factor on the first layer's distance.
     """
 
-    def __init__(self, form: Literal['l2', 'gauss_kl'] = 'l2', loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        form: Literal['l2', 'gauss_kl'] = 'l2',
+        loss_weight: float = 1.0,
+        first_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         check_choice('form', form, ('l2', 'gauss_kl'))
         self.form = form
         self.loss_weight = loss_weight
+        self.first_weight = first_weight
 
     def forward(self, statistics: Sequence[BatchStatistics]) -> Tensor:
         """See :func:`bn_statistics_loss`."""
-        return self.loss_weight * bn_statistics_loss(statistics, self.form)
+        return self.loss_weight * bn_statistics_loss(statistics, self.form, self.first_weight)

@@ -55,6 +55,29 @@ def kl_divergence(
     return loss * temperature**2 if scale else loss
 
 
+def agreeing_kl_divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    r"""KL divergence, T = 1, on the samples whose class teacher and student agree about.
+
+    .. math::
+        L = \frac{1}{N} \sum_i 1\{\arg\max_c s_{ic} = \arg\max_c t_{ic}\}
+            \sum_c p_{t,ic} (\log p_{t,ic} - \log p_{s,ic})
+
+    An image that makes it large is hard for the student and still what the teacher takes it for.
+    Source: the adversarial term of CMI (Fang et al., IJCAI 2021, arXiv 2105.08584) and FastDFKD
+    (arXiv 2112.06253), whose generators minimise its negative.
+
+    Args:
+        student_logits: ``(N, K)``. Gradient flows to both, none through the choice of samples.
+        teacher_logits: ``(N, K)``.
+
+    Returns:
+        A scalar >= 0; divided by N, however many agree, so 0 where none does.
+    """
+    each = kl_divergence(student_logits, teacher_logits, 1.0, 'none')
+    agree = student_logits.argmax(1) == teacher_logits.argmax(1)
+    return (each * agree).mean()
+
+
 @MODELS.register_module()
 class KLDivergence(nn.Module):
     """Module form of :func:`kl_divergence`.

@@ -7,26 +7,43 @@ from .batch_statistics import (
     batch_norm_layers,
     record_batch_statistics,
 )
+from .best_iterate import BestIterate
 from .conv_neck import ConvNeck
+from .feature_bank import FeatureBank
 from .gather import gather_batch
+from .instance_features import feature_widths, named_layers, record_instance_features
 from .mix_distribution import MixDistribution, mix_distribution
 from .mixup import Mixup, mix
 from .projection_head import ProjectionHead
 from .simkd_adapter import SimKDAdapter
+from .spectral_norm import SpectralNorm, normalise_spectrum
+from .statistics_average import StatisticsAverage
 from .statistics_kept import statistics_kept
+from .views import RandomView, crop_view, resized_crop_view
 
 __all__ = [
     'AdaptationMatrix',
     'BatchStatistics',
+    'BestIterate',
     'ConvNeck',
+    'FeatureBank',
     'MixDistribution',
     'Mixup',
     'ProjectionHead',
+    'RandomView',
     'SimKDAdapter',
+    'SpectralNorm',
+    'StatisticsAverage',
     'batch_norm_layers',
+    'crop_view',
+    'feature_widths',
     'gather_batch',
     'mix',
     'mix_distribution',
+    'named_layers',
+    'normalise_spectrum',
     'record_batch_statistics',
+    'record_instance_features',
+    'resized_crop_view',
     'statistics_kept',
 ]

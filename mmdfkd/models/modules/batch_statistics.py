@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmdfkd.utils import UsageError
 
@@ -72,8 +73,7 @@ def record_batch_statistics(network: nn.Module) -> Iterator[list[BatchStatistics
 
     def record(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         maps = arguments[0].to(torch.promote_types(arguments[0].dtype, torch.float32))
-        var, mean = torch.var_mean(maps, [d for d in range(maps.ndim) if d != 1], correction=0)
-        inputs.append((layer, mean, var))
+        inputs.append((layer, *_Moments.apply(maps)))
 
     handles = [layer.register_forward_pre_hook(record) for layer in layers]
     try:
@@ -105,3 +105,38 @@ def global_statistics(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     means, variances = gather_batch(torch.stack([mean, var])[None]).unbind(1)
     mean = means.mean(0)
     return mean, variances.mean(0) + (means - mean).square().mean(0)
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and biased variance of each channel, several times as fast as autograd's var_mean.
+
+    The gradient with respect to the maps is one affine map per channel, done in one pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
+        mean = channel_mean(maps)
+        var = channel_mean((maps - _per_channel(mean, maps)).square_())
+        ctx.save_for_backward(maps, mean)
+        return mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, mean_grad: Tensor, var_grad: Tensor) -> Tensor:
+        maps, mean = ctx.saved_tensors
+        count = maps.numel() / maps.shape[1]
+        slope = 2 * var_grad / count
+        offset = mean_grad / count - slope * mean
+        return torch.addcmul(_per_channel(offset, maps), maps, _per_channel(slope, maps))
+
+
+def channel_mean(maps: Tensor) -> Tensor:
+    """Mean ``(C,)`` over all but the second dimension, along the memory of either layout."""
+    if maps.ndim > 2 and maps.is_contiguous():
+        return maps.flatten(2).mean(2).mean(0)
+    return maps.movedim(1, -1).flatten(0, -2).mean(0)
+
+
+def _per_channel(values: Tensor, maps: Tensor) -> Tensor:
+    """Values ``(C,)`` in a shape that goes with maps ``(B, C, ...)``."""
+    return values.view(-1, *[1] * (maps.ndim - 2))

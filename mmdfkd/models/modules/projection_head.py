@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Linear projection to the unit sphere, for contrastive losses."""
+"""Projection to the unit sphere, for contrastive losses."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ class ProjectionHead(BaseModule):
 
     Source: Tang et al., ICCV 2023, arXiv 2307.11469. Clean and perturbed images share one head;
     teacher and student have one each. The official code has no eps and returns NaN for a zero
-    vector; here it stays zero.
+    vector; here it stays zero. With a hidden layer it is the head of CMI (Fang et al., IJCAI 2021,
+    arXiv 2105.08584).
 
     Args:
         in_channels: Length C of the pooled feature vector.
         out_channels: Length of the embedding.
         eps: Smallest norm divided by.
+        hidden_channels: Width of a linear layer with ReLU ahead of it; ``None`` is without.
         init_cfg: As in mmengine; PyTorch's default initialisation if None.
     """
 
@@ -34,14 +36,18 @@ class ProjectionHead(BaseModule):
         in_channels: int,
         out_channels: int = 128,
         eps: float = 1e-6,
+        hidden_channels: int | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.linear = nn.Linear(in_channels, out_channels)
+        self.hidden: nn.Module = nn.Identity()
+        if hidden_channels is not None:
+            self.hidden = nn.Sequential(nn.Linear(in_channels, hidden_channels), nn.ReLU())
+        self.linear = nn.Linear(hidden_channels or in_channels, out_channels)
         self.eps = eps
 
     def forward(self, vector: Tensor) -> Tensor:
         """Project vectors ``(B, C)`` to unit vectors ``(B, out_channels)``, at least float32."""
-        projected = self.linear(vector)
+        projected = self.linear(self.hidden(vector))
         projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
         return F.normalize(projected, dim=1, eps=self.eps)

@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from mmdfkd.engine import DistillRunner
-from mmdfkd.engine.hooks import SampleHook
-from mmdfkd.engine.hooks.sample_hook import describe_collapse, effective_classes
-
-NAMES = [f'class {number}' for number in range(10)]
+from mmdfkd.engine.histogram import effective_classes
+from mmdfkd.engine.hooks.sample_hook import is_due
 
 
 @pytest.fixture
@@ -27,39 +25,6 @@ def warnings(monkeypatch):
         )[1],
     )
     return said
-
-
-# A histogram in numbers and words -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ('counts', 'expected'),
-    [
-        ([5] * 10, 10.0),
-        ([0, 0, 7, 0], 1.0),
-        ([8, 8, 0, 0], 2.0),
-        ([1, 3], 1.7548),  # entropy ln 4 - 3/4 ln 3 = 0.56234
-    ],
-)
-def test_effective_number_of_classes(counts, expected):
-    assert effective_classes(torch.tensor(counts)) == pytest.approx(expected, abs=1e-4)
-
-
-def test_one_class_with_most_of_the_images():
-    words = describe_collapse(torch.tensor([10, 60, *[5] * 6, 0, 0]), NAMES)
-    assert words.startswith('Generator collapse: 60% of the generated images are of class class 1')
-    assert 'class balance' in words and 'learning rate' in words and 'batch size' in words
-
-
-def test_most_classes_without_any():
-    words = describe_collapse(torch.tensor([25, 25, 25, 25, 0, 0, 0, 0, 0, 0]), NAMES)
-    assert '6 of 10 classes are never generated (class 4, class 5' in words
-
-
-@pytest.mark.parametrize('counts', [[10] * 10, [50, 50, *[25] * 4, 0, 0, 0, 0], [0, 40], [5, 5, 0]])
-def test_nothing_to_report(counts):
-    """Even, or uneven within limits; two classes may well be one sided for a while."""
-    assert describe_collapse(torch.tensor(counts), NAMES) == ''
 
 
 # In a run -------------------------------------------------------------------------------------
@@ -156,11 +121,4 @@ def test_a_method_without_a_generator_is_left_alone(finished):
     [(None, 40, [1, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40]), (2, 5, [1, 2, 4, 5]), (0, 3, [])],
 )
 def test_when_a_grid_is_drawn(interval, last, expected):
-    class Runner:
-        max_epochs = last
-
-    hook, drawn = SampleHook(interval=interval), []
-    for Runner.epoch in range(last):
-        if hook._draws(Runner):
-            drawn.append(Runner.epoch + 1)
-    assert drawn == expected
+    assert [number for number in range(1, last + 1) if is_due(interval, number, last)] == expected

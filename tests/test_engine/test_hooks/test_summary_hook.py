@@ -3,7 +3,15 @@ import json
 import subprocess
 from pathlib import Path
 
-from mmdfkd.engine.hooks.summary_hook import commit, count_macs, count_parameters, versions
+import pytest
+
+from mmdfkd.engine.hooks.summary_hook import (
+    accuracy_over_epochs,
+    commit,
+    count_macs,
+    count_parameters,
+    versions,
+)
 from mmdfkd.models.classifiers import load_classifier
 from mmdfkd.version import __version__
 
@@ -17,6 +25,18 @@ def test_sizes_of_lenet5_by_hand():
     network.requires_grad_(False)
     assert count_parameters(network) == 61_706  # frozen ones count
     assert count_macs(None) is None and count_parameters(None) is None
+
+
+def test_accuracy_over_epochs_by_hand():
+    # mean (10 + 70 + 40) / 3; deviations -30, 30, 0: sqrt(1800 / 3)
+    assert accuracy_over_epochs([10.0, 70.0, 40.0]) == {
+        'student_accuracy_last': 40,
+        'student_accuracy_best': 70,
+        'student_accuracy_mean': 40,
+        'student_accuracy_std': pytest.approx(600**0.5),
+    }
+    assert accuracy_over_epochs([50.0])['student_accuracy_std'] == 0
+    assert set(accuracy_over_epochs([]).values()) == {None}
 
 
 def test_versions_and_commit():

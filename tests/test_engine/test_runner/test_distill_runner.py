@@ -119,6 +119,9 @@ def test_summary_says_what_was_done_and_what_came_of_it(digits_run):
     assert len(history) == 2
     assert summary['student_accuracy_last'] == list(history.values())[-1]
     assert summary['student_accuracy_best'] == max(history.values())
+    assert summary['student_accuracy_mean'] == pytest.approx(sum(history.values()) / 2)
+    spread = abs(history[min(history)] - history[max(history)]) / 2
+    assert summary['student_accuracy_std'] == pytest.approx(spread)
     assert 0 <= summary['agreement'] <= 100
     assert summary['images_seen'] >= summary['images_used'] > 0
     assert summary['seconds'] > 0

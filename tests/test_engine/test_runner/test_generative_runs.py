@@ -27,6 +27,16 @@ def zskt(generative):
     return generative
 
 
+@pytest.fixture
+def pre_dfkd(generative):
+    """Changes to a config: PRE-DFKD, whose auto-encoder is another role."""
+    adam = dict(optimizer=dict(type='Adam', lr=1e-3))
+    generative['model'].update(
+        type='PREDFKD', memory_steps=1, memory=dict(latent_size=5, widths=(4, 4)), replay_ratio=4
+    )
+    return {**generative, 'optim_wrapper.memory': adam}
+
+
 def test_no_image_is_opened(train, zskt, without_validation, tmp_path, monkeypatch):
     """Neither a dataset nor its folder has to exist."""
 
@@ -73,6 +83,24 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, zskt, t
     assert not torch.equal(
         start['generator.linear.weight'], ends[0]['state_dict']['generator.linear.weight']
     )
+
+
+def test_a_resumed_run_goes_on_replaying(train, toy_config, pre_dfkd, tmp_path):
+    runner = train('whole', **copy.deepcopy(pre_dfkd), **{'train_cfg.max_epochs': 2})
+    # 1 + 2 new, noise of 1, and (2 + 2) / 4 of replayed ones; 5 is the longer kind of latents
+    assert runner.train_dataloader.dataset.shape == (5, 5)
+    grids = sorted(path.name for path in (tmp_path / 'whole/figures/replayed').iterdir())
+    assert grids == ['epoch_0001.png', 'epoch_0002.png']
+    cfg = toy_config('resumed', **pre_dfkd, **{'train_cfg.max_epochs': 2})
+    cfg.merge_from_dict(dict(load_from=str(tmp_path / 'whole/epoch_1.pth'), resume=True))
+    torch.manual_seed(99)
+    DistillRunner.from_cfg(cfg).train()
+    ends = [weights(tmp_path / name / 'epoch_2.pth')['state_dict'] for name in ('whole', 'resumed')]
+    assert {name.split('.')[0] for name in ends[0]} == {
+        *('student', 'generator', 'memory', 'encoder', '_extra_state')
+    }
+    for name, value in ends[0].items():
+        assert torch.equal(value, ends[1][name]), name
 
 
 class BrokenGenerator(Hook):

@@ -27,22 +27,6 @@ def size(module):
 # Against published generators -----------------------------------------------------------------
 
 
-def outside_norms(network):
-    """Parameters of everything but batch norms, in their order."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    of_norms = {id(parameter) for norm in norms for parameter in norm.parameters()}
-    return [parameter for parameter in network.parameters() if id(parameter) not in of_norms]
-
-
-@torch.no_grad()
-def fill_by_sine(network):
-    """Element i of the k-th parameter: 0.05 sin((k + 1)(i + 1))."""
-    for k, parameter in enumerate(outside_norms(network)):
-        count = torch.arange(1, parameter.numel() + 1, dtype=torch.float64)
-        parameter.copy_(0.05 * ((k + 1) * count).sin().view_as(parameter))
-    return network
-
-
 @pytest.mark.parametrize(
     ('name', 'shape', 'options'),
     [
@@ -57,7 +41,7 @@ def fill_by_sine(network):
         ),
     ],
 )
-def test_images_of_published_generators(golden, name, shape, options):
+def test_images_of_published_generators(golden, fill_by_sine, name, shape, options):
     arrays = golden('generators')
     network = fill_by_sine(generator(shape=shape, **options).double()).train()
     count = torch.arange(3 * options['latent_size'], dtype=torch.float64)
@@ -75,6 +59,30 @@ def test_images_of_published_generators(golden, name, shape, options):
     for statistic in ('running_mean', 'running_var'):
         expected = arrays[f'{name}/{last}.{statistic}']
         torch.testing.assert_close(state[f'{ours}.{statistic}'], expected, **close)
+
+
+@pytest.mark.parametrize('name', ['gen', 'mem'])
+def test_images_of_pre_dfkd(golden, fill_by_sine, name):
+    """With and without spectral norm, whose vectors are filled likewise."""
+    arrays = golden('pre_dfkd')
+    options = dict(latent_size=1000, eps=0.8, spectral_norm=name == 'gen')
+    network = fill_by_sine(generator(**options).double()).train()
+    vectors = [b for n, b in network.named_buffers() if n.endswith(('.u', '.v'))]
+    assert len(vectors) == (6 if name == 'gen' else 0)
+    for k, vector in enumerate(vectors, 1):
+        vector.copy_((k * torch.arange(1, len(vector) + 1, dtype=torch.float64)).sin())
+        vector.div_(vector.norm())
+    assert size(network) == arrays[f'{name}/n_params']
+    latent = (0.7 * torch.arange(3000, dtype=torch.float64) + 0.1).cos().view(3, -1)
+    close = dict(atol=1e-6, rtol=0, check_dtype=False)
+    with torch.no_grad():
+        images = network(latent)[:, :, ::4, ::4]
+        torch.testing.assert_close(images, arrays[f'{name}/image_train'], **close)
+        images = network.eval()(latent)[:, :, ::4, ::4]
+        torch.testing.assert_close(images, arrays[f'{name}/image_eval_after'], **close)
+    for statistic in ('running_mean', 'running_var'):
+        expected = arrays[f'{name}/after_train_bn3.{statistic}']
+        torch.testing.assert_close(getattr(network.head.norm, statistic), expected, **close)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +121,8 @@ COUNTS = [
     ('dfq', (3, 32, 32), {}, 2_328_899),
     ('dfq', (3, 32, 32), dict(widths=(256, 128, 64)), 4_581_955),
     ('transposed', (3, 128, 128), {}, 11_243_203),
+    ('pre', (3, 32, 32), {}, 8_423_939),
+    ('pre_memory', (3, 32, 32), {}, 8_423_939),
 ]
 
 
@@ -142,6 +152,18 @@ def test_shapes(kind, widths, shape):
 def test_sizes_out_of_reach(kind, side, ups):
     with pytest.raises(UsageError, match=rf'{side} x {side}.*multiples of {2**ups}.*widths'):
         generator(kind, (3, side, side), widths=(4,) * (ups + 1))
+
+
+# A row 0 4 8 12 enlarged twice, edges held: 0 1 3 5 7 9 11 12 (quarters of the way between pixels).
+def test_enlarged_images_are_smooth():
+    network = generator(shape=(1, 8, 8), latent_size=4, widths=(4, 4), enlarge=2, head='bn').eval()
+    network.head.norm.eps = 0.0
+    network.conv.register_forward_hook(lambda *_: torch.arange(0.0, 16, 4).expand(1, 1, 4, 4))
+    assert network.start == (2, 2)
+    rows = torch.tensor([0.0, 1, 3, 5, 7, 9, 11, 12]).expand(8, 8)
+    torch.testing.assert_close(network(torch.randn(1, 4))[0, 0].detach(), rows)
+    with pytest.raises(UsageError, match=r'2 times and enlarges it 3 times.*multiples of 12'):
+        generator(widths=(4, 4, 4), enlarge=3)
 
 
 # Heads ----------------------------------------------------------------------------------------
@@ -200,6 +222,32 @@ def test_options():
     loose = generator(latent_size=4, widths=(4, 4, 2), eps=0.8)
     assert [block[2].eps for block in loose.blocks] == [0.8, 0.8]
     assert loose.norm.eps == loose.head.norm.eps == 1e-5  # as published
+
+
+def test_initialisation_of_pre_dfkd():
+    network = generator(latent_size=64, widths=(16, 16, 8), init_range=0.08, spectral_norm=True)
+    layers = [m for m in network.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    assert len(layers) == 4
+    for layer in layers:
+        assert not layer.bias.any()
+    originals = [
+        p for n, p in network.named_parameters() if n.endswith(('original', 'linear.weight'))
+    ]
+    assert len(originals) == 4
+    for weight in originals:
+        assert weight.abs().max() <= 0.08
+        # variance of U(-r, r): r^2 / 3
+        assert weight.std().item() == pytest.approx(0.08 / 3**0.5, rel=0.1)
+
+
+def test_spectral_norm_of_a_generator():
+    network = generator(latent_size=4, widths=(4, 4), spectral_norm=True).train()
+    with torch.no_grad():
+        for _ in range(200):
+            network(torch.randn(2, 4))
+    for layer in (network.blocks[0][1], network.conv):
+        norm = torch.linalg.matrix_norm(layer.weight.flatten(1), 2)
+        assert norm.item() == pytest.approx(1, abs=1e-4)
 
 
 def test_initialisation_of_dcgan():

@@ -84,6 +84,22 @@ def test_published_values(golden, toy_network):
     torch.testing.assert_close(total, arrays['bn/sum_l2'], **close)
 
 
+def test_weight_of_the_first_layer(golden, toy_network):
+    """Ten times the first one, as DeepInversion for ImageNet; and its gradient without."""
+    arrays = golden('deepinversion')
+    network = toy_network(4, arrays, 'bn/teacher').eval()
+    images = arrays['bn/x'].requires_grad_()
+    with record_batch_statistics(network) as statistics:
+        network(images)
+    close = dict(atol=1e-9, rtol=0)
+    for layer, expected in zip(statistics, arrays['bn/r_feature'], strict=True):
+        torch.testing.assert_close(bn_statistics_loss([layer]), expected, **close)
+    weighted = BNStatisticsLoss(first_weight=10.0)(statistics)
+    torch.testing.assert_close(weighted, arrays['bn/sum_first_multiplier10'], **close)
+    (gradient,) = torch.autograd.grad(bn_statistics_loss(statistics), images)
+    torch.testing.assert_close(gradient, arrays['bn/d_sum_d_x'], **close)
+
+
 def test_matched_images_are_the_minimum():
     """Descending on the images brings their statistics to the remembered ones."""
     norm = nn.BatchNorm2d(2).eval()

@@ -171,6 +171,19 @@ def test_published_values_of_dfq(golden):
     torch.testing.assert_close(logits.grad, arrays['loss/d_balance_d_t'], **close)
 
 
+def test_published_values_of_pre_dfkd(golden):
+    arrays = golden('pre_dfkd')
+    logits = arrays['match/t_logit'].clone().requires_grad_()
+    close = dict(atol=1e-9, rtol=0)
+    balance = class_balance_loss(logits)
+    torch.testing.assert_close(balance.detach(), arrays['match/info_entropy_log10'], **close)
+    (gradient,) = torch.autograd.grad(balance, logits)
+    torch.testing.assert_close(gradient, arrays['match/d_ie'], **close)
+    torch.testing.assert_close(one_hot_loss(logits).detach(), arrays['match/one_hot'], **close)
+    activation = activation_loss(arrays['match/feat'])
+    torch.testing.assert_close(activation, arrays['match/activation'], **close)
+
+
 # Several processes ----------------------------------------------------------------------------
 
 

@@ -22,12 +22,49 @@ def test_value_and_gradient_of_the_published_code(golden):
     assert not torch.autograd.grad(value, s)[0].any()
 
 
+def test_value_and_gradient_of_pre_dfkd(golden):
+    """Its published code takes the mean over classes too."""
+    arrays = golden('pre_dfkd')
+    s, t = arrays['js/s_logit'].requires_grad_(), arrays['js/t_logit']
+    value = 1 - js_divergence(s, t, reduction='mean')
+    torch.testing.assert_close(value.detach(), arrays['js/one_minus_js_T3_mean'])
+    swapped = 1 - js_divergence(t, s, reduction='mean')
+    torch.testing.assert_close(swapped.detach(), arrays['js/swapped_arguments'])
+    (gradient,) = torch.autograd.grad(value, s)
+    torch.testing.assert_close(gradient, arrays['js/d_s'])
+
+
 def test_value_by_hand():
     # p = (3/4, 1/4), q = (1/4, 3/4), m = (1/2, 1/2):
     # KL(m || p) = (ln(2/3) + ln 2) / 2 = ln(4/3) / 2, and the same for q
     logits = torch.tensor([[math.log(3.0), 0.0]])
     value = js_divergence(logits, logits.flip(1), temperature=1.0)
     assert value.item() == pytest.approx(math.log(4 / 3) / 2)
+
+
+def test_the_definition(golden):
+    arrays = golden('js')
+    s, t = arrays['s_logit'], arrays['t_logit']
+    for temperature in (1, 3):
+        value = js_divergence(s, t, temperature, form='exact')
+        torch.testing.assert_close(value, arrays[f'exact_js_T{temperature}'])
+    # KL(p || m) = 3/4 ln(3/2) + 1/4 ln(1/2) for the predictions above
+    logits = torch.tensor([[math.log(3.0), 0.0]])
+    value = js_divergence(logits, logits.flip(1), temperature=1.0, form='exact')
+    assert value.item() == pytest.approx(0.75 * math.log(1.5) - 0.25 * math.log(2))
+
+
+def test_bounds_of_the_definition():
+    """ln 2 where nothing is shared, 0 between equals; gradient even where p is nearly 0."""
+    s, t = 200 * torch.eye(3), (200 * torch.eye(3)).roll(1, 0)
+    assert js_divergence(s, t, 1.0, form='exact').item() == pytest.approx(math.log(2))
+    assert js_divergence(s, s + 3, 1.0, form='exact').item() == pytest.approx(0, abs=1e-6)
+    s, t = torch.randn(2, 4, 100, dtype=torch.float64)
+    s.requires_grad_()
+    assert (torch.autograd.grad(js_divergence(s, t, form='exact'), s)[0] != 0).all()
+    assert not torch.autograd.grad(js_divergence(s, t), s)[0].all()  # clamps leave holes
+    small = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: js_divergence(x, t[:2, :3], form='exact'), small)
 
 
 def test_symmetric_and_zero_between_equals():
@@ -63,5 +100,12 @@ def test_module():
     s, t = torch.randn(5, 4), torch.randn(5, 4)
     module = JSDivergence(temperature=2.0, loss_weight=3.0)
     torch.testing.assert_close(module(s, t), 3 * js_divergence(s, t, 2.0))
+    module = JSDivergence(reduction='mean')
+    torch.testing.assert_close(module(s, t), js_divergence(s, t) / 4)  # four classes
     with pytest.raises(UsageError, match='temperature=0'):
         JSDivergence(temperature=0)
+    with pytest.raises(UsageError, match=r"reduction='sum'.*'batchmean', 'mean'"):
+        JSDivergence(reduction='sum')
+    torch.testing.assert_close(JSDivergence(form='exact')(s, t), js_divergence(s, t, form='exact'))
+    with pytest.raises(UsageError, match="form='jeffreys'.*'legacy', 'exact'"):
+        JSDivergence(form='jeffreys')

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmdfkd.models.losses import KLDivergence, kl_divergence
+from mmdfkd.models.losses import KLDivergence, agreeing_kl_divergence, kl_divergence
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
@@ -90,3 +90,29 @@ def test_module_is_the_weighted_function():
 def test_usage_errors(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         KLDivergence(**wrong)
+
+
+# Where both agree -----------------------------------------------------------------------------
+
+
+def test_agreeing_matches_published_code(golden):
+    """Five of eight samples agree; the generator minimises the negative."""
+    arrays = golden('cmi')
+    student = arrays['mask/s_logit'].clone().requires_grad_()
+    teacher = arrays['mask/t_logit'].clone().requires_grad_()
+    loss = agreeing_kl_divergence(student, teacher)
+    torch.testing.assert_close(-loss, arrays['mask/neg_masked_kl_mean'], atol=1e-9, rtol=0)
+    (-loss).backward()
+    torch.testing.assert_close(student.grad, arrays['mask/d_s'], atol=1e-9, rtol=0)
+    agree = arrays['mask/agree_mask'].bool()
+    assert agree.sum() == 5
+    for logits in (student, teacher):
+        assert (logits.grad[agree] != 0).any(1).all() and not logits.grad[~agree].any()
+
+
+def test_agreeing_divides_by_the_whole_batch():
+    # the first row agrees: KL .130812 as above; the second does not
+    teacher = torch.tensor([[3.0, 1.0], [3.0, 1.0]]).log()
+    student = torch.tensor([[0.1, 0.1 - 1e-6], [0.0, 1.0]])
+    assert agreeing_kl_divergence(student, teacher).item() == pytest.approx(0.130812 / 2, abs=1e-5)
+    assert agreeing_kl_divergence(student[1:], teacher[1:]) == 0

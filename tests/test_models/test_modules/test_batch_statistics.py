@@ -9,6 +9,7 @@ from torch import nn
 
 from mmdfkd.models.losses import bn_statistics_loss
 from mmdfkd.models.modules import batch_norm_layers, record_batch_statistics, statistics_kept
+from mmdfkd.models.modules.batch_statistics import _Moments
 from mmdfkd.utils import UsageError
 
 # Channel 0 holds 0, 2 | 4, 6, channel 1 holds 1, 1 | -1, 3: means 3 and 1, biased variances 5, 2.
@@ -131,6 +132,28 @@ def test_statistics_kept():
 
 
 # Several processes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('shape', [(5, 3), (5, 3, 4), (5, 3, 4, 2), (1, 3, 2, 2, 2)])
+@pytest.mark.parametrize('last', [False, True])
+def test_moments_are_those_of_torch(shape, last):
+    """Values and gradient, of vectors and maps, in either layout of the memory."""
+    maps = 3 * torch.randn(shape, dtype=torch.float64) + 2
+    if last and len(shape) == 4:
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    maps.requires_grad_()
+    found = _Moments.apply(maps)
+    others = [d for d in range(maps.ndim) if d != 1]
+    var, mean = torch.var_mean(maps, others, correction=0)
+    torch.testing.assert_close(found, (mean, var))
+    assert torch.autograd.gradcheck(_Moments.apply, (maps,))
+
+
+def test_moments_far_from_zero_stay_exact():
+    """A mean a thousand times the deviation, in single precision."""
+    maps = torch.randn(64, 2, 8, 8) + 1000
+    expected = maps.double().var((0, 2, 3), correction=0)
+    torch.testing.assert_close(_Moments.apply(maps)[1].double(), expected, rtol=1e-3, atol=0)
 
 
 def _whole(images, weight, form):

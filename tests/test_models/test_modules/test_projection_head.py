@@ -57,3 +57,17 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(
         head, torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     )
+
+
+def test_hidden_layer_matches_published_code(golden):
+    """CMI's head, in double precision."""
+    arrays = golden('cmi')
+    head = ProjectionHead(12, 6, hidden_channels=12).double()
+    names = {'fc1': 'hidden.0', 'fc2': 'linear'}
+    state = {}
+    for layer, ours in names.items():
+        for name in ('weight', 'bias'):
+            state[f'{ours}.{name}'] = arrays[f'head/state/{layer}.{name}']
+    head.load_state_dict(state)
+    torch.testing.assert_close(head(arrays['head/x']), arrays['head/y'], atol=1e-12, rtol=0)
+    assert not ProjectionHead(12, 6).hidden.state_dict()

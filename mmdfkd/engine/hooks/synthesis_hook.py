@@ -1,0 +1,192 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Rounds of synthesis before epochs: how a bank of images grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast_object_list
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
+
+from mmdfkd.datasets import ImageBank
+from mmdfkd.registry import HOOKS
+from mmdfkd.utils import UsageError
+
+from ..histogram import describe_collapse, effective_classes
+from ..synthesis import Round, bank_facts, describe_round, synthesize_round
+from .class_names import class_names
+from .sample_hook import draw_samples, is_due
+
+
+@HOOKS.register_module()
+class SynthesisHook(Hook):
+    """Fill the bank of a method that makes images out of its teacher.
+
+    Before the first epoch come ``model.warmup_rounds`` rounds, without an adversary since there is
+    no student yet; before each epoch come ``model.rounds`` more. All processes make the same
+    images, the first one writes them. A checkpoint holds how large the bank was, not the images: a
+    resumed run cuts its bank back to that and goes on as if it had not stopped. A new run never
+    adds to what an earlier one left in its folder: that is renamed. Does nothing for methods that
+    synthesise nothing.
+
+    Logged are the losses of a round, its time, and which classes the teacher sees in its images; a
+    collapse in words. After the first and the last round and every ``interval`` rounds a grid is
+    drawn into ``figures/bank``: images sorted by the class they were made for, captioned with the
+    class the teacher sees and its confidence.
+
+    Args:
+        interval: Rounds between two grids; 0 draws none. By default ten grids a run.
+        shown: Images in a grid.
+    """
+
+    priority = 'ABOVE_NORMAL'  # before the timer, which takes the time of steps
+
+    def __init__(self, interval: int | None = None, shown: int = 64) -> None:
+        self.interval = interval
+        self.shown = shown
+        self.names: list[str] = []
+        self.known: dict[str, Any] | None = None  # the bank as a checkpoint remembers it
+        self.seconds = 0.0
+        self.made = 0
+
+    def before_train(self, runner: Any) -> None:
+        """Open the bank: a new one, or that of the run which is resumed."""
+        model, bank = runner.model, runner.train_dataloader.dataset
+        if not hasattr(model, 'synthesize'):
+            if isinstance(bank, ImageBank):
+                raise UsageError(
+                    f'{model.method} synthesises no images, so an ImageBank stays empty. To train '
+                    'from a finished bank, set train_dataloader.dataset='
+                    "dict(type='ImagePool', root=...)."
+                )
+            return
+        if not isinstance(bank, ImageBank):
+            raise UsageError(
+                f'{model.method} fills a bank, but train_dataloader.dataset is a '
+                f"{type(bank).__name__}. Set dataset=dict(type='ImageBank') and "
+                "sampler=dict(type='BankSampler', length=...); to train from finished images, "
+                'choose a method that takes them, such as KD.'
+            )
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise UsageError(
+                f'{model.method} synthesises before epochs, which train_cfg does not have. Set '
+                "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=...)."
+            )
+        self.names = class_names(runner)
+        self.counts = torch.zeros(model.teacher.num_classes, dtype=torch.int64)
+        hub = runner.message_hub.runtime_info
+        self.seconds = hub.get('bank', {}).get('synthesis_seconds', 0.0)
+        self._on_first_process(runner, lambda: self._open(runner, bank))
+
+    def _open(self, runner: Any, bank: ImageBank) -> None:
+        model = runner.model
+        known = self.known if runner.iter else None  # load_from takes the weights alone
+        if known is None:
+            moved = bank.set_aside()
+            if moved is not None:
+                runner.logger.warning(
+                    f'{bank.root} was left by an earlier run and is now {moved}. (--resume would '
+                    'have gone on with it.)'
+                )
+        facts = bank_facts(model, runner.seed, runner.cfg.model, self.names)
+        bank.open(facts, f'{model.method} bank')
+        if known is not None:
+            surplus = len(bank) - known['images']
+            bank.truncate(known['images'], known['rounds'], known['sha256'])
+            later = f'; {surplus:,} later ones are made again' if surplus else ''
+            runner.logger.info(f'Goes on with {len(bank):,} images in {bank.root}{later}.')
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Do the rounds that are due; a resumed epoch does not repeat them."""
+        if not hasattr(runner.model, 'synthesize'):
+            return
+        model, bank = runner.model, runner.train_dataloader.dataset
+        for number in range(bank.rounds, model.warmup_rounds + model.rounds * (runner.epoch + 1)):
+            made = synthesize_round(
+                model, runner.optim_wrapper, runner.seed, number, number >= model.warmup_rounds
+            )
+            self._on_first_process(runner, lambda made=made: bank.append(made.images, made.targets))
+            self.seconds += made.seconds
+            if runner.rank == 0:
+                self._log(runner, bank, number, made)
+        rate = len(bank) / max(self.seconds, 1e-9)
+        record = dict(
+            images=len(bank),
+            rounds=bank.rounds,
+            synthesis_seconds=round(self.seconds, 3),
+            synthesis_images_per_second=round(rate, 1),
+        )
+        runner.message_hub.update_info('bank', record)
+
+    @staticmethod
+    def _on_first_process(runner: Any, change: Any) -> None:
+        """Let the first process write, then let all see it; an error is raised on all."""
+        bank = runner.train_dataloader.dataset
+        answer: list[Any] = [None]
+        if runner.rank == 0:
+            try:
+                change()
+                answer = [len(bank)]
+            except UsageError as error:
+                answer = [error]
+        broadcast_object_list(answer)
+        if isinstance(answer[0], UsageError):
+            raise answer[0]
+        if runner.rank != 0:
+            bank.refresh()
+            if len(bank) != answer[0]:
+                raise UsageError(
+                    f'Process {runner.rank} sees {len(bank):,} images in {bank.root}, the first '
+                    f'one {answer[0]:,}. Put the work directory where all machines see it.'
+                )
+
+    def _log(self, runner: Any, bank: ImageBank, number: int, made: Round) -> None:
+        counts = made.labels.bincount(minlength=len(self.counts))
+        scalars = dict(
+            made.logs,
+            synthesis_seconds=made.seconds,
+            synthesized_classes=effective_classes(counts),
+            synthesized_confidence=made.confidence.mean().item(),
+            synthesized_as_asked=(made.labels == made.targets).double().mean().item(),
+        )
+        runner.visualizer.add_scalars({**scalars, 'round': number + 1}, step=number + 1)
+        runner.logger.info(
+            describe_round(made, number, runner.model.iterations, len(bank), len(counts))
+        )
+        self.counts += counts
+        if self.counts.sum() >= 10 * len(counts):  # or else most classes may be absent by chance
+            words = describe_collapse(self.counts, self.names, 'Synthesis', _REMEDY)
+            if words:
+                runner.logger.warning(words)
+            self.counts.zero_()
+        total = runner.model.warmup_rounds + runner.model.rounds * runner.max_epochs
+        if is_due(self.interval, number + 1, total):
+            chosen = made.targets[: self.shown].sort(stable=True).indices
+            draw_samples(
+                runner,
+                Path('bank', f'round_{number + 1:04}.png'),
+                made.images[chosen],
+                made.labels[chosen],
+                made.confidence[chosen],
+                self.names,
+            )
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Remember how large the bank is, and a hash of it; the images are on disk."""
+        bank = runner.train_dataloader.dataset
+        if isinstance(bank, ImageBank):
+            checkpoint['bank'] = dict(
+                images=len(bank), rounds=bank.rounds, sha256=bank.meta['sha256']
+            )
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Note how large the bank was."""
+        self.known = checkpoint.get('bank')
+
+
+_REMEDY = (
+    'Raise model.iterations or the weight of the class loss, or lower those of the other terms.'
+)

@@ -1,0 +1,295 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""FastDFKD: Up to 100x Faster Data-Free Knowledge Distillation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from mmengine.optim import OptimWrapperDict
+from torch import Tensor, nn
+
+from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.losses import agreeing_kl_divergence
+from mmdfkd.models.losses.class_priors import at_least_single
+from mmdfkd.models.modules import (
+    BatchStatistics,
+    BestIterate,
+    StatisticsAverage,
+    batch_norm_layers,
+    crop_view,
+    feature_widths,
+    record_batch_statistics,
+)
+from mmdfkd.registry import MODELS, OPTIMIZERS
+from mmdfkd.utils.errors import UsageError, check_choice
+
+from .generative import build_generator
+from .inversion import InversionDistiller, Synthesis
+
+
+@MODELS.register_module()
+class FastDFKD(InversionDistiller):
+    """`Up to 100x Faster Data-Free Knowledge Distillation
+    <https://arxiv.org/abs/2112.06253>`_ (AAAI 2022).
+
+    Inverting a teacher takes few steps if it starts well. So each round adapts a copy of a meta
+    generator to random targets, k steps long, and moves the meta generator such that the next copy
+    is better after as many.
+
+    ===============  ========================  ===================================================
+    symbol           variable                  meaning
+    ===============  ========================  ===================================================
+    theta            ``self.generator``        meta generator, trained in all rounds
+    theta', z        ``generator``,            a copy of it and fresh latents, adapted for one
+                     ``latent``                round
+    x = G(z)         ``images``                in the teacher's normalised space, ``(N, C, H, W)``
+    y                ``targets``               random classes, ``(N,)``
+    k                ``iterations``            inner steps
+    L_bn             ``bn_statistics(...)``    distance of statistics from the teacher's, averaged
+                                               over rounds with momentum m
+    L_oh             ``loss_class``          cross-entropy of T(x) with y
+    L_adv            ``-discrepancy``          ``-KL(T(x) || S(x))`` where S and T agree
+    ===============  ========================  ===================================================
+
+    Args:
+        teacher: Config of the teacher; it needs BatchNorm unless ``bn_statistics.loss_weight=0``.
+        student: Config of the student.
+        generator: Config of the generator; ``type`` defaults to ``UpsamplingGenerator``.
+        optimizer: Config of the inner optimiser of theta' and z, new in each round; Adam, learning
+            rate 3e-3, betas 0.5 and 0.999 unless it says otherwise. The outer one, of theta, is
+            ``optim_wrapper.generator``; its learning rate is k times as large in all recipes.
+        latent_lr: Learning rate of z.
+        bn_statistics: Config of L_bn; ``type`` defaults to ``BNStatisticsLoss``, its
+            ``loss_weight`` to 10.
+        bn_momentum: m in [0, 1); 0 compares each batch by itself.
+        class_weight: Weight of L_oh.
+        adversarial_weight: Weight of L_adv; 0 leaves the student out.
+        meta: How theta learns from a round. ``'fomaml'``: from the sum of the gradients of all
+            inner steps; ``'reptile'``: from ``reptile_alpha (theta - theta')``; ``'none'``: there
+            is no copy, the generator itself goes on from round to round (the paper's sequential
+            reuse), and ``optim_wrapper.generator`` is not used.
+        reptile_alpha: See there; 67 in the published code. Adam makes little of it.
+        meta_latent: Whether z is a start to learn too, instead of fresh. It takes a role of its
+            own, ``optim_wrapper.latent``.
+        latent_reset: Rounds after which such a z is drawn anew.
+        reset_l0: Whether the first layer of theta is drawn anew once, which helps diversity in the
+            end: ``'linear'``; ``'legacy'`` draws the scale of the first batch norm too, from
+            N(0, 0.02), as published, which all but switches it off; ``False``.
+        reset_at: Ahead of which round after the warm-up, counted from 1.
+        padding: Pixels by which what the networks see is shifted at most, over black.
+        flip: Whether it is mirrored at random.
+        batch_size: Images N of a round.
+        iterations: k. Published triples of k, learning rate and ``latent_lr``: 2, 5e-3, 0.015;
+            5, 3e-3, 0.01; 10, 2e-3, 0.01. They belong together.
+        temperature: T of the student's loss.
+        rounds: Rounds before each epoch.
+        warmup_rounds: Further rounds before the first epoch, without L_adv.
+        data_preprocessor: The student's augmentation, see :class:`InversionDistiller`.
+
+    Differs from the published code: L_adv starts with the first round after the warm-up, not with
+    its last one; where z is learnt, its gradient is taken, not its value; images are kept in 8 bits
+    by rounding, not by cutting off.
+    """
+
+    default_types = dict(
+        generator='UpsamplingGenerator', optimizer='Adam', bn_statistics='BNStatisticsLoss'
+    )
+
+    def __init__(
+        self,
+        teacher: dict | Classifier,
+        student: dict | Classifier,
+        generator: dict | None = None,
+        optimizer: dict | None = None,
+        latent_lr: float = 0.01,
+        bn_statistics: dict | None = None,
+        bn_momentum: float = 0.9,
+        class_weight: float = 0.4,
+        adversarial_weight: float = 1.1,
+        meta: Literal['fomaml', 'reptile', 'none'] = 'fomaml',
+        reptile_alpha: float = 1.0,
+        meta_latent: bool = False,
+        latent_reset: int = 50,
+        reset_l0: Literal['linear', 'legacy', False] = 'linear',
+        reset_at: int = 120,
+        padding: int = 4,
+        flip: bool = True,
+        batch_size: int = 256,
+        iterations: int = 5,
+        temperature: float = 20.0,
+        rounds: int = 1,
+        warmup_rounds: int = 20,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        check_choice('model.meta', meta, ('fomaml', 'reptile', 'none'))
+        check_choice('model.reset_l0', reset_l0, ('linear', 'legacy', False))
+        if meta_latent and meta == 'none':
+            raise UsageError(
+                "model.meta_latent needs an outer step, which model.meta='none' has not. Set "
+                "model.meta to 'fomaml' or 'reptile'."
+            )
+        if latent_reset < 1:
+            raise UsageError(f'model.latent_reset is {latent_reset}; give 1 or more.')
+        super().__init__(
+            teacher,
+            student,
+            batch_size=batch_size,
+            iterations=iterations,
+            temperature=temperature,
+            rounds=rounds,
+            warmup_rounds=warmup_rounds,
+            data_preprocessor=data_preprocessor,
+        )
+        self.generator = build_generator(generator, self.teacher)
+        self.first_layers = ['linear'] * bool(reset_l0) + ['norm'] * (reset_l0 == 'legacy')
+        for name in self.first_layers:
+            if not isinstance(getattr(getattr(self.generator, name, None), 'weight', None), Tensor):
+                raise UsageError(
+                    f'model.reset_l0={reset_l0!r} draws the weights of generator.{name} anew, and '
+                    f'{type(self.generator).__name__} has none. Set model.reset_l0=False.'
+                )
+        self.optimizer = dict(type='Adam', lr=3e-3, betas=(0.5, 0.999)) | (optimizer or {})
+        self.latent_lr = latent_lr
+        latents = [torch.randn(batch_size, self.generator.latent_size)] if meta_latent else []
+        self.latents = nn.ParameterList(latents)  # one or none
+        self.latent_reset = latent_reset
+        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=10.0)
+        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
+        widths = [0]
+        if self.bn_statistics.loss_weight:
+            widths = feature_widths(self.teacher, batch_norm_layers(self.teacher))
+        self.average = StatisticsAverage(sum(widths), bn_momentum)
+        self.view = crop_view(self.teacher, padding, flip)
+        self.class_weight = class_weight
+        self.adversarial_weight = adversarial_weight
+        self.meta = meta
+        self.reptile_alpha = reptile_alpha
+        self.reset_at = reset_at
+
+    def roles(self) -> dict[str, list[nn.Module]]:
+        """One optimiser for the student, one for theta, and one for z where it is learnt."""
+        roles: dict[str, list[nn.Module]] = dict(student=[self.student], generator=[self.generator])
+        return roles | (dict(latent=[self.latents]) if len(self.latents) else {})
+
+    def synthesize(
+        self,
+        optim_wrapper: OptimWrapperDict,
+        round_number: int = 0,
+        adversary: bool = True,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Synthesis:
+        """One batch: theta' and z minimise ``L_bn + L_oh + L_adv``, then theta learns of it."""
+        if round_number + 1 == self.warmup_rounds + self.reset_at:
+            self.reset_first_layers()
+        self.generator.train()
+        generator = self.generator if self.meta == 'none' else self.copy_generator()
+        latent = self.start_latent(round_number)
+        targets = self.draw_targets()
+        adapted = dict(generator=list(generator.parameters()), latent=[latent])
+        optimizer = OPTIMIZERS.build(
+            dict(
+                self.optimizer,
+                params=[
+                    dict(params=adapted['generator']),
+                    dict(params=adapted['latent'], lr=self.latent_lr),
+                ],
+            )
+        )
+        sums = {role: [torch.zeros_like(p) for p in group] for role, group in adapted.items()}
+        best = BestIterate()
+        with self.gradient_only_through(self.student, 'eval'):
+            for _ in range(self.iterations):
+                with optim_wrapper['generator'].optim_context(self):
+                    images = generator(latent)
+                    loss, statistics, logs = self.synthesis_loss(images, targets, adversary)
+                best.offer(loss, images=images, **logs)
+                optimizer.zero_grad()
+                loss.backward()
+                for role, group in adapted.items():
+                    torch._foreach_add_(sums[role], [parameter.grad for parameter in group])
+                optimizer.step()
+                on_step()
+        best.check(round_number)
+        if statistics:
+            self.average.update(statistics)
+        if self.meta != 'none':
+            self.move_meta(optim_wrapper, adapted, sums)
+        return Synthesis(best['images'], targets, {name: best[name] for name in logs})
+
+    def copy_generator(self) -> nn.Module:
+        """A copy of the meta generator to be adapted to one batch."""
+        return copy.deepcopy(self.generator)
+
+    def start_latent(self, round_number: int) -> Tensor:
+        """Where z starts: fresh, or at what was learnt; a leaf ``(N, L)`` of this round."""
+        if not len(self.latents):
+            return self.draw_latent().requires_grad_()
+        start = self.latents[0].detach()
+        if round_number and round_number % self.latent_reset == 0:
+            start.copy_(self.draw_latent())
+        return start.clone().requires_grad_()
+
+    def draw_latent(self) -> Tensor:
+        """Standard normal latents ``(N, L)``; on the CPU, so that every device draws alike."""
+        latent = torch.randn(self.batch_size, self.generator.latent_size)
+        return latent.to(next(self.generator.parameters()))
+
+    def synthesis_loss(
+        self, images: Tensor, targets: Tensor, adversary: bool = True
+    ) -> tuple[Tensor, list[BatchStatistics], dict[str, Tensor]]:
+        """The loss of one inner step.
+
+        Returns:
+            The loss; the statistics of this batch; and what is logged: weighted terms, and the
+            discrepancy as it is.
+        """
+        logs: dict[str, Tensor] = {}
+        statistics: list[BatchStatistics] = []
+        view = self.view(images)
+        if self.bn_statistics.loss_weight:
+            with record_batch_statistics(self.teacher) as statistics:
+                teacher_logits = self.teacher(view)
+            logs['loss_bn'] = self.bn_statistics(self.average(statistics))
+        else:
+            teacher_logits = self.teacher(view)
+        cross_entropy = F.cross_entropy(at_least_single(teacher_logits), targets)
+        logs['loss_class'] = self.class_weight * cross_entropy
+        loss = torch.stack(list(logs.values())).sum()
+        if adversary and self.adversarial_weight:
+            logs['discrepancy'] = agreeing_kl_divergence(self.student(view), teacher_logits)
+            loss = loss - self.adversarial_weight * logs['discrepancy']
+        return loss, statistics, logs
+
+    def move_meta(
+        self,
+        optim_wrapper: OptimWrapperDict,
+        adapted: dict[str, list[Tensor]],
+        sums: dict[str, list[Tensor]],
+    ) -> None:
+        """The outer step: theta, and z where it is learnt, by a first-order meta gradient.
+
+        Args:
+            optim_wrapper: Optimisers by role.
+            adapted: Role to what the inner steps made of its parameters.
+            sums: Role to the sums of their gradients.
+        """
+        for role, modules in self.roles().items():
+            if role == 'student':
+                continue
+            parameters = nn.ModuleList(modules).parameters()
+            for start, end, total in zip(parameters, adapted[role], sums[role], strict=True):
+                moved = self.reptile_alpha * (start - end).detach()
+                start.grad = total if self.meta == 'fomaml' else moved
+            optim_wrapper[role].step()
+            optim_wrapper[role].zero_grad()
+
+    def reset_first_layers(self) -> None:
+        """Draw weights of the meta generator anew, those that ``reset_l0`` names."""
+        for name in self.first_layers:
+            layer = getattr(self.generator, name)
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+            nn.init.zeros_(layer.bias)

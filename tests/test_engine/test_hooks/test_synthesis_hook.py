@@ -1,0 +1,318 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Rounds of synthesis in a run: when, what they leave, and that nothing but the seed matters."""
+
+import copy
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmdfkd.datasets import ImageBank, ImagePool
+from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.synthesis import random_numbers_of
+from mmdfkd.models.algorithms import DeepInversion
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.config_check import check_config
+
+ROOT = Path(__file__).parents[3]
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What a run's logger said, as ``(level, text)``."""
+    lines = []
+    original = logging.Logger.log
+
+    def record(level):
+        def log(self, message, *args, **kwargs):
+            lines.append((level, str(message)))
+            original(self, getattr(logging, level), message, *args, **kwargs)
+
+        return log
+
+    for level in ('INFO', 'WARNING'):
+        monkeypatch.setattr(logging.Logger, level.lower(), record(level))
+    return lines
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    """Number and adversary of the rounds that are synthesised."""
+    calls = []
+    original = DeepInversion.synthesize
+
+    def synthesize(self, optim_wrapper, round_number, adversary, on_step):
+        calls.append((round_number, adversary))
+        return original(self, optim_wrapper, round_number, adversary, on_step)
+
+    monkeypatch.setattr(DeepInversion, 'synthesize', synthesize)
+    return calls
+
+
+# When, and what it leaves -----------------------------------------------------------------------
+
+
+def test_rounds_before_epochs(train, inversion, rounds, tmp_path):
+    sizes = []
+
+    class Watch(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            sizes.append(len(runner.train_dataloader.dataset))
+
+    inversion['model'].update(warmup_rounds=2, rounds=3)
+    train(before=lambda runner: runner.register_hook(Watch()), **inversion)
+    assert rounds == [(0, False), (1, False), *[(number, True) for number in range(2, 8)]]
+    assert sizes == [12 * 5] * 3 + [12 * 8] * 3
+
+
+def test_the_bank_is_what_was_synthesised(train, inversion, tmp_path):
+    inversion['model'].update(warmup_rounds=1)
+    runner = train(**inversion)
+    bank, pool = runner.train_dataloader.dataset, ImagePool(tmp_path / 'run/bank')
+    pool.verify()
+    assert isinstance(bank, ImageBank) and len(bank) == len(pool) == 36
+    # The first round again: it has no adversary, so it depends on teacher and seed alone.
+    with random_numbers_of(runner.seed, 0):
+        again = runner.model.synthesize(runner.optim_wrapper, adversary=False)
+    plain = runner.model.test_preprocessor.denormalize(again.images)
+    assert torch.equal(pool.__getitems__(range(12))['inputs'], plain)
+    assert pool.extra('labels')[:12].tolist() == again.targets.tolist()
+    facts = pool.meta['bank']
+    assert facts['method'] == 'DeepInversion' and facts['rounds'] == 3 and facts['seed'] == 0
+    assert facts['teacher'] == runner.model.teacher_fingerprint()
+    assert facts['classes'] == [*'abcde'] and facts['mean'] == [127.5]
+    assert facts['settings'] == dict(batch_size=12, iterations=3, warmup_rounds=1)
+
+
+def test_warm_up_images_do_not_depend_on_the_student(train, inversion, tmp_path):
+    inversion['model'].update(warmup_rounds=1)
+    train('one', **copy.deepcopy(inversion))
+    inversion['model']['student']['backbone']['widths'] = (4, 4, 4)
+    train('two', **inversion)
+    one, two = (np.load(tmp_path / name / 'bank/images.npy') for name in ('one', 'two'))
+    assert (one[:12] == two[:12]).all() and not (one[12:] == two[12:]).all()
+
+
+def test_what_is_recorded(train, inversion, said, tmp_path):
+    runner = train(**inversion)
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert summary['bank']['images'] == summary['images_used'] == 24
+    assert summary['bank']['rounds'] == 2
+    seconds, rate = (
+        summary['bank'][f'synthesis_{name}'] for name in ('seconds', 'images_per_second')
+    )
+    assert seconds > 0 and rate == pytest.approx(24 / seconds, rel=0.1)
+    assert summary['train_images'] == 'bank' and summary['images_seen'] == 96
+    scalars = [
+        json.loads(line)
+        for path in (tmp_path / 'run').rglob('scalars.json')
+        for line in path.read_text().splitlines()
+    ]
+    logged = [record for record in scalars if 'synthesis_seconds' in record]
+    assert [record['round'] for record in logged] == [1, 2]
+    for name in ('loss_bn', 'loss_class', 'loss_tv', 'loss_norm', 'loss_compete'):
+        assert all(np.isfinite(record[name]) for record in logged)
+    (first, second) = (text for level, text in said if text.startswith('Round '))
+    assert first.startswith('Round 1: 12 images in ') and '12 in the bank' in first
+    assert 'As the teacher sees them' in first and '24 in the bank' in second
+    assert runner.message_hub.get_info('bank') == summary['bank']
+
+
+def test_pictures(train, inversion, tmp_path):
+    inversion['model'].update(rounds=4)
+    train('some', **copy.deepcopy(inversion), **{'default_hooks.synthesis.interval': 3})
+    drawn = sorted(path.name for path in (tmp_path / 'some/figures/bank').iterdir())
+    assert drawn == [f'round_000{number}.png' for number in (1, 3, 6, 8)]
+    train('none', **inversion, **{'default_hooks.synthesis.interval': 0})
+    assert not (tmp_path / 'none/figures/bank').exists()
+
+
+def test_other_methods_are_left_alone(finished):
+    assert 'bank' not in finished.message_hub.runtime_info
+    assert not Path(finished.work_dir, 'bank').exists()
+
+
+def test_random_numbers_of_the_training_are_not_touched():
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    with random_numbers_of(0, 0):
+        first = torch.rand(4)
+    assert torch.equal(torch.rand(4), expected)
+    draws = [first]
+    for seed, number in ((0, 0), (0, 1), (1, 0)):
+        with random_numbers_of(seed, number):
+            draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[1])
+    assert len({tuple(draw.tolist()) for draw in draws}) == 3
+
+
+# Stopped, resumed, repeated -----------------------------------------------------------------------
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, inversion, tmp_path):
+    inversion['model'].update(warmup_rounds=1)
+    keep = {'default_hooks.checkpoint.max_keep_ckpts': 9, 'train_cfg.max_epochs': 3}
+    train('whole', **copy.deepcopy(inversion), **keep)
+    train('resumed', **copy.deepcopy(inversion), **keep)  # its bank has two rounds too many
+    cfg = toy_config('resumed', **inversion, **keep)
+    cfg.merge_from_dict(dict(load_from=str(tmp_path / 'resumed/epoch_1.pth'), resume=True))
+    torch.manual_seed(99)
+    DistillRunner.from_cfg(cfg).train()
+    assert content(tmp_path / 'whole/bank') == content(tmp_path / 'resumed/bank')
+    assert not (tmp_path / 'resumed/bank_1').exists()
+    states = [
+        torch.load(tmp_path / name / 'epoch_3.pth', weights_only=True)
+        for name in ('whole', 'resumed')
+    ]
+    for name, value in states[0]['state_dict'].items():
+        assert torch.equal(value, states[1]['state_dict'][name]), name
+    assert states[0]['bank'] == states[1]['bank']
+    assert states[0]['bank']['images'] == 48 and states[0]['bank']['rounds'] == 4
+    assert 'images' not in states[0]['state_dict']
+
+
+def test_a_killed_run_continues_byte_for_byte(tmp_path):
+    """kill -9 after the bank has grown and before the checkpoint of that epoch is written."""
+    config = next((ROOT / 'configs/deepinversion').glob('*_digits.py'))
+    small = dict(
+        {'model.iterations': 3, 'model.batch_size': 12, 'train_cfg.max_epochs': 3},
+        **{'train_dataloader.sampler.length': 960, 'default_hooks.synthesis.interval': 0},
+    )
+    options = [f'{key}={value}' for key, value in small.items()]
+
+    def command(name, *args):
+        tool = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--no-validate']
+        return [*tool, '--work-dir', str(tmp_path / name), *args, '--cfg-options', *options]
+
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    quiet = dict(env=env, stdout=subprocess.DEVNULL)
+    subprocess.run(command('whole'), check=True, **quiet)
+    process = subprocess.Popen(command('killed'), **quiet)
+    meta = tmp_path / 'killed/bank/meta.json'
+    while process.poll() is None:
+        if meta.exists() and json.loads(meta.read_text())['bank']['rounds'] == 2:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / 'killed/epoch_2.pth').exists()
+    subprocess.run(command('killed', '--resume'), check=True, **quiet)
+    assert content(tmp_path / 'whole/bank') == content(tmp_path / 'killed/bank')
+    last = [
+        torch.load(tmp_path / name / 'epoch_3.pth', weights_only=True)['state_dict']
+        for name in ('whole', 'killed')
+    ]
+    assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+
+
+def test_a_new_run_sets_an_old_bank_aside(train, inversion, said, tmp_path):
+    train(**copy.deepcopy(inversion))
+    before = content(tmp_path / 'run/bank')
+    (tmp_path / 'run/last_checkpoint').unlink()
+    train(**inversion, **{'randomness.seed': 1})
+    assert content(tmp_path / 'run/bank_1') == before
+    assert len(ImagePool(tmp_path / 'run/bank')) == 24
+    assert content(tmp_path / 'run/bank') != before
+    (text,) = (text for level, text in said if level == 'WARNING' and 'bank_1' in text)
+    assert 'left by an earlier run' in text and '--resume' in text
+
+
+def test_resuming_without_the_bank(train, toy_config, inversion, tmp_path):
+    train(**copy.deepcopy(inversion))
+    cfg = toy_config('elsewhere', **inversion)
+    cfg.merge_from_dict(dict(load_from=str(tmp_path / 'run/epoch_2.pth'), resume=True))
+    with pytest.raises(UsageError, match=r'a bank of 24 images.*holds 0\. Resume in the work dir'):
+        DistillRunner.from_cfg(cfg).train()
+
+
+def test_starting_from_weights_is_a_new_run(train, toy_config, inversion, tmp_path):
+    train(**copy.deepcopy(inversion))
+    cfg = toy_config('next', **inversion)
+    cfg.load_from = str(tmp_path / 'run/epoch_2.pth')
+    DistillRunner.from_cfg(cfg).train()
+    assert len(ImagePool(tmp_path / 'next/bank')) == 24
+
+
+# Mistakes -----------------------------------------------------------------------------------------
+
+
+def test_a_config_of_the_bank_road_is_in_order(toy_config, inversion):
+    cfg = toy_config(**inversion)
+    check_config(cfg)
+    cfg.model.optimizer = dict(lr=0.1)
+    check_config(cfg)
+    cfg.train_dataloader.sampler['lenght'] = 3
+    with pytest.raises(UsageError, match=r'sampler\.lenght'):
+        check_config(cfg)
+
+
+def test_a_method_that_fills_no_bank(train, inversion):
+    del inversion['model']
+    with pytest.raises(UsageError, match=r"KD synthesises no images.*dict\(type='ImagePool'"):
+        train(**inversion, **{'model.type': 'KD', 'model.alpha': 1.0, 'model.selector': None})
+
+
+def test_a_method_without_its_bank(train, inversion):
+    for key in ('train_dataloader.dataset', 'train_dataloader.sampler'):
+        del inversion[key]
+    with pytest.raises(UsageError, match=r"DeepInversion fills a bank.*NoisePool.*'ImageBank'"):
+        train(**inversion)
+
+
+def test_loops_without_epochs(train, inversion):
+    loop = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4, val_interval=4)
+    with pytest.raises(UsageError, match='synthesises before epochs'):
+        train(**inversion, train_cfg=loop)
+
+
+def test_no_hook(train, toy_config, inversion):
+    cfg = toy_config(**inversion)
+    del cfg.default_hooks['synthesis']
+    with pytest.raises(UsageError, match='The bank is empty.*default_hooks.synthesis'):
+        DistillRunner.from_cfg(cfg).train()
+
+
+def test_pixels_that_are_no_numbers(train, inversion, tmp_path):
+    inversion['model'].update(optimizer=dict(type='SGD', lr=1e38), keep='last', clamp=False)
+    with pytest.raises(UsageError, match='NaN or infinite in round 1.*learning rate'):
+        train(**inversion)
+    assert json.loads((tmp_path / 'run/bank/meta.json').read_text())['count'] == 0
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_bank(train, inversion, monkeypatch, tmp_path):
+    class Fill(Hook):
+        def after_train_epoch(self, runner):
+            monkeypatch.setattr('mmdfkd.datasets.bank_files._sync', full)
+
+    def full(file):
+        raise OSError(28, os.strerror(28))
+
+    with pytest.raises(UsageError, match=r'Its 12 images are safe.*--resume'):
+        train(before=lambda runner: runner.register_hook(Fill(), 'LOWEST'), **inversion)
+    monkeypatch.undo()
+    ImagePool(tmp_path / 'run/bank').verify()
+
+
+def test_a_collapse_is_reported(train, inversion, said):
+    def destroy(runner):
+        with torch.no_grad():
+            runner.model.teacher.head.fc.weight.zero_()
+            runner.model.teacher.head.fc.bias.copy_(torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0]))
+
+    inversion['model'].update(batch_size=50)
+    train(before=destroy, **inversion, **{'train_cfg.max_epochs': 1})
+    (text,) = (text for level, text in said if level == 'WARNING' and 'collapse' in text)
+    assert 'Synthesis collapse: 100% of the generated images are of class c' in text
+    assert 'model.iterations' in text
