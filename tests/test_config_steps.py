@@ -18,7 +18,6 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.config_check import load_config
 
 
-
 def kind(path):
     """Method, teacher, student, variant and size of the images of a config."""
     *names, settings, data = path.stem.split('_')

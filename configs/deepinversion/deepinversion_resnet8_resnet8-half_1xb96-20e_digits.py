@@ -11,6 +11,7 @@ model = dict(
     type='DeepInversion',
     batch_size=96,
     iterations=100,
+    warmup_rounds=4,  # a bank of one round is too small to begin with
     optimizer=dict(lr=0.2),
     bn_statistics=dict(loss_weight=1.0),
     compete=dict(loss_weight=1.0),

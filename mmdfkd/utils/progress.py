@@ -29,7 +29,7 @@ class _Bar(Progress):
 
     def start(self) -> None:
         super().start()
-        if self not in _running:
+        if not self.disable and self not in _running:
             _running.append(self)
 
     def stop(self) -> None:

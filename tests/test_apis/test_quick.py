@@ -75,6 +75,15 @@ def test_a_share_of_few_latents_is_two(quick):
     assert (cfg.model.replay_ratio, cfg.model.memory_ratio) == (8, 2)  # as they are
 
 
+def test_a_bank_stays_a_bank(quick):
+    cfg = quick('deepinversion/deepinversion_wrn-40-2_wrn-16-1_1xb256-200e_cifar10')
+    assert cfg.train_dataloader.dataset == dict(type='ImageBank')
+    # 327.6 M multiply-adds: 3e9 / 327.6e6 = 9 images, in batches of 4
+    assert cfg.train_dataloader.sampler == dict(type='BankSampler', length=9)
+    assert (cfg.model.batch_size, cfg.model.iterations) == (4, 4)
+    assert (cfg.model.rounds, cfg.model.warmup_rounds) == (1, 1)
+
+
 def test_random_teacher_stands_in(quick):
     cfg = quick('kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10')
     teacher = load_classifier(cfg.model.teacher.checkpoint)

@@ -239,8 +239,8 @@ def test_a_method_that_makes_no_images(refused, tmp_path):
 
 
 def test_a_misspelt_option(refused, tmp_path):
-    said = refused(DIGITS, '--num', 8, '--cfg-options', 'model.iteratoins=3')
-    assert 'model.iteratoins' in said
+    said = refused(DIGITS, '--num', 8, '--cfg-options', 'model.steps=3')
+    assert 'model.steps' in said
 
 
 def test_a_lost_state(run_tool, refused, tmp_path, painter):

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from mmdfkd.utils import progress
-from mmdfkd.utils.progress import progress_bar, track
+from mmdfkd.utils.progress import advancing, progress_bar, track
 
 
 @pytest.fixture
@@ -49,3 +49,17 @@ def test_an_error_in_the_loop_gets_out_and_ends_the_bar(terminal):
             1 / item
     text = terminal.getvalue()
     assert text.rindex('\x1b[?25h') > text.rindex('\x1b[?25l')  # the cursor is shown again
+
+
+def test_what_runs_inside_another_bar_is_a_line_of_it(terminal):
+    with progress_bar(transient=False) as bar:
+        bar.add_task('Epochs', total=2)
+        with advancing('Round 1', 3) as advance:
+            advance()
+            bar.refresh()
+            assert [task.description for task in bar.tasks] == ['Epochs', 'Round 1']
+            assert bar.tasks[1].completed == 1
+        assert list(track('ab', 'Inner')) == ['a', 'b']
+        assert [task.description for task in bar.tasks] == ['Epochs']
+    assert 'Round 1' in terminal.getvalue() and '1/3' in terminal.getvalue()
+    assert progress._running == []

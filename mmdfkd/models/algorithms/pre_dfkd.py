@@ -126,7 +126,7 @@ class PREDFKD(GenerativeDistiller):
                 raise UsageError(f'model.{name} is {ratio}; give 1 or more.')
         super().__init__(teacher, student, generator, data_preprocessor)
 
-        def build(config: dict | None, **defaults: Any) -> nn.Module:
+        def build(config: dict | None, **defaults: Any) -> Any:
             return MODELS.build(defaults | (config or {}))
 
         shape = self.teacher.input_shape

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -184,37 +185,64 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, inversi
     assert 'images' not in states[0]['state_dict']
 
 
-def test_a_killed_run_continues_byte_for_byte(tmp_path):
-    """kill -9 after the bank has grown and before the checkpoint of that epoch is written."""
+def command(folder, *args, python=(sys.executable,), **options):
+    """Train DeepInversion on the digits, small, in a process of its own."""
     config = next((ROOT / 'configs/deepinversion').glob('*_digits.py'))
-    small = dict(
-        {'model.iterations': 3, 'model.batch_size': 12, 'train_cfg.max_epochs': 3},
-        **{'train_dataloader.sampler.length': 960, 'default_hooks.synthesis.interval': 0},
-    )
-    options = [f'{key}={value}' for key, value in small.items()]
+    small = {
+        'model.iterations': 3,
+        'model.batch_size': 12,
+        'train_dataloader.sampler.length': 960,
+        'default_hooks.synthesis.interval': 0,
+        **options,
+    }
+    settings = [f'{key}={value}' for key, value in small.items()]
+    tool = [*python, str(ROOT / 'tools/train.py'), str(config), '--no-validate']
+    return [*tool, '--work-dir', str(folder), *args, '--cfg-options', *settings]
 
-    def command(name, *args):
-        tool = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--no-validate']
-        return [*tool, '--work-dir', str(tmp_path / name), *args, '--cfg-options', *options]
 
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    quiet = dict(env=env, stdout=subprocess.DEVNULL)
-    subprocess.run(command('whole'), check=True, **quiet)
-    process = subprocess.Popen(command('killed'), **quiet)
+@pytest.fixture
+def quiet():
+    """Keywords for processes."""
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    return dict(env=env, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_byte_for_byte(tmp_path, quiet):
+    """kill -9 after the bank has grown and before the checkpoint of that epoch is written."""
+    epochs = {'train_cfg.max_epochs': 3}
+    subprocess.run(command(tmp_path / 'whole', **epochs), check=True, **quiet)
+    process = subprocess.Popen(command(tmp_path / 'killed', **epochs), **quiet)
     meta = tmp_path / 'killed/bank/meta.json'
     while process.poll() is None:
         if meta.exists() and json.loads(meta.read_text())['bank']['rounds'] == 2:
             process.send_signal(signal.SIGKILL)
             process.wait()
+        time.sleep(0.01)
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / 'killed/epoch_2.pth').exists()
-    subprocess.run(command('killed', '--resume'), check=True, **quiet)
+    subprocess.run(command(tmp_path / 'killed', '--resume', **epochs), check=True, **quiet)
     assert content(tmp_path / 'whole/bank') == content(tmp_path / 'killed/bank')
     last = [
         torch.load(tmp_path / name / 'epoch_3.pth', weights_only=True)['state_dict']
         for name in ('whole', 'killed')
     ]
     assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_two_processes_make_the_bank_of_one(tmp_path, quiet):
+    """With and without an adversary; the first process writes, both learn from it."""
+    options = {'model.warmup_rounds': 2, 'train_cfg.max_epochs': 1}
+    subprocess.run(command(tmp_path / 'one', **options), check=True, **quiet)
+    torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
+    two = command(tmp_path / 'two', '--launcher', 'pytorch', python=torchrun, **options)
+    subprocess.run(two, check=True, **quiet)
+    assert content(tmp_path / 'one/bank') == content(tmp_path / 'two/bank')
+    summary = json.loads((tmp_path / 'two/summary.json').read_text())
+    assert summary['processes'] == 2 and summary['bank']['images'] == 36
+    assert summary['images_seen'] == 960
 
 
 def test_a_new_run_sets_an_old_bank_aside(train, inversion, said, tmp_path):
