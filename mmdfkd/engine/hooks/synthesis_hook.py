@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
+from torch import Tensor
 
 from mmdfkd.datasets import ImageBank
 from mmdfkd.registry import HOOKS
@@ -164,7 +165,7 @@ class SynthesisHook(Hook):
             self.counts.zero_()
         total = runner.model.warmup_rounds + runner.model.rounds * runner.max_epochs
         if is_due(self.interval, number + 1, total):
-            chosen = made.targets[: self.shown].sort(stable=True).indices
+            chosen = spread(made.targets, self.shown)
             draw_samples(
                 runner,
                 Path('bank', f'round_{number + 1:04}.png'),
@@ -185,6 +186,13 @@ class SynthesisHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Note how large the bank was."""
         self.known = checkpoint.get('bank')
+
+
+def spread(targets: Tensor, count: int) -> Tensor:
+    """Positions of up to ``count`` images, evenly from all classes of ``targets`` and in order."""
+    order = targets.sort(stable=True).indices
+    count = min(count, len(order))
+    return order[torch.arange(count) * len(order) // count]
 
 
 _REMEDY = (

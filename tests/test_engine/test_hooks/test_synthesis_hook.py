@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 
 from mmdfkd.datasets import ImageBank, ImagePool
 from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.hooks.synthesis_hook import spread
 from mmdfkd.engine.synthesis import random_numbers_of
 from mmdfkd.models.algorithms import DeepInversion
 from mmdfkd.utils import UsageError
@@ -344,3 +345,10 @@ def test_a_collapse_is_reported(train, inversion, said):
     (text,) = (text for level, text in said if level == 'WARNING' and 'collapse' in text)
     assert 'Synthesis collapse: 100% of the generated images are of class c' in text
     assert 'model.iterations' in text
+
+
+# Of 0 0 1 1 2 2 every other one; of fewer images than are asked for, all.
+def test_a_grid_shows_all_classes():
+    targets = torch.tensor([2, 0, 1, 0, 2, 1])
+    assert targets[spread(targets, 3)].tolist() == [0, 1, 2]
+    assert spread(targets, 64).tolist() == [1, 3, 2, 5, 0, 4]
