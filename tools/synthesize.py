@@ -82,7 +82,7 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     model = MODELS.build(config)
     if not hasattr(model, 'synthesize'):
         raise UsageError(
-            f'{model.method} makes no images out of its teacher. Give the config of a method that '
+            f'{model.method} fills no bank of images. Give the config of a method that '
             'does, for instance one of configs/deepinversion.'
         )
     model.init_weights()

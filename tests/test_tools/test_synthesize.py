@@ -235,7 +235,7 @@ def test_a_folder_of_something_else(refused, tmp_path):
 def test_a_method_that_makes_no_images(refused, tmp_path):
     config = ROOT / 'configs/kd3/kd3_resnet8_resnet8-half_1xb128-40e_digits.py'
     said = refused(config, '--num', 8, '--out', tmp_path / 'bank')
-    assert 'KD3 makes no images out of its teacher' in said and 'configs/deepinversion' in said
+    assert 'KD3 fills no bank of images' in said and 'configs/deepinversion' in said
 
 
 def test_a_misspelt_option(refused, tmp_path):
