@@ -237,11 +237,11 @@ def interrupt(tmp_path, send):
         # Where these tests run in the background, a shell has told them to ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not list(tmp_path.glob('out/runs/*/last_checkpoint')) and time.monotonic() < deadline:
         time.sleep(0.02)
     send(process)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=90)[1]
     with pytest.raises(ProcessLookupError):  # nobody of the group is left
         os.killpg(process.pid, 0)
     return process.returncode, errors
