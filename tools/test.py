@@ -51,9 +51,10 @@ def main() -> None:
             cfg.default_hooks.predictions = dict(
                 type='PredictionHook', out=args.out, show_dir=args.show_dir
             )
-        from mmdfkd.engine import DistillRunner
+        from mmdfkd.engine import DistillRunner, leave_processes
 
         DistillRunner.from_cfg(cfg).test()
+        leave_processes()
 
 
 if __name__ == '__main__':

@@ -137,9 +137,10 @@ def main() -> None:
 
     with report_errors(resume_hint):
         cfg = make_config(args)
-        from mmdfkd.engine import DistillRunner
+        from mmdfkd.engine import DistillRunner, leave_processes
 
         DistillRunner.from_cfg(cfg).train()
+        leave_processes()
 
 
 if __name__ == '__main__':

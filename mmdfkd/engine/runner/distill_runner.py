@@ -145,6 +145,16 @@ class DistillRunner(Runner):
         super().resume(filename, *args, **kwargs)
 
 
+def leave_processes() -> None:
+    """Part from the other processes of a run that is over.
+
+    Left to the interpreter's exit, the threads of gloo now and then abort a process that has done
+    its work, and the launcher reports a failure.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def as_data(value: Any) -> Any:
     """Turn histories, numpy values and config types into tensors and plain Python values."""
     if isinstance(value, HistoryBuffer):
