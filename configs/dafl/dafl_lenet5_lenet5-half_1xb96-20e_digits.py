@@ -2,7 +2,6 @@
 #   python tools/train.py configs/dafl/dafl_lenet5_lenet5-half_1xb96-20e_digits.py
 _base_ = [
     '../_base_/models/lenet5_lenet5-half_digits.py',
-    '../_base_/networks/generators.py',
     '../_base_/datasets/digits_latents.py',
     '../_base_/schedules/adversarial_digits.py',
     '../_base_/default_runtime.py',

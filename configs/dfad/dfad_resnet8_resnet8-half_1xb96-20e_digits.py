@@ -8,8 +8,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Smooth images, in which the teacher sees six or seven classes before any training (two, where they
-# are not enlarged), and a slow generator: a fast one soon makes nothing but the classes in which a
-# student of this size is furthest from the teacher, and the student forgets the others.
-model = dict(type='DFAD', generator=dict(latent_size=64, widths=(32, 32, 32), enlarge=4))
+# A slow generator: a fast one soon makes nothing but the classes in which a student of this size is
+# furthest from the teacher, and the student forgets the others.
+model = dict(type='DFAD', generator=_base_.generators.digits_smooth)
 optim_wrapper = dict(generator=dict(optimizer=dict(lr=3e-5)))

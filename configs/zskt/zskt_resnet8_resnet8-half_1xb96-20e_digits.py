@@ -13,8 +13,7 @@ model = dict(
     type='ZSKT',
     teacher=maps,
     student=maps,
-    # Smooth images, in which the teacher sees most classes from the start, as in DFAD's config.
-    generator=dict(latent_size=64, widths=(32, 32, 32), enlarge=4),
+    generator=_base_.generators.digits_smooth,
     # A quarter of the paper's 250, as the stem's stride makes maps a quarter as large as there.
     attention=dict(loss_weight=60.0),
 )
