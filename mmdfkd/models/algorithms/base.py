@@ -177,6 +177,19 @@ class BaseDistiller(BaseModel):
         return super().load_state_dict({**teacher, **state_dict}, strict, assign)
 
 
+def check_adversary(student: Any, teacher: Classifier) -> None:
+    """Where images are made against the student, it must be another network than the teacher.
+
+    Raises:
+        UsageError: Both are one.
+    """
+    if student is teacher:
+        raise UsageError(
+            'model.student is the teacher itself, so their discrepancy is always zero and there '
+            'is no adversary. Give the student a network of its own.'
+        )
+
+
 def build_teacher(config: dict | Classifier) -> Classifier:
     """Build a teacher from its config, load its checkpoint and freeze it.
 

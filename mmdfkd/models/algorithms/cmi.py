@@ -8,14 +8,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.generators import dcgan_init
 from mmdfkd.models.losses import agreeing_kl_divergence
-from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.models.modules import (
     BatchStatistics,
     BestIterate,
@@ -142,6 +140,7 @@ class CMI(InversionDistiller):
         super().__init__(
             teacher,
             student,
+            class_weight=class_weight,
             batch_size=batch_size,
             iterations=iterations,
             temperature=temperature,
@@ -167,7 +166,6 @@ class CMI(InversionDistiller):
         self.negatives = negatives
         self.global_view = crop_view(self.teacher, padding, flip)
         self.local_view = resized_crop_view(self.teacher, scale, flip)
-        self.class_weight = class_weight
         self.adversarial_weight = adversarial_weight
         self.reset_generator = reset_generator
         self.adversary_start = adversary_start
@@ -214,9 +212,8 @@ class CMI(InversionDistiller):
         dcgan_init(self.generator)
 
     def draw_latent(self) -> Tensor:
-        """Standard normal latents ``(N, L)``; on the CPU, so that every device draws alike."""
-        latent = torch.randn(self.batch_size, self.generator.latent_size)
-        return latent.to(next(self.generator.parameters()))
+        """Standard normal latents ``(N, L)``."""
+        return self.draw_normal(self.generator.latent_size)
 
     def synthesis_loss(
         self, images: Tensor, targets: Tensor, adversary: bool = True
@@ -234,8 +231,7 @@ class CMI(InversionDistiller):
             teacher_logits = self.teacher(global_view)
         if statistics:
             logs['loss_bn'] = self.bn_statistics(statistics)
-        cross_entropy = F.cross_entropy(at_least_single(teacher_logits), targets)
-        logs['loss_class'] = self.class_weight * cross_entropy
+        logs['loss_class'] = self.class_loss(teacher_logits, targets)
         if self.contrast.loss_weight:
             with self.recording() as (_, local_features):
                 self.teacher(self.local_view(images))

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import bn_statistics_loss
-from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.models.modules import BestIterate, batch_norm_layers, record_batch_statistics
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice
@@ -139,6 +138,7 @@ class DeepInversion(InversionDistiller):
         super().__init__(
             teacher,
             student,
+            class_weight,
             batch_size,
             iterations,
             temperature,
@@ -148,7 +148,6 @@ class DeepInversion(InversionDistiller):
         )
         self.optimizer = dict(type='Adam', lr=0.05) | (optimizer or {})
         self.warmup = warmup
-        self.class_weight = class_weight
         defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=10.0)
         self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
         defaults = dict(type='TotalVariationLoss', loss_weight=2.5e-5)
@@ -219,8 +218,7 @@ class DeepInversion(InversionDistiller):
             logs['loss_bn'] = self.bn_statistics(statistics)
         else:
             teacher_logits = self.teacher(view)
-        cross_entropy = F.cross_entropy(at_least_single(teacher_logits), targets)
-        logs['loss_class'] = self.class_weight * cross_entropy
+        logs['loss_class'] = self.class_loss(teacher_logits, targets)
         logs['loss_tv'] = self.total_variation(view if self.priors_on == 'view' else images)
         logs['loss_norm'] = self.image_norm(images)
         if adversary and (self.compete.loss_weight or self.student_bn_weight):
@@ -240,8 +238,7 @@ class DeepInversion(InversionDistiller):
 
     def draw_noise(self) -> Tensor:
         """Standard normal pixels ``(N, C, H, W)`` to begin with."""
-        parameter = next(self.teacher.parameters())
-        return torch.randn(self.batch_size, *self.teacher.input_shape).to(parameter)
+        return self.draw_normal(*self.teacher.input_shape)
 
     def draw_targets(self) -> Tensor:
         """Classes of one round's images, in ascending order, ``(N,)``."""

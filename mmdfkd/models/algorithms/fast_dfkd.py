@@ -8,13 +8,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import agreeing_kl_divergence
-from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.models.modules import (
     BatchStatistics,
     BestIterate,
@@ -137,6 +135,7 @@ class FastDFKD(InversionDistiller):
         super().__init__(
             teacher,
             student,
+            class_weight=class_weight,
             batch_size=batch_size,
             iterations=iterations,
             temperature=temperature,
@@ -164,7 +163,6 @@ class FastDFKD(InversionDistiller):
             widths = feature_widths(self.teacher, batch_norm_layers(self.teacher))
         self.average = StatisticsAverage(sum(widths), bn_momentum)
         self.view = crop_view(self.teacher, padding, flip)
-        self.class_weight = class_weight
         self.adversarial_weight = adversarial_weight
         self.meta = meta
         self.reptile_alpha = reptile_alpha
@@ -234,9 +232,8 @@ class FastDFKD(InversionDistiller):
         return start.clone().requires_grad_()
 
     def draw_latent(self) -> Tensor:
-        """Standard normal latents ``(N, L)``; on the CPU, so that every device draws alike."""
-        latent = torch.randn(self.batch_size, self.generator.latent_size)
-        return latent.to(next(self.generator.parameters()))
+        """Standard normal latents ``(N, L)``."""
+        return self.draw_normal(self.generator.latent_size)
 
     def synthesis_loss(
         self, images: Tensor, targets: Tensor, adversary: bool = True
@@ -256,8 +253,7 @@ class FastDFKD(InversionDistiller):
             logs['loss_bn'] = self.bn_statistics(self.average(statistics))
         else:
             teacher_logits = self.teacher(view)
-        cross_entropy = F.cross_entropy(at_least_single(teacher_logits), targets)
-        logs['loss_class'] = self.class_weight * cross_entropy
+        logs['loss_class'] = self.class_loss(teacher_logits, targets)
         loss = torch.stack(list(logs.values())).sum()
         if adversary and self.adversarial_weight:
             logs['discrepancy'] = agreeing_kl_divergence(self.student(view), teacher_logits)

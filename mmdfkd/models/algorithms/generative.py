@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.modules import statistics_kept
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
 
-from .base import BaseDistiller, build_teacher
+from .base import BaseDistiller, build_teacher, check_adversary
 
 
 class GenerativeDistiller(BaseDistiller):
@@ -47,11 +46,7 @@ class GenerativeDistiller(BaseDistiller):
         data_preprocessor: dict | None = None,
     ) -> None:
         teacher = build_teacher(teacher)
-        if student is teacher:
-            raise UsageError(
-                'model.student is the teacher itself, so their discrepancy is always zero and the '
-                'generator has no adversary. Give the student a network of its own.'
-            )
+        check_adversary(student, teacher)
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)
         self.generator = build_generator(generator, teacher)
 

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import KLDivergence
+from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.utils import UsageError
 
-from .base import BaseDistiller, build_teacher
+from .base import BaseDistiller, build_teacher, check_adversary
 
 
 class Synthesis(NamedTuple):
@@ -42,6 +44,7 @@ class InversionDistiller(BaseDistiller):
     Args:
         teacher: Config of the teacher.
         student: Config of the student.
+        class_weight: Weight of the cross-entropy of T(x) with the classes asked for.
         batch_size: Images N of one round of synthesis.
         iterations: Steps of the optimisation of one round.
         temperature: T of the student's loss ``T^2 KL(T(x) || S(x))``.
@@ -60,6 +63,7 @@ class InversionDistiller(BaseDistiller):
         self,
         teacher: dict | Classifier,
         student: dict | Classifier,
+        class_weight: float = 1.0,
         batch_size: int = 256,
         iterations: int = 200,
         temperature: float = 20.0,
@@ -78,12 +82,9 @@ class InversionDistiller(BaseDistiller):
             if value < least[name]:
                 raise UsageError(f'model.{name} is {value}; give {least[name]} or more.')
         teacher = build_teacher(teacher)
-        if student is teacher:
-            raise UsageError(
-                'model.student is the teacher itself, so there is nothing to distil and no '
-                'adversary. Give the student a network of its own.'
-            )
+        check_adversary(student, teacher)
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)
+        self.class_weight = class_weight
         self.batch_size = batch_size
         self.iterations = iterations
         self.rounds = rounds
@@ -128,3 +129,12 @@ class InversionDistiller(BaseDistiller):
         """Classes of one round's images, uniform at random and in ascending order, ``(N,)``."""
         device = next(self.teacher.parameters()).device
         return torch.randint(self.teacher.num_classes, (self.batch_size,)).sort()[0].to(device)
+
+    def draw_normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers ``(N, *shape)``; on the CPU, so that every device draws alike."""
+        return torch.randn(self.batch_size, *shape).to(next(self.teacher.parameters()))
+
+    def class_loss(self, teacher_logits: Tensor, targets: Tensor) -> Tensor:
+        """Weighted cross-entropy of T(x) ``(N, K)`` with the classes asked for ``(N,)``."""
+        cross_entropy = F.cross_entropy(at_least_single(teacher_logits), targets)
+        return self.class_weight * cross_entropy
