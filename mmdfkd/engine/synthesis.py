@@ -38,6 +38,14 @@ class Round(NamedTuple):
     logs: dict[str, float]
     seconds: float
 
+    def counts(self, classes: int) -> Tensor:
+        """How many images the teacher takes for each of K classes, ``(K,)``."""
+        return self.labels.bincount(minlength=classes)
+
+    def as_asked(self) -> float:
+        """Share of images the teacher takes for what they were made for."""
+        return (self.labels == self.targets).double().mean().item()
+
 
 def synthesize_round(
     model: Any, optim_wrapper: Any, seed: int, number: int, adversary: bool = True
@@ -89,14 +97,14 @@ def describe_round(made: Round, number: int, iterations: int, size: int, classes
         size: Images in the bank by now.
         classes: Number of classes K.
     """
-    count, counts = len(made.images), made.labels.bincount(minlength=classes)
+    count, counts = len(made.images), made.counts(classes)
     return (
         f'Round {number + 1}: {count} images in {made.seconds:.1f} s '
         f'({count / made.seconds:.1f} images/s, {iterations / made.seconds:.1f} steps/s), '
         f'{size:,} in the bank. {_listed(made.logs)}. As the teacher sees them: '
         f'{effective_classes(counts):.1f} of {classes} classes, '
         f'confidence {made.confidence.mean():.2f}, '
-        f'{(made.labels == made.targets).double().mean():.0%} of the class they were made for, '
+        f'{made.as_asked():.0%} of the class they were made for, '
         f'per class {counts.tolist()[:20]}'
     )
 

@@ -145,13 +145,13 @@ class SynthesisHook(Hook):
                 )
 
     def _log(self, runner: Any, bank: ImageBank, number: int, made: Round) -> None:
-        counts = made.labels.bincount(minlength=len(self.counts))
+        counts = made.counts(len(self.counts))
         scalars = dict(
             made.logs,
             synthesis_seconds=made.seconds,
             synthesized_classes=effective_classes(counts),
             synthesized_confidence=made.confidence.mean().item(),
-            synthesized_as_asked=(made.labels == made.targets).double().mean().item(),
+            synthesized_as_asked=made.as_asked(),
         )
         runner.visualizer.add_scalars({**scalars, 'round': number + 1}, step=number + 1)
         runner.logger.info(
