@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mmdfkd.registry import DATA_SAMPLERS, DATASETS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.seeds import derive_seed
 
 from .samplers import SelectionSampler
 
@@ -67,8 +68,7 @@ class LatentDataset(Dataset):
         return dict(latent=rows, index=torch.from_numpy(index))
 
     def _block(self, block: int) -> Tensor:
-        words = np.random.SeedSequence([self.seed, block]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(words[0] >> 1))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, block))
         return torch.randn(_BLOCK, *self.shape, generator=generator)
 
 

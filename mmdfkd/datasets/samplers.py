@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch.utils.data import Sampler
 
 from mmdfkd.registry import DATA_SAMPLERS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.seeds import derive_seed
 
 
 @DATA_SAMPLERS.register_module()
@@ -110,8 +110,7 @@ class BankSampler(Sampler[int]):
                 'default_hooks.synthesis, which fills it, or train from a finished one: '
                 "dataset=dict(type='ImagePool', root=...)."
             )
-        words = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(words[0] >> 1))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         total = len(self) * self.world_size
         passes = [torch.randperm(size, generator=generator) for _ in range(-(-total // size))]
         return torch.cat(passes)[self.rank : total : self.world_size]

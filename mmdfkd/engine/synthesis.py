@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from torch import Tensor
 
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.progress import advancing
+from mmdfkd.utils.seeds import derive_seed
 
 from .histogram import effective_classes
 
@@ -136,9 +136,8 @@ def bank_facts(model: Any, seed: int, config: Mapping[str, Any], names: list[str
 def random_numbers_of(seed: int, number: int) -> Iterator[None]:
     """Inside, torch draws what belongs to a round; outside, it goes on as before."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    words = np.random.SeedSequence([seed, number], spawn_key=(1,)).generate_state(1, np.uint64)
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(words[0] >> 1))
+        torch.manual_seed(derive_seed(seed, number, stream=1))
         yield
 
 

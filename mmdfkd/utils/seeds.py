@@ -1,0 +1,21 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Seeds made of seeds and counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def derive_seed(*numbers: int, stream: int | None = None) -> int:
+    """A seed for torch that depends on all numbers and their order, and looks like none of them.
+
+    Args:
+        numbers: For example the seed of a run and the number of an epoch, each 0 or more.
+        stream: Keeps purposes apart that count alike.
+
+    Returns:
+        A number in [0, 2^63).
+    """
+    key = () if stream is None else (stream,)
+    words = np.random.SeedSequence(numbers, spawn_key=key).generate_state(1, np.uint64)
+    return int(words[0] >> 1)
