@@ -10,6 +10,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     epoch_seed=dict(type='EpochSeedHook'),
     teacher=dict(type='TeacherHook'),
+    gan=dict(type='GANHook'),
     selection=dict(type='SelectionHook'),
     synthesis=dict(type='SynthesisHook'),
     samples=dict(type='SampleHook'),
@@ -21,6 +22,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     figures=dict(type='FigureHook'),
     progress=dict(type='ProgressHook'),
+    speed=dict(type='SpeedHook'),  # switches, all off
 )
 log_processor = dict(window_size=1)  # one record is already the mean over an interval
 

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmdfkd.datasets.image_pool import is_pool
 from mmdfkd.engine.hooks.summary_hook import count_macs
 from mmdfkd.models.classifiers import (
     Classifier,
@@ -48,6 +49,7 @@ def make_quick(cfg: Config) -> Config:
     """
     cfg.work_dir = str(Path(cfg.work_dir).parent / 'quick' / Path(cfg.work_dir).name)
     train = cfg.get('train_cfg') or {}
+    epochs = train.get('max_epochs', 0)
     for key, limit in dict(max_epochs=2, max_iters=4, val_interval=4).items():
         if key in train:
             train[key] = min(train[key], limit)
@@ -75,18 +77,54 @@ def make_quick(cfg: Config) -> Config:
                 for key, limit in dict(SYNTHESIS, batch_size=loader.batch_size).items():
                     cfg.model[key] = min(cfg.model.get(key, limit), limit)
                 continue
-            if loader.dataset.get('type') == 'GlyphPool':
-                loader.dataset.num_images = images
-            loader.dataset = dict(
-                type='QuickDataset',
-                dataset=loader.dataset,
-                num_images=images,
-                shape=network.input_shape,
-                num_classes=network.num_classes,
-            )
+            if loader.dataset.get('type') == 'HybridDataset':
+                _shrink_gan(cfg, images, epochs)
+                loader.dataset.collected = _first(loader.dataset.collected, images, network)
+                continue
+            loader.dataset = _first(loader.dataset, images, network)
     if cfg.model.get('teacher'):
         _ensure_teacher(cfg, downloads)
     return cfg
+
+
+def _first(dataset: Any, images: int, network: Classifier) -> dict:
+    """The first images of a dataset."""
+    if dataset.get('type') == 'GlyphPool':
+        dataset.num_images = images
+    return dict(
+        type='QuickDataset',
+        dataset=dataset,
+        num_images=images,
+        shape=network.input_shape,
+        num_classes=network.num_classes,
+    )
+
+
+def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
+    """Shrink the stages of a run with a GAN; images of an earlier run that are not here are made.
+
+    Args:
+        cfg: The config, whose ``max_epochs`` is 2 by now.
+        images: At most how many images of each kind.
+        epochs: What ``max_epochs`` was.
+    """
+    model, loader = cfg.model, cfg.train_dataloader
+    bank: Any = loader.dataset.get('synthetic') or {}
+    if bank.get('type') == 'ImagePool' and not is_pool(bank.root):
+        print_log(f'--quick: there are no images in {bank.root}; a GAN makes some.', 'current')
+        loader.dataset.synthetic = dict(type='ImageBank')
+        model.gan_epochs = 1
+    elif model.gan_epochs:
+        model.gan_epochs = 2 if model.gan_epochs >= epochs else 1
+    model.num_synthetic = min(model.get('num_synthetic', images), images)
+    selector = model.setdefault('selector', {})
+    selector['num_select'] = min(selector.get('num_select', images), images // 2)
+    loader.sampler.update(repeat=min(loader.sampler.get('repeat', 1), 1), passes=1)
+    if loader.get('batch_sampler'):
+        loader.batch_sampler.gan_batch_size = loader.batch_size
+    cfg.train_cfg.pop('val_begin', None)
+    for scheduler in cfg.param_scheduler.get('student', ()):
+        scheduler.begin = 0
 
 
 def _keep_shares(model: Any, batch_size: int) -> None:

@@ -4,6 +4,7 @@
 from .collate import whole_batch_collate
 from .digits import DigitsDataset
 from .glyph_pool import GlyphPool
+from .hybrid import HybridBatchSampler, HybridDataset, HybridSampler
 from .image_bank import ImageBank
 from .image_pool import ImagePool, write_pool
 from .labelled import CIFAR10, CIFAR100, CINIC10, MNIST, SVHN, LabelledFolder, TinyImageNet
@@ -26,6 +27,9 @@ __all__ = [
     'DigitsDataset',
     'EvenBatchSampler',
     'GlyphPool',
+    'HybridBatchSampler',
+    'HybridDataset',
+    'HybridSampler',
     'ImageBank',
     'ImagePool',
     'LabelledFolder',

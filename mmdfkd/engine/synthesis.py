@@ -98,10 +98,11 @@ def describe_round(made: Round, number: int, iterations: int, size: int, classes
         classes: Number of classes K.
     """
     count, counts = len(made.images), made.counts(classes)
+    losses = f'{_listed(made.logs)}. ' if made.logs else ''
     return (
         f'Round {number + 1}: {count} images in {made.seconds:.1f} s '
         f'({count / made.seconds:.1f} images/s, {iterations / made.seconds:.1f} steps/s), '
-        f'{size:,} in the bank. {_listed(made.logs)}. As the teacher sees them: '
+        f'{size:,} in the bank. {losses}As the teacher sees them: '
         f'{effective_classes(counts):.1f} of {classes} classes, '
         f'confidence {made.confidence.mean():.2f}, '
         f'{made.as_asked():.0%} of the class they were made for, '

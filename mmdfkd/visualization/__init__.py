@@ -7,6 +7,7 @@
 from .bank import plot_bank
 from .comparison import plot_comparison, plot_readme_banner
 from .curves import plot_history, plot_sweep, read_scalars
+from .gan import plot_gan
 from .matrix import plot_matrix
 from .pool_grid import plot_pool_grid, save_image_grid
 from .runs import draw_features, draw_run
@@ -18,6 +19,7 @@ __all__ = [
     'draw_run',
     'plot_bank',
     'plot_comparison',
+    'plot_gan',
     'plot_history',
     'plot_matrix',
     'plot_pool_grid',

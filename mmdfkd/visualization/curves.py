@@ -132,26 +132,26 @@ def plot_history(
         epochs = [epoch for epoch, _ in every]
         for panel in panels:
             axes = style.axes_at(figure, _LEFT, top, _PLOT_WIDTH, heights[panel])
-            _prepare(axes, min(epochs), max(epochs))
+            prepare_axes(axes, min(epochs), max(epochs))
             if panel == 0:
                 style.write(page, 20, top - 14, 'Accuracy on unseen test images, in percent', 13)
-                tags = [_draw(axes, student, style.BLUE, 'student')]
+                tags = [draw_curve(axes, student, style.BLUE, 'student')]
                 if teacher_accuracy is not None:
                     tags.append(_draw_teacher(axes, teacher_accuracy))
             elif panel == 1:
                 style.write(page, 20, top - 14, 'Share of the pool selected, in percent', 13)
                 axes.set_ylim(0, 100)
-                tags = [_draw(axes, share, style.GREEN, 'selected')]
+                tags = [draw_curve(axes, share, style.GREEN, 'selected')]
             else:
                 style.write(page, 20, top - 14, 'Weights, from 0 to 1', 13)
                 axes.set_ylim(0, 1)
                 tags = [
-                    _draw(axes, points, colour, text, '.2f')
+                    draw_curve(axes, points, colour, text, '.2f')
                     for (text, points), colour in zip(
                         said.items(), (style.PURPLE, style.ORANGE, *style.CYCLE), strict=False
                     )
                 ]
-            _label_right(axes, tags, heights[panel])
+            label_right(axes, tags, heights[panel])
             if panel == panels[-1]:
                 axes.set_xlabel('epoch', fontsize=12)
             else:
@@ -198,13 +198,13 @@ def plot_sweep(
         axes = style.axes_at(figure, _LEFT, 82, _PLOT_WIDTH, height)
         epochs = [epoch for points in curves.values() for epoch, _ in points]
         first, last = min(epochs), max(epochs)
-        _prepare(axes, first, last)
+        prepare_axes(axes, first, last)
         axes.set_xlabel('epoch', fontsize=12)
         tags = []
         for number, (name, points) in enumerate(curves.items()):
             turn, colour = divmod(number, len(style.CYCLE))
             line = lines[turn % len(lines)]
-            tags.append(_draw(axes, points, style.CYCLE[colour], name, line=line))
+            tags.append(draw_curve(axes, points, style.CYCLE[colour], name, line=line))
         if teacher_accuracy is not None:
             tags.append(_draw_teacher(axes, teacher_accuracy))
         # The climb of the first quarter is cut off, so that the ends can be told apart.
@@ -217,11 +217,12 @@ def plot_sweep(
         low, high = axes.get_ylim()
         low = min(settled, default=low)
         axes.set_ylim(low - 0.05 * (high - low), high)
-        _label_right(axes, tags, height)
+        label_right(axes, tags, height)
     return Path(path)
 
 
-def _prepare(axes: Axes, first: float, last: float) -> None:
+def prepare_axes(axes: Axes, first: float, last: float) -> None:
+    """Gives axes over epochs the look of all: a grid, few ticks, no frame."""
     from matplotlib.ticker import MaxNLocator
 
     margin = 0.015 * (last - first) or 0.5
@@ -234,7 +235,7 @@ def _prepare(axes: Axes, first: float, last: float) -> None:
     axes.tick_params(length=0, labelsize=12)
 
 
-def _draw(
+def draw_curve(
     axes: Axes,
     points: Curve,
     colour: str,
@@ -262,8 +263,8 @@ def _tag_height(name: str) -> int:
     return 15 * len(_tag_lines(name)) + 6
 
 
-def _label_right(axes: Axes, tags: Sequence[Tag], height: float) -> None:
-    """Writes tags right of the axes, at their height but never on top of each other."""
+def label_right(axes: Axes, tags: Sequence[Tag], height: float) -> None:
+    """Writes tags right of axes ``height`` high, at their values but never on top of each other."""
     low, high = axes.get_ylim()
     tags = sorted(tags, key=lambda tag: -tag[0])
     sizes = [_tag_height(name) for _, _, name, _ in tags]

@@ -6,6 +6,7 @@ file                        written by
 ==========================  ==============================================================
 ``selection.npz``           ``SelectionHook``, when a collection run ends
 ``adaptation_matrix.npz``   ``FigureHook``: what an algorithm's ``records()`` returns, by name
+``gan.npz``                 ``GANHook``, when a run with a GAN ends
 ``scalars.json``            mmengine's ``LocalVisBackend``, one per start of the run
 ``config.py``               likewise: the resolved config
 ``summary.json``            ``SummaryHook``
@@ -23,6 +24,7 @@ import numpy as np
 
 from ..utils import UsageError
 from .curves import plot_history, read_scalars
+from .gan import plot_gan
 from .matrix import plot_matrix
 from .pool_grid import plot_pool_grid
 from .style import PathLike
@@ -41,7 +43,8 @@ def draw_run(
     """Draws what a run's records hold: ``history.png``, ``selection.png`` and others.
 
     The history is drawn if the run recorded accuracies or selections, the selection if the run
-    selected by predictions, ``adaptation_matrix.png`` if it learned one.
+    selected by predictions, ``adaptation_matrix.png`` if it learned one, ``gan.png`` if it trained
+    a GAN.
 
     Args:
         work_dir: Folder of the run.
@@ -89,6 +92,14 @@ def draw_run(
                 columns='pseudo-label',
             )
         )
+    if (folder / 'gan.npz').exists():
+        record = read_arrays(folder / 'gan.npz')
+        shares = dict(pool=record['pool'], collected=record['collected'])
+        if record['earliest'].any():
+            shares['generated at first'] = record['earliest']
+            shares['generated in the end'] = record['latest']
+        names = record['classes'].tolist()
+        paths.append(plot_gan(out / 'gan.png', record['epochs'], record['scores'], names, shares))
     return paths
 
 
@@ -251,7 +262,8 @@ def training_images(work_dir: PathLike) -> PackedDataset:
     """
     from mmdfkd.registry import DATASETS
 
-    return DATASETS.build(run_config(work_dir).train_dataloader.dataset)
+    dataset = DATASETS.build(run_config(work_dir).train_dataloader.dataset)
+    return getattr(dataset, 'collected', dataset)  # of a hybrid one
 
 
 def _starts(work_dir: PathLike, name: str) -> list[Path]:

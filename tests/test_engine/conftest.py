@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Runs of half a second: a tiny pair, 96 noise images, and the hooks of every real run."""
 
+import copy
 import uuid
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def build_config(work_dir, teacher_file, **changes):
             log_level='WARNING',
         )
     )
-    cfg.merge_from_dict(changes)
+    cfg.merge_from_dict(copy.deepcopy(changes))  # merging takes keys out
     return cfg
 
 
@@ -176,4 +177,36 @@ def inversion(teacher_file):
         ),
         'train_dataloader.dataset': dict(_delete_=True, type='ImageBank'),
         'train_dataloader.sampler': dict(_delete_=True, type='BankSampler', length=48),
+    }
+
+
+@pytest.fixture
+def hybrid(teacher_file):
+    """Changes to a config: HiDFD, one epoch of a GAN on 20 images, 15 of its own, one more epoch."""
+    adam = dict(optimizer=dict(type='Adam', lr=1e-3, betas=(0.0, 0.999)))
+    return {
+        'model': dict(
+            _delete_=True,
+            type='HiDFD',
+            teacher=dict(checkpoint=str(teacher_file)),
+            student=network(2, 2, 4),
+            gan_epochs=1,
+            num_synthetic=15,
+            selector=dict(num_select=20, class_cap='even'),
+            generator=dict(latent_size=4, width=2, multiples=(1, 1, 1)),
+            discriminator=dict(width=2, multiples=(1, 2)),
+            smoothing=dict(interval=2),
+            average=dict(decay=0.5, start=2),
+        ),
+        'train_dataloader.dataset': dict(
+            _delete_=True,
+            type='HybridDataset',
+            collected=dict(type='NoisePool', num_images=96, image_size=16),
+            synthetic=dict(type='ImageBank'),
+        ),
+        'train_dataloader.sampler': dict(_delete_=True, type='HybridSampler', repeat=2),
+        'train_dataloader.batch_sampler': dict(type='HybridBatchSampler', gan_batch_size=10),
+        'optim_wrapper.generator': adam,
+        'optim_wrapper.discriminator': adam,
+        'param_scheduler.student': [],
     }

@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Fixtures shared by the tests of networks, losses and algorithms."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,52 @@ def toy_network():
         return network
 
     return build
+
+
+#: Published names of a small BigGAN's tensors and ours, replaced in this order.
+BIGGAN_NAMES = (
+    (r'^blocks\.(\d)\.0\.', r'blocks.\1.'),
+    (r'^output_layer\.0\.gain$', 'norm.weight'),
+    (r'^output_layer\.0\.bias$', 'norm.bias'),
+    (r'^output_layer\.0\.stored_mean$', 'norm.running_mean'),
+    (r'^output_layer\.0\.stored_var$', 'norm.running_var'),
+    (r'^output_layer\.2\.', 'conv.'),
+    (r'^linear_cls_(\d)\.', lambda found: f'heads.align.{int(found[1]) - 1}.'),
+    (r'^adc\.', 'heads.classes.'),
+    (r'conv_sc\.', 'shortcut.'),
+    (r'bn(\d)\.stored_mean$', r'norm\1.norm.running_mean'),
+    (r'bn(\d)\.stored_var$', r'norm\1.norm.running_var'),
+    (r'bn(\d)\.', r'norm\1.'),
+)
+
+
+def our_biggan_name(name, is_discriminator=False):
+    """Our name of a parameter or buffer of theirs."""
+    for theirs, own in BIGGAN_NAMES:
+        name = re.sub(theirs, own, name)
+    if is_discriminator:
+        name = re.sub(r'^linear\.', 'heads.score.', name)
+    layer, _, kind = name.rpartition('.')
+    is_normalised = not re.search(r'(gain|bias|norm)$', layer)
+    if kind == 'weight' and is_normalised:
+        return f'{layer}.parametrizations.weight.original'
+    return f'{layer}.parametrizations.weight.0.u' if kind == 'u0' else name
+
+
+@pytest.fixture
+def fill_biggan():
+    """Fill a network with the published HiDFD code's tensors; every parameter gets one."""
+
+    def fill(network, arrays, prefix, is_discriminator=False):
+        state = dict(network.state_dict())
+        found = {}
+        for key, value in arrays.items():
+            if key.startswith(prefix):
+                name = our_biggan_name(key.removeprefix(prefix), is_discriminator)
+                found[name] = value.view_as(state[name]).to(state[name].dtype)
+        missing = {name for name, _ in network.named_parameters()} - found.keys()
+        assert not missing, missing
+        network.load_state_dict({**state, **found})
+        return network
+
+    return fill

@@ -1,11 +1,13 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 from .epoch_seed_hook import EpochSeedHook
 from .figure_hook import FigureHook
+from .gan_hook import GANHook
 from .interval_record_hook import IntervalRuntimeInfoHook, IntervalTimerHook
 from .prediction_hook import PredictionHook
 from .progress_hook import ProgressHook
 from .sample_hook import SampleHook
 from .selection_hook import SelectionHook
+from .speed_hook import SpeedHook
 from .summary_hook import SummaryHook
 from .sync_buffers_hook import SyncBuffersHook
 from .synthesis_hook import SynthesisHook
@@ -14,12 +16,14 @@ from .teacher_hook import TeacherHook
 __all__ = [
     'EpochSeedHook',
     'FigureHook',
+    'GANHook',
     'IntervalRuntimeInfoHook',
     'IntervalTimerHook',
     'PredictionHook',
     'ProgressHook',
     'SampleHook',
     'SelectionHook',
+    'SpeedHook',
     'SummaryHook',
     'SyncBuffersHook',
     'SynthesisHook',

@@ -13,6 +13,7 @@ from mmdfkd.registry import HOOKS
 from mmdfkd.utils.files import atomic_path
 
 from .class_names import class_names
+from .selection_hook import pool_of
 
 
 @HOOKS.register_module()
@@ -35,7 +36,7 @@ class FigureHook(Hook):
 
         try:
             _keep_records(runner)
-            paths = draw_run(runner.work_dir, runner.train_dataloader.dataset)
+            paths = draw_run(runner.work_dir, pool_of(runner))
         except Exception as error:
             runner.logger.warning(
                 f'The figures were not drawn: {error} Try again with: '

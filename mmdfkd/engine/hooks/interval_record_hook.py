@@ -15,6 +15,8 @@ from torch import Tensor
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 
+from ..optimizers.role_wrapper import RoleOptimWrapper
+
 
 @HOOKS.register_module()
 class IntervalRuntimeInfoHook(RuntimeInfoHook):
@@ -63,6 +65,9 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         names = [name for step in self.steps for name in step]
         scalars = [value.float() for step in self.steps for value in step.values()]
         self.steps = []
+        for role, norm in clipped_norms(runner.optim_wrapper).items():
+            names.append(f'{role}_grad_norm')
+            scalars.append(norm)
         recorded: dict[str, list[float]] = {}  # steps need not all return the same
         for name, value in zip(names, torch.stack(scalars).tolist(), strict=True):
             recorded.setdefault(name, []).append(value)
@@ -72,6 +77,16 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
             raise UsageError(diverged(runner, broken))
         for name, mean in means.items():
             hub.update_scalar(f'train/{name}', mean)
+
+
+def clipped_norms(optim_wrapper: Any) -> dict[str, Tensor]:
+    """Mean norms of gradients since the last call, by role, of those roles that clip them."""
+    norms = {
+        role: wrapper.take_grad_norm()
+        for role, wrapper in optim_wrapper.items()
+        if isinstance(wrapper, RoleOptimWrapper)
+    }
+    return {role: norm.float() for role, norm in norms.items() if norm is not None}
 
 
 def diverged(runner: Any, names: list[str]) -> str:

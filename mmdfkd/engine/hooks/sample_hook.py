@@ -26,7 +26,7 @@ class SampleHook(Hook):
     and after the first and the last one, a grid is drawn into ``figures/samples``: images of always
     the same latents, sorted by the class the teacher sees and captioned with it and its confidence.
     An algorithm that replays images of a memory has another grid, in ``figures/replayed``. Does
-    nothing for algorithms without a generator.
+    nothing for algorithms without a generator, or while it is not trained.
 
     Args:
         interval: Epochs between two grids; 0 draws none. By default ten grids a run.
@@ -57,9 +57,9 @@ class SampleHook(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         """Sample, count, log, draw."""
-        if not hasattr(runner.model, 'sample'):
-            return
         model = runner.model
+        if not hasattr(model, 'sample') or not model.generator.training:
+            return
         images, logits = model.sample(max(self.count, 10 * model.student.num_classes))
         due = is_due(self.interval, runner.epoch + 1, runner.max_epochs)
         grids = dict(samples=(images, logits)) if due else {}

@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmdfkd.datasets import HybridDataset
 from mmdfkd.models.selectors import Selection
 from mmdfkd.models.selectors.index_file import read_index, write_index
 from mmdfkd.registry import HOOKS
@@ -63,7 +64,7 @@ class SelectionHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """A selector needs a sampler that can be told, a resumed selection its pool."""
-        selector, size = runner.model.selector, len(runner.train_dataloader.dataset)
+        selector, size = runner.model.selector, len(pool_of(runner))
         if selector is None:
             return
         sampler = runner.train_dataloader.batch_sampler.sampler
@@ -108,7 +109,7 @@ class SelectionHook(Hook):
         self.told = self.selection
 
     def _select(self, runner: Any) -> Selection:
-        selector, pool = runner.model.selector, runner.train_dataloader.dataset
+        selector, pool = runner.model.selector, pool_of(runner)
         path = selector.index_file
         facts = {} if path is None else self._facts(runner)
         known = None if path is None else _recall(path, facts)
@@ -129,7 +130,7 @@ class SelectionHook(Hook):
 
     def _facts(self, runner: Any) -> dict[str, Any]:
         """What a selection depends on."""
-        model, pool = runner.model, runner.train_dataloader.dataset
+        model, pool = runner.model, pool_of(runner)
         return dict(
             teacher=model.teacher_fingerprint(),
             pool=pool.content_hash,
@@ -142,7 +143,7 @@ class SelectionHook(Hook):
 
     def _predict(self, runner: Any) -> dict[str, Tensor]:
         """The logits that the selector needs."""
-        model, pool = runner.model, runner.train_dataloader.dataset
+        model, pool = runner.model, pool_of(runner)
         preprocessor, augment = model.data_preprocessor, self.view == 'train'
         logits = {}
         if 'teacher' in model.selector.needs:
@@ -175,7 +176,7 @@ class SelectionHook(Hook):
 
     @staticmethod
     def _log(runner: Any, selection: Selection) -> None:
-        size = len(runner.train_dataloader.dataset)
+        size = len(pool_of(runner))
         share = len(selection.indices) / size
         scalars = dict(selected=len(selection.indices), selected_share=share)
         text = f'Selected {len(selection.indices):,} of {size:,} pool images ({share:.1%})'
@@ -218,6 +219,12 @@ class SelectionHook(Hook):
             for name, value in fields.items():
                 fields[name] = value.cpu() if isinstance(value, Tensor) else value
             self.selection = Selection(**fields)
+
+
+def pool_of(runner: Any) -> Any:
+    """What is selected from: the training set, or the collected part of a hybrid one."""
+    dataset = runner.train_dataloader.dataset
+    return dataset.collected if isinstance(dataset, HybridDataset) else dataset
 
 
 def _recall(path: Path, facts: dict[str, Any]) -> Selection | None:

@@ -29,7 +29,7 @@ class SummaryHook(Hook):
 
     ``summary.json`` is there from the first validation on (``"finished": false``), so that a killed
     run leaves its record too. ``student.pth`` holds the deployable student alone, with what is
-    needed to rebuild it.
+    needed to rebuild it; a run that trains none has none.
     """
 
     priority = 'LOW'
@@ -117,7 +117,9 @@ class SummaryHook(Hook):
     def after_train(self, runner: Any) -> None:
         """Write the final record and the student."""
         summary = self.write(runner, finished=True)
-        if runner.rank == 0:
+        if getattr(runner.model, 'gan_epochs', 0) >= runner.max_epochs:
+            runner.logger.info(f'Wrote summary.json to {runner.work_dir}. No student was trained.')
+        elif runner.rank == 0:
             keys = ('method', 'teacher', 'dataset', 'config', 'seed', 'versions', 'commit')
             meta = {key: summary[key] for key in keys}
             meta['accuracy'] = summary['student_accuracy_last']

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
-from mmdfkd.datasets import ImageBank
+from mmdfkd.datasets import HybridDataset, ImageBank
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 
@@ -26,8 +26,9 @@ from .sample_hook import draw_samples, is_due
 class SynthesisHook(Hook):
     """Fill the bank of a method that makes images out of its teacher.
 
-    Before the first epoch come ``model.warmup_rounds`` rounds, without an adversary since there is
-    no student yet; before each epoch come ``model.rounds`` more. All processes make the same
+    ``model.rounds_before`` says how many rounds there must have been before an epoch, or when all
+    are over. The first ``model.warmup_rounds`` are without an adversary, since there is no student
+    yet. All processes make the same
     images, the first one writes them. A checkpoint holds how large the bank was, not the images: a
     resumed run cuts its bank back to that and goes on as if it had not stopped. A new run never
     adds to what an earlier one left in its folder: that is renamed. Does nothing for methods that
@@ -55,8 +56,9 @@ class SynthesisHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Open the bank: a new one, or that of the run which is resumed."""
-        model, bank = runner.model, runner.train_dataloader.dataset
-        if not hasattr(model, 'synthesize'):
+        model, bank = runner.model, bank_of(runner)
+        self.fills = hasattr(model, 'synthesize') and bank is not None
+        if not self.fills:
             if isinstance(bank, ImageBank):
                 raise UsageError(
                     f'{model.method} synthesises no images, so an ImageBank stays empty. To train '
@@ -93,6 +95,9 @@ class SynthesisHook(Hook):
                     'have gone on with it.)'
                 )
         facts = bank_facts(model, runner.seed, runner.cfg.model, self.names)
+        dataset = runner.train_dataloader.dataset
+        if isinstance(dataset, HybridDataset):
+            facts['collected'] = dataset.collected.content_hash
         bank.open(facts, f'{model.method} bank')
         if known is not None:
             surplus = len(bank) - known['images']
@@ -102,10 +107,20 @@ class SynthesisHook(Hook):
 
     def before_train_epoch(self, runner: Any) -> None:
         """Do the rounds that are due; a resumed epoch does not repeat them."""
-        if not hasattr(runner.model, 'synthesize'):
+        self._fill(runner)
+
+    def after_train(self, runner: Any) -> None:
+        """Do the rounds that are due when all epochs are over."""
+        self._fill(runner)
+
+    def _fill(self, runner: Any) -> None:
+        if not self.fills:
             return
-        model, bank = runner.model, runner.train_dataloader.dataset
-        for number in range(bank.rounds, model.warmup_rounds + model.rounds * (runner.epoch + 1)):
+        model, bank = runner.model, bank_of(runner)
+        due = model.rounds_before(runner.epoch, runner.max_epochs)
+        if bank.rounds >= due:
+            return
+        for number in range(bank.rounds, due):
             made = synthesize_round(
                 model, runner.optim_wrapper, runner.seed, number, number >= model.warmup_rounds
             )
@@ -125,7 +140,7 @@ class SynthesisHook(Hook):
     @staticmethod
     def _on_first_process(runner: Any, change: Any) -> None:
         """Let the first process write, then let all see it; an error is raised on all."""
-        bank = runner.train_dataloader.dataset
+        bank = bank_of(runner)
         answer: list[Any] = [None]
         if runner.rank == 0:
             try:
@@ -163,7 +178,7 @@ class SynthesisHook(Hook):
             if words:
                 runner.logger.warning(words)
             self.counts.zero_()
-        total = runner.model.warmup_rounds + runner.model.rounds * runner.max_epochs
+        total = runner.model.rounds_before(runner.max_epochs, runner.max_epochs)
         if is_due(self.interval, number + 1, total):
             chosen = spread(made.targets, self.shown)
             draw_samples(
@@ -177,7 +192,7 @@ class SynthesisHook(Hook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Remember how large the bank is, and a hash of it; the images are on disk."""
-        bank = runner.train_dataloader.dataset
+        bank = bank_of(runner)
         if isinstance(bank, ImageBank):
             checkpoint['bank'] = dict(
                 images=len(bank), rounds=bank.rounds, sha256=bank.meta['sha256']
@@ -186,6 +201,12 @@ class SynthesisHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Note how large the bank was."""
         self.known = checkpoint.get('bank')
+
+
+def bank_of(runner: Any) -> Any:
+    """What a method fills: the training set, or the synthetic part of a hybrid one."""
+    dataset = runner.train_dataloader.dataset
+    return dataset.bank if isinstance(dataset, HybridDataset) else dataset
 
 
 def spread(targets: Tensor, count: int) -> Tensor:

@@ -14,13 +14,21 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmdfkd.datasets import PackedDataset, whole_batch_collate
+from mmdfkd.datasets import HybridDataset, PackedDataset, whole_batch_collate
 from mmdfkd.datasets.residency import make_resident
 from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
 from mmdfkd.registry import RUNNERS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import atomic_path
+
+#: What makes batches beside our samplers, unless a config says otherwise.
+BATCH_SAMPLERS = dict(
+    SelectionSampler='EvenBatchSampler',
+    CountingSampler='EvenBatchSampler',
+    BankSampler='EvenBatchSampler',
+    HybridSampler='HybridBatchSampler',
+)
 
 
 @RUNNERS.register_module()
@@ -45,14 +53,14 @@ class DistillRunner(Runner):
         if isinstance(dataloader, dict):
             defaults: dict[str, Any] = dict(collate_fn=whole_batch_collate)
             sampler = dataloader.get('sampler')
-            ours = ('SelectionSampler', 'CountingSampler', 'BankSampler')
-            if isinstance(sampler, dict) and sampler['type'] in ours:
-                defaults['batch_sampler'] = dict(type='EvenBatchSampler')
+            if isinstance(sampler, dict) and sampler['type'] in BATCH_SAMPLERS:
+                defaults['batch_sampler'] = dict(type=BATCH_SAMPLERS[sampler['type']])
             dataloader = {**defaults, **dataloader}
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        if isinstance(loader.dataset, PackedDataset) and make_resident(
-            loader.dataset, get_device()
-        ):
+        dataset = loader.dataset
+        parts = dataset.parts if isinstance(dataset, HybridDataset) else [dataset]
+        packed = [part for part in parts if isinstance(part, PackedDataset)]
+        if any([make_resident(part, get_device()) for part in packed]):
             loader.num_workers, loader.pin_memory = 0, False  # batches are born on the device
         return loader
 
@@ -60,9 +68,11 @@ class DistillRunner(Runner):
         """Build the training loop.
 
         A :class:`LatentDataset` is told the shape of a latent, an :class:`ImageBank` its folder and
-        the shape of an image.
+        the shape of an image, also where it is the synthetic part of a :class:`HybridDataset`.
         """
         dataset = self._train_dataloader['dataset']
+        if dataset['type'] == 'HybridDataset':
+            dataset = dataset.get('synthetic') or dataset
         if dataset['type'] == 'ImageBank' and self.model.teacher is not None:
             dataset.setdefault('root', str(Path(self.work_dir, 'bank')))
             dataset.setdefault('shape', self.model.teacher.input_shape)

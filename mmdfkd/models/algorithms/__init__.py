@@ -10,6 +10,7 @@ from .dfnd import DFND
 from .dfq import DFQ
 from .fast_dfkd import FastDFKD
 from .generative import GenerativeDistiller
+from .hidfd import HiDFD
 from .inversion import InversionDistiller, Synthesis
 from .kd import KD
 from .kd3 import KD3
@@ -30,6 +31,7 @@ __all__ = [
     'DeepInversion',
     'FastDFKD',
     'GenerativeDistiller',
+    'HiDFD',
     'InversionDistiller',
     'KD',
     'KD3',

@@ -95,6 +95,15 @@ class InversionDistiller(BaseDistiller):
         """One optimiser for the student; those of images live for one round only."""
         return dict(student=[self.student])
 
+    def rounds_before(self, epoch: int, max_epochs: int) -> int:
+        """How many rounds there must have been when this epoch, counted from 0, begins.
+
+        Args:
+            epoch: Its number; ``max_epochs`` asks how many there are in all.
+            max_epochs: Epochs of the run.
+        """
+        return self.warmup_rounds + self.rounds * min(epoch + 1, max_epochs)
+
     @abstractmethod
     def synthesize(
         self,

@@ -8,10 +8,12 @@ from .checkpoint import (
 )
 from .classifier import Classifier, Features, check_inputs, map_shapes, pool
 from .cls_head import ClsHead
+from .folding import BatchNormFolding
 from .foreign import ForeignClassifier
 from .simkd import map_shape, share_classifier
 
 __all__ = [
+    'BatchNormFolding',
     'Classifier',
     'ClsHead',
     'Features',

@@ -117,6 +117,12 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
                 f'config says {ours[0]} classes on {ours[1]}. Set head.num_classes and '
                 'head.in_channels to those of the checkpoint, or choose another checkpoint.'
             )
+    for key, (theirs, ours) in wrong.items():
+        if key.endswith('.gain.weight'):
+            raise UsageError(
+                f'{source} holds a GAN for {theirs[0]} classes ({key}), the teacher has {ours[0]}. '
+                'Choose the checkpoint of a GAN that this teacher guided.'
+            )
     if wrong:
         key, (theirs, ours) = next(iter(wrong.items()))
         raise UsageError(
@@ -211,7 +217,11 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
 
 def save_classifier(path: str | os.PathLike, network: Classifier, meta: dict) -> None:
     """Write a network with everything needed to rebuild it, atomically."""
-    state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+    plain_layout = torch.contiguous_format  # whatever layout the network was trained in
+    state = {
+        key: value.detach().cpu().clone(memory_format=plain_layout)
+        for key, value in network.state_dict().items()
+    }
     meta = dict(format=FORMAT, model=network.config, **meta)
     with atomic_path(path) as temporary:
         torch.save(dict(meta=meta, state_dict=state), temporary)

@@ -1,7 +1,14 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Networks that make images from latents, in the teacher's normalised space, and back."""
 
+from .biggan import BigGANGenerator
 from .encoder import VAEEncoder
 from .generator import TransposedGenerator, UpsamplingGenerator, dcgan_init
 
-__all__ = ['TransposedGenerator', 'UpsamplingGenerator', 'VAEEncoder', 'dcgan_init']
+__all__ = [
+    'BigGANGenerator',
+    'TransposedGenerator',
+    'UpsamplingGenerator',
+    'VAEEncoder',
+    'dcgan_init',
+]

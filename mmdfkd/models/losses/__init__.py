@@ -1,8 +1,10 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Losses: a pure function and a thin registered module each."""
 
+from .adversarial import hinge_loss, pass_for_real_loss, real_or_fake_class_loss
 from .attention_transfer import AttentionTransferLoss, attention_map, attention_transfer
 from .bn_statistics import BNStatisticsLoss, bn_statistics_loss
+from .category_frequency import CategoryFrequencySmoothing
 from .class_priors import (
     ActivationLoss,
     ClassBalanceLoss,
@@ -17,6 +19,7 @@ from .feature_alignment import (
     alignment_weight,
     weighted_feature_alignment,
 )
+from .feature_integration import FeatureIntegrationLoss, Integration, feature_integration
 from .hint import HintLoss, hint_regression
 from .image_norm import ImageNormLoss, image_norm
 from .instance_contrast import InstanceContrastLoss, info_nce
@@ -32,10 +35,13 @@ __all__ = [
     'ActivationLoss',
     'AttentionTransferLoss',
     'BNStatisticsLoss',
+    'CategoryFrequencySmoothing',
     'ClassBalanceLoss',
+    'FeatureIntegrationLoss',
     'HintLoss',
     'ImageNormLoss',
     'InstanceContrastLoss',
+    'Integration',
     'JSDivergence',
     'KLDivergence',
     'LogitRegressionLoss',
@@ -54,7 +60,9 @@ __all__ = [
     'bn_statistics_loss',
     'class_balance_loss',
     'cross_view_contrast',
+    'feature_integration',
     'gaussian_kl',
+    'hinge_loss',
     'hint_regression',
     'image_norm',
     'info_nce',
@@ -64,6 +72,8 @@ __all__ = [
     'noisy_nll',
     'nt_xent',
     'one_hot_loss',
+    'pass_for_real_loss',
+    'real_or_fake_class_loss',
     'total_variation',
     'vae_loss',
     'weighted_feature_alignment',

@@ -39,24 +39,30 @@ def one_hot_loss(logits: Tensor, form: Literal['argmax', 'entropy'] = 'argmax') 
     return -(log_probabilities.exp() * log_probabilities).sum(1).mean()
 
 
-def class_balance_loss(logits: Tensor, log_base: float = 10.0) -> Tensor:
+def class_balance_loss(
+    logits: Tensor, log_base: float = 10.0, weight: Tensor | None = None
+) -> Tensor:
     r"""Minus the entropy of the mean prediction: how unevenly a batch covers the classes.
 
-    .. math:: L_{ie} = \sum_k m_k \log m_k, \qquad m = \frac1B \sum_b \mathrm{softmax}(z_b)
+    .. math:: L_{ie} = \sum_k w_k m_k \log m_k, \qquad m = \frac1B \sum_b \mathrm{softmax}(z_b)
 
     The mean is over all processes. Source: Chen et al., DAFL, arXiv 1904.01186, L_ie, without the
     factor 1/K of the paper, and base 10, as in its code; DFQ takes the natural logarithm.
 
     Args:
         logits: The teacher's, ``(B, K)``.
-        log_base: Base of the logarithm: 10 (DAFL, PRE-DFKD) or e (DFQ).
+        log_base: Base of the logarithm: 10 (DAFL, PRE-DFKD) or e (DFQ, HiDFD).
+        weight: w of the classes, constants ``(K,)``, for HiDFD's category frequency smoothing;
+            all one by default.
 
     Returns:
-        A scalar in [-log K, 0]; the minimum is a uniform mean. Finite for any logits.
+        A scalar in [-log K, 0]; the minimum is a uniform mean where all weights are one. Finite
+        for any logits.
     """
     mean = gather_batch(at_least_single(logits).softmax(1)).mean(0)
     tiny = torch.finfo(mean.dtype).tiny  # 0 log 0 = 0, with a finite gradient
-    return (mean * mean.clamp(min=tiny).log()).sum() / math.log(log_base)
+    terms = mean * mean.clamp(min=tiny).log()
+    return (terms if weight is None else weight * terms).sum() / math.log(log_base)
 
 
 def activation_loss(features: Tensor, reduction: Literal['mean', 'l1', 'fro'] = 'mean') -> Tensor:

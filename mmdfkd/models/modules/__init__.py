@@ -8,12 +8,14 @@ from .batch_statistics import (
     record_batch_statistics,
 )
 from .best_iterate import BestIterate
+from .conditional_norm import ClassConditionalNorm
 from .conv_neck import ConvNeck
 from .feature_bank import FeatureBank
 from .gather import gather_batch
 from .instance_features import feature_widths, named_layers, record_instance_features
 from .mix_distribution import MixDistribution, mix_distribution
 from .mixup import Mixup, mix
+from .moving_average import MovingAverage
 from .projection_head import ProjectionHead
 from .simkd_adapter import SimKDAdapter
 from .spectral_norm import SpectralNorm, normalise_spectrum
@@ -25,10 +27,12 @@ __all__ = [
     'AdaptationMatrix',
     'BatchStatistics',
     'BestIterate',
+    'ClassConditionalNorm',
     'ConvNeck',
     'FeatureBank',
     'MixDistribution',
     'Mixup',
+    'MovingAverage',
     'ProjectionHead',
     'RandomView',
     'SimKDAdapter',

@@ -23,13 +23,16 @@ class SpectralNorm(nn.Module):
 
     Args:
         weight: W, any shape ``(rows, ...)``; it counts as a matrix of that many rows.
+        fresh: Whether a pass in eval mode does the iteration too, without keeping its result
+            (BigGAN). Then sigma fits weights that have moved since, or were averaged.
     """
 
     u: Tensor
     v: Tensor
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, fresh: bool = False) -> None:
         super().__init__()
+        self.fresh = fresh
         for name, size in zip('uv', weight.flatten(1).shape, strict=True):
             self.register_buffer(name, F.normalize(torch.randn(size), dim=0))
 
@@ -37,13 +40,16 @@ class SpectralNorm(nn.Module):
         """The weight to compute with, of the shape of ``weight``."""
         matrix = weight.flatten(1)
         # Sums instead of matrix products, which autocast would round to three digits.
-        if self.training:
+        u, v = self.u, self.v
+        if self.training or self.fresh:
             with torch.no_grad():
-                self.v = F.normalize((matrix * self.u[:, None]).sum(0), dim=0)
-                self.u = F.normalize((matrix * self.v).sum(1), dim=0)
-        return weight / (self.u * (matrix * self.v).sum(1)).sum()
+                v = F.normalize((matrix * u[:, None]).sum(0), dim=0)
+                u = F.normalize((matrix * v).sum(1), dim=0)
+        if self.training:
+            self.u, self.v = u, v
+        return weight / (u * (matrix * v).sum(1)).sum()
 
 
-def normalise_spectrum(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+def normalise_spectrum(layer: nn.Linear | nn.Conv2d, fresh: bool = False) -> nn.Module:
     """Give a layer's ``weight`` the spectral norm one from now on; returns the layer."""
-    return register_parametrization(layer, 'weight', SpectralNorm(layer.weight.detach()))
+    return register_parametrization(layer, 'weight', SpectralNorm(layer.weight.detach(), fresh))

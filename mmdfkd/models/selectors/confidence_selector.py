@@ -74,9 +74,35 @@ def most_certain(scores: Tensor, logits: Tensor, count: int) -> Tensor:
     return torch.cat([kept, tied[:missing]]).sort().values
 
 
+def most_certain_of_each(scores: Tensor, logits: Tensor, count: int, cap: int) -> Tensor:
+    """Positions of ``count`` low scores, at most ``cap`` of a predicted class, ascending.
+
+    Where that is fewer than ``count``, since some classes have few images, the lowest of the
+    remaining scores follow, whatever their classes. Ties are broken as in :func:`most_certain`.
+
+    Args:
+        scores: ``(N,)``.
+        logits: What they were computed from, ``(N, K)``.
+        count: In [1, N].
+        cap: 1 or more.
+    """
+    kept = torch.zeros(len(scores), dtype=torch.bool)
+    labels = logits.argmax(1)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        best = most_certain(scores[members], logits[members], min(cap, len(members)))
+        kept[members[best]] = True
+    chosen = kept.nonzero().flatten()
+    if len(chosen) >= count:
+        return chosen[most_certain(scores[chosen], logits[chosen], count)]
+    others = (~kept).nonzero().flatten()
+    best = most_certain(scores[others], logits[others], count - len(chosen))
+    return torch.cat([chosen, others[best]]).sort().values
+
+
 @TASK_UTILS.register_module()
 class ConfidenceSelector(Selector):
-    """Keep the images with the lowest :func:`uncertainty`, with no quota of classes.
+    """Keep the images with the lowest :func:`uncertainty`, with no quota of classes unless asked.
 
     Asked once, before the first epoch, and of the teacher only. Labels play no part. A pool of
     fewer than ``num_select`` images is used as a whole, which the log says: recipes of papers name
@@ -85,6 +111,9 @@ class ConfidenceSelector(Selector):
     Args:
         num_select: How many images to keep, such as the published 600,000 (of 1,281,167).
         keep_ratio: Share to keep instead, in (0, 1]; 0.5 where neither is given.
+        class_cap: At most how many images of a class that the teacher sees, before the best of the
+            others fill up what is missing; ``'even'`` is the number kept divided by that of the
+            classes, rounded up (HiDFD). ``None`` asks for nothing of the kind (DFND).
         scope: ``'global'``: of the whole pool, once. ``'batch'``: of every training batch, see
             :meth:`in_batch`, which takes a ``keep_ratio``.
         index_file: ``.npz`` file to keep the selection in from run to run, with the scores, the
@@ -98,6 +127,7 @@ class ConfidenceSelector(Selector):
         self,
         num_select: int | None = None,
         keep_ratio: float | None = None,
+        class_cap: int | Literal['even'] | None = None,
         scope: Literal['global', 'batch'] = 'global',
         index_file: str | os.PathLike | None = None,
     ) -> None:
@@ -111,10 +141,15 @@ class ConfidenceSelector(Selector):
             raise UsageError(f'model.selector.num_select is {num_select}; give 1 or more.')
         if keep_ratio is not None and not 0 < keep_ratio <= 1:
             raise UsageError(f'model.selector.keep_ratio is {keep_ratio}; it must lie in (0, 1].')
-        if scope == 'batch' and (num_select is not None or index_file is not None):
+        if class_cap is not None and class_cap != 'even' and not 0 < class_cap:
+            raise UsageError(
+                f"model.selector.class_cap is {class_cap}; give 'even', or 1 image or more."
+            )
+        whole_pool = (num_select, index_file, class_cap)
+        if scope == 'batch' and any(value is not None for value in whole_pool):
             raise UsageError(
                 "model.selector.scope='batch' keeps a share of every batch, so there is neither a "
-                'num_select nor an index_file. Give keep_ratio.'
+                'num_select nor a class_cap nor an index_file. Give keep_ratio.'
             )
         if index_file is not None and Path(index_file).suffix != '.npz':
             raise UsageError(
@@ -122,6 +157,7 @@ class ConfidenceSelector(Selector):
             )
         self.num_select = num_select
         self.keep_ratio = 0.5 if keep_ratio is None else keep_ratio
+        self.class_cap = class_cap
         self.scope = scope
         self.index_file = None if index_file is None else Path(index_file).expanduser()
         self.needs = ('teacher',) if scope == 'global' else ()
@@ -132,8 +168,9 @@ class ConfidenceSelector(Selector):
         return min(wanted, available)
 
     def settings(self, pool_size: int) -> dict[str, Any]:
-        """The number kept."""
-        return dict(num_select=self.count(pool_size))
+        """The number kept, and of a class."""
+        capped = {} if self.class_cap is None else dict(class_cap=self.class_cap)
+        return dict(num_select=self.count(pool_size), **capped)
 
     def __call__(
         self, *, pool_size: int, teacher_logits: Tensor | None = None, **ignored: object
@@ -167,12 +204,19 @@ class ConfidenceSelector(Selector):
             )
         labels = teacher_logits.argmax(1)
         return Selection(
-            indices=most_certain(scores, teacher_logits, self.count(pool_size)),
+            indices=self._best(scores, teacher_logits),
             confidence=(-scores).exp().float(),
             pseudo_labels=labels,
             counts=torch.bincount(labels, minlength=teacher_logits.shape[1]),
             scores=scores.float(),
         )
+
+    def _best(self, scores: Tensor, logits: Tensor) -> Tensor:
+        count, classes = self.count(len(scores)), logits.shape[1]
+        if self.class_cap is None:
+            return most_certain(scores, logits, count)
+        cap = -(-count // classes) if self.class_cap == 'even' else self.class_cap
+        return most_certain_of_each(scores, logits, count, cap)
 
     @torch.no_grad()
     def in_batch(self, teacher_logits: Tensor) -> Tensor:

@@ -8,8 +8,14 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
+from mmdfkd.engine import RoleOptimWrapper
 from mmdfkd.engine.hooks import IntervalRuntimeInfoHook, IntervalTimerHook
 from mmdfkd.utils import UsageError
+
+
+class Optimizers(dict):
+    def get_lr(self):
+        return {'student.lr': [0.1], 'critic.lr': [0.2]}
 
 
 @pytest.fixture
@@ -19,7 +25,7 @@ def runner():
         message_hub=MessageHub.get_instance(str(uuid.uuid4())),
         train_dataloader=range(7),
         train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop),
-        optim_wrapper=SimpleNamespace(get_lr=lambda: {'student.lr': [0.1], 'critic.lr': [0.2]}),
+        optim_wrapper=Optimizers(),
         model=torch.nn.Linear(1, 1),
         iter=0,
         epoch=0,
@@ -68,6 +74,17 @@ def test_scalars_are_read_once_per_interval(runner, monkeypatch):
         hook.after_train_iter(runner, index, outputs=dict(a=torch.ones(()), b=torch.ones(())))
         assert len(reads) == {2: 1, 3: 1, 4: 1, 5: 2, 6: 3}.get(index, 0)
     assert set(reads) == {'tolist'}
+
+
+def test_norms_of_clipped_gradients_are_means_too(runner):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    wrapper = RoleOptimWrapper(torch.optim.SGD([weight], lr=1.0), clip_grad=dict(max_norm=1.0))
+    runner.optim_wrapper['student'] = wrapper
+    hook = IntervalRuntimeInfoHook(interval=2)
+    for index, scale in enumerate((1.0, 3.0, 5.0, 5.0)):
+        wrapper.update_params(scale * weight @ torch.tensor([3.0, 4.0]))
+        hook.after_train_iter(runner, index, outputs=dict(loss=torch.ones(())))
+    assert recorded(runner, 'student_grad_norm') == [10.0, 25.0]
 
 
 def test_steps_need_not_return_the_same(runner):

@@ -68,3 +68,24 @@ def test_half_precision_leaves_the_estimate_in_single():
     norm = layer.parametrizations.weight[0]
     assert norm.u.dtype == norm.v.dtype == torch.float32
     assert copy.deepcopy(layer)(torch.randn(2, 5)).shape == (2, 4)
+
+
+def test_fresh_estimates_of_published_code(golden):
+    """BigGAN's layers: two passes in train mode, one in eval mode, which forgets its step."""
+    arrays = golden('hidfd')
+    layer = nn.Conv2d(3, 5, 3, padding=1)
+    layer.weight.data, layer.bias.data = arrays['D_snconv_w'], arrays['D_snconv_b']
+    layer = normalise_spectrum(layer, fresh=True).train()
+    norm = layer.parametrizations.weight[0]
+    norm.u = arrays['D_snconv_u0'].flatten()
+    close = dict(rtol=1e-5, atol=1e-5)
+    for step in ('1', '2'):
+        torch.testing.assert_close(
+            layer(arrays['D_snconv_x']), arrays[f'D_snconv_y{step}'], **close
+        )
+        expected = arrays[f'D_snconv_u_after{step}'].flatten()
+        torch.testing.assert_close(norm.u, expected, **close)
+    torch.testing.assert_close(
+        layer.eval()(arrays['D_snconv_x']), arrays['D_snconv_yeval'], **close
+    )
+    torch.testing.assert_close(norm.u, arrays['D_snconv_u_aftereval'].flatten(), **close)

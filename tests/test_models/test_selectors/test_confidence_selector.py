@@ -184,3 +184,58 @@ def test_a_broken_teacher_is_named(value):
     logits[2, 1] = logits[4, 0] = value
     with pytest.raises(UsageError, match=r'no finite logits for 2 of 6 .*model\.teacher\.checkp'):
         select(logits)
+
+
+# At most so many of a class -------------------------------------------------------------------
+
+
+def of_classes(*classes_and_margins):
+    """Logits of images with these classes, of three; the larger the margin the more certain."""
+    logits = torch.zeros(len(classes_and_margins), 3)
+    for row, (label, margin) in zip(logits, classes_and_margins, strict=True):
+        row[label] = margin
+    return logits
+
+
+def test_class_cap_by_hand():
+    """Class 0 has the five most certain images; two of each, and class 2 has but one."""
+    logits = of_classes((0, 9), (0, 8), (0, 7), (0, 6), (1, 5), (1, 4), (1, 3), (2, 2), (0, 5.5))
+    capped = ConfidenceSelector(num_select=5, class_cap=2)
+    assert capped(pool_size=9, teacher_logits=logits).indices.tolist() == [0, 1, 4, 5, 7]
+    even = ConfidenceSelector(num_select=6, class_cap='even')  # the sixth: the best that is left
+    assert even(pool_size=9, teacher_logits=logits).indices.tolist() == [0, 1, 2, 4, 5, 7]
+    free = ConfidenceSelector(num_select=5)
+    assert free(pool_size=9, teacher_logits=logits).indices.tolist() == [0, 1, 2, 3, 8]
+    few = ConfidenceSelector(num_select=3, class_cap=2)
+    assert few(pool_size=9, teacher_logits=logits).indices.tolist() == [0, 1, 4]
+
+
+def test_class_cap_ignores_the_order_of_the_pool():
+    logits = torch.randn(60, 5)
+    selector = ConfidenceSelector(num_select=20, class_cap='even')
+    chosen = selector(pool_size=60, teacher_logits=logits).indices
+    order = torch.randperm(60)
+    again = selector(pool_size=60, teacher_logits=logits[order]).indices
+    assert sorted(order[again].tolist()) == chosen.tolist() and len(chosen) == 20
+
+
+def test_ranking_of_published_code(golden):
+    """HiDFD's helper ranks by the cross-entropy with the own decision, as DFND does."""
+    arrays = golden('hidfd')
+    selection = ConfidenceSelector(num_select=6)(pool_size=20, teacher_logits=arrays['N_logits'])
+    assert selection.indices.tolist() == sorted(arrays['N_top6_idx'].tolist())
+    torch.testing.assert_close(selection.scores, arrays['N_ce_to_argmax'], rtol=1e-5, atol=1e-6)
+    certain = (selection.confidence > 0.6).nonzero().flatten()
+    assert certain.tolist() == sorted(arrays['N_conf_gt0.6_idx'].tolist())
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(class_cap=0), "give 'even', or 1 image or more"),
+        (dict(scope='batch', keep_ratio=0.5, class_cap=3), 'neither a num_select nor a class_cap'),
+    ],
+)
+def test_mistakes_with_the_cap(options, words):
+    with pytest.raises(UsageError, match=words):
+        ConfidenceSelector(**options)

@@ -1,0 +1,12 @@
+# HiDFD on the embedded benchmark: 10 epochs of a small GAN, about 1,000 iterations in all, then 64
+# of the student, whose learning rate falls at 62.5, 75 and 87.5 % of them.
+optim_wrapper = dict(
+    constructor='RoleOptimWrapperConstructor',
+    student=dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4)),
+    generator=dict(optimizer=dict(type='Adam', lr=2e-4, betas=(0.0, 0.999))),
+    discriminator=dict(optimizer=dict(type='Adam', lr=2e-4, betas=(0.0, 0.999))),
+)
+param_scheduler = dict(
+    student=[dict(type='MultiStepLR', begin=10, milestones=[40, 48, 56], gamma=0.1, by_epoch=True)]
+)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=74, val_begin=11, val_interval=1)

@@ -1,0 +1,11 @@
+# HiDFD: ResNet34 teaches ResNet18 CINIC-10 from 5,000 images of ImageNet and 50,000 of a GAN.
+# Not reproduced yet.
+#   python tools/train.py configs/hidfd/hidfd_resnet34_resnet18_1xb64-640e_cinic10.py
+_base_ = [
+    '../_base_/models/resnet34_resnet18_cinic10.py',
+    '../_base_/datasets/cinic10_hybrid.py',
+    '../_base_/schedules/hidfd_640e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='HiDFD', gan_epochs=400)

@@ -1,0 +1,450 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""HiDFD: Hybrid Data-Free Knowledge Distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import Tensor, nn
+
+from mmdfkd.models.classifiers import Classifier, pool, share_classifier
+from mmdfkd.models.discriminators import Judgement
+from mmdfkd.models.losses import (
+    hinge_loss,
+    pass_for_real_loss,
+    real_or_fake_class_loss,
+    weighted_feature_alignment,
+)
+from mmdfkd.models.losses.class_priors import at_least_single
+from mmdfkd.models.selectors import Selection
+from mmdfkd.registry import MODELS
+from mmdfkd.utils.errors import UsageError, check_choice
+
+from .base import BaseDistiller, build_teacher
+from .inversion import Synthesis
+
+
+@MODELS.register_module()
+class HiDFD(BaseDistiller):
+    """`Hybrid Data-Free Knowledge Distillation <https://arxiv.org/abs/2412.13525>`_ (AAAI 2025).
+
+    Few collected images are enough where a GAN, guided by the teacher, adds many to them. First the
+    GAN: the discriminator takes over the teacher's features (feature integration), and the
+    generator is told to make the classes the teacher rarely sees (category frequency smoothing).
+    Then its images are made once, and the student learns from them and from several copies of each
+    collected image. The student shares the teacher's classifier, so no label is needed.
+
+    ============  =========================  ======================================================
+    symbol        variable                   meaning
+    ============  =========================  ======================================================
+    R, y_r        ``real``, ``labels``       collected images in [-1, 1], classes the teacher sees
+    z, y          ``latent``, ``wanted``     latents N(0, 1), classes drawn uniformly
+    G(z, y)       ``generator``              images in [-1, 1]
+    D             ``discriminator``          score, 2K real-or-fake classes, a
+    t, a          ``.vector``, ``.aligned``  the teacher's pooled feature, D's counterpart
+    N_k, c_k, w   ``smoothing``              frequencies, counts and weights of classes
+    P             ``student.neck``           projector, trained with the student's backbone
+    N             ``HybridSampler.repeat``   copies of each collected image in an epoch
+    ============  =========================  ======================================================
+
+    Epochs 1 to ``gan_epochs`` train the GAN, the others the student; ``GANHook`` says which it is.
+    A run of GAN epochs only leaves its images in ``<work_dir>/bank``, and with ``gan_epochs=0`` a
+    run begins with images of an earlier one.
+
+    Args:
+        teacher: Config of the teacher.
+        student: Config of the student. Its own head, if any, is not used.
+        gan_epochs: Epochs that train the GAN before those that train the student.
+        num_synthetic: Images to make with it, of all classes equally many.
+        selector: Config of the collection; by default a ``ConfidenceSelector`` with
+            ``num_select=5000`` and ``class_cap='even'``.
+        generator: Config of G; ``type`` defaults to ``BigGANGenerator``.
+        discriminator: Config of D; ``type`` defaults to ``BigGANDiscriminator``;
+            ``TeacherDiscriminator`` judges the teacher's features instead of images.
+        feature_integration: Config of the ``FeatureIntegrationLoss``; weight 0 leaves it out.
+        class_weight: Factor of the real-or-fake class losses of D and G.
+        smoothing: Config of the ``CategoryFrequencySmoothing``; weight 0 leaves it out.
+        average: Config of the ``MovingAverage`` of G.
+        synthetic_from: Whether the images come from the ``'average'`` of G or from the
+            ``'generator'`` as it ended (published code).
+        synthetic_range: ``'half_shift'``: (x + 1) / 2. ``'per_image'``: each image stretched from
+            black to white (published code).
+        teacher_input: ``'renormalised'``: the teacher sees generated images as it sees others.
+            ``'raw'``: it is fed [-1, 1] (published code).
+        pair_labels: Draw D's fakes of the classes of the real images they are paired with.
+        gan_augment: Batch transforms of the collected images in the GAN's epochs.
+        adapter: Config of P; ``type`` defaults to ``SimKDAdapter``.
+        target: What is aligned: ``'map'`` (published code) or ``'pooled'``.
+        data_preprocessor: Config of the training road's ``BatchPreprocessor``, for the student.
+
+    Differs from the published code, whose choices arguments restore: there, feature integration is
+    without effect (``feature_integration.detach``), classes are never counted
+    (``smoothing.interval=0``), each collected image comes once (``HybridSampler.repeat=1``), and
+    both stages draw collected images of their own.
+    """
+
+    teacher: Classifier
+    student: Classifier
+
+    default_types = dict(
+        selector='ConfidenceSelector',
+        generator='BigGANGenerator',
+        discriminator='BigGANDiscriminator',
+        feature_integration='FeatureIntegrationLoss',
+        smoothing='CategoryFrequencySmoothing',
+        average='MovingAverage',
+        adapter='SimKDAdapter',
+    )
+
+    #: A round of making images; see ``SynthesisHook``.
+    batch_size = 500
+    iterations = 1
+    warmup_rounds = 0
+
+    def __init__(
+        self,
+        teacher: dict | Classifier,
+        student: dict,
+        gan_epochs: int = 400,
+        num_synthetic: int = 50_000,
+        selector: dict | None = None,
+        generator: dict | None = None,
+        discriminator: dict | None = None,
+        feature_integration: dict | None = None,
+        class_weight: float = 1.0,
+        smoothing: dict | None = None,
+        average: dict | None = None,
+        synthetic_from: Literal['average', 'generator'] = 'average',
+        synthetic_range: Literal['half_shift', 'per_image'] = 'half_shift',
+        teacher_input: Literal['renormalised', 'raw'] = 'renormalised',
+        pair_labels: bool = False,
+        gan_augment: list | None = None,
+        adapter: dict | None = None,
+        target: Literal['map', 'pooled'] = 'map',
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        check_choice('model.synthetic_from', synthetic_from, ('average', 'generator'))
+        check_choice('model.synthetic_range', synthetic_range, ('half_shift', 'per_image'))
+        check_choice('model.teacher_input', teacher_input, ('renormalised', 'raw'))
+        check_choice('model.target', target, ('map', 'pooled'))
+        for name, value in dict(gan_epochs=gan_epochs, num_synthetic=num_synthetic).items():
+            if value < 0:
+                raise UsageError(f'model.{name} is {value}; give 0 or more.')
+        teacher = build_teacher(teacher)
+        network = share_classifier(student, teacher, adapter or {})
+        selector = {'num_select': 5000, 'class_cap': 'even'} if selector is None else selector
+        selector = {'type': 'ConfidenceSelector', **selector}
+        super().__init__(network, teacher, selector, data_preprocessor)
+        classes, shape = teacher.num_classes, teacher.input_shape
+
+        def build(part: str, config: dict | None, **known: Any) -> Any:
+            return MODELS.build(dict(type=self.default_types[part], **known) | (config or {}))
+
+        sizes = dict(num_classes=classes, input_shape=shape)
+        width = vector_size(teacher)
+        self.generator = build('generator', generator, **sizes)
+        self.average = build('average', average, network=self.generator)
+        self.discriminator = build('discriminator', discriminator, feature_size=width, **sizes)
+        self.feature_integration = build('feature_integration', feature_integration)
+        self.smoothing = build('smoothing', smoothing, num_classes=classes)
+        half = [127.5] * shape[0]  # [0, 255] to [-1, 1]
+        self.gan_preprocessor = MODELS.build(
+            dict(
+                type='BatchPreprocessor',
+                mean=half,
+                std=half,
+                input_shape=shape,
+                augment=gan_augment,
+            )
+        )
+        self.gan_epochs = gan_epochs
+        self.num_synthetic = num_synthetic
+        self.class_weight = class_weight
+        self.synthetic_from = synthetic_from
+        self.synthetic_range = synthetic_range
+        self.teacher_input = teacher_input
+        self.pair_labels = pair_labels
+        self.target = target
+        self.stage: Literal['gan', 'student'] = 'gan' if gan_epochs else 'student'
+        self.iteration = 0
+        self.pseudo_labels: Tensor | None = None  # of the whole pool
+        self.held_out: Tensor | None = None  # images not collected, the most certain ones first
+
+    def roles(self) -> dict[str, list[nn.Module]]:
+        """Optimisers of the student with P, of G, and of D; the classifier is frozen."""
+        return dict(
+            student=[self.student],
+            generator=[self.generator],
+            discriminator=[self.discriminator],
+        )
+
+    def set_stage(self, stage: Literal['gan', 'student']) -> None:
+        """Say what the next epochs train."""
+        self.stage = stage
+
+    def train(self, mode: bool = True) -> HiDFD:
+        """Set the modes; networks of the other stage are in eval mode."""
+        super().train(mode)
+        if self.stage == 'student':
+            self.generator.eval()
+            self.discriminator.eval()
+        return self
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """One iteration of the stage."""
+        if self.stage == 'student':
+            return self.distil(data, optim_wrapper['student'])
+        return self.play(data, optim_wrapper)
+
+    # Stage 1: the GAN -----------------------------------------------------------------------
+
+    def remember_selection(self, selection: Selection) -> None:
+        """Keep which class the teacher sees in each pool image, and which images are left over."""
+        if not len(selection.pseudo_labels):
+            raise UsageError(
+                f'{type(self.selector).__name__} does not say which classes the teacher sees, '
+                "which HiDFD's GAN needs. Set model.selector.type='ConfidenceSelector'."
+            )
+        self.pseudo_labels = selection.pseudo_labels
+        others = torch.ones(len(selection.pseudo_labels), dtype=torch.bool)
+        others[selection.indices] = False
+        best = selection.confidence.where(others, -1).argsort(descending=True, stable=True)
+        self.held_out = best[: int(others.sum())]
+
+    def play(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """One iteration of the GAN: D moves, G moves, then what follows G is updated."""
+        assert self.pseudo_labels is not None, 'the selection comes first'
+        labels = self.pseudo_labels[data['index'].cpu()]
+        real = self.gan_preprocessor(data, training=True)['inputs']
+        labels = labels.to(real.device)
+        logs = self.move_discriminator(
+            real, labels, *self.draw(labels), optim_wrapper['discriminator']
+        )
+        logs |= self.move_generator(*self.draw(labels), optim_wrapper['generator'])
+        self.iteration += 1
+        self.smoothing.refresh_when_due(self.iteration)
+        self.average.update(self.generator, self.iteration)
+        return {name: value.detach() for name, value in logs.items()}
+
+    def draw(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents ``(B, L)`` and classes ``(B,)`` for as many fakes as there are ``labels``.
+
+        Drawn on the CPU, so that every device draws alike.
+        """
+        count = len(labels)
+        latent = torch.randn(count, self.generator.latent_size).to(labels.device)
+        wanted = torch.randint(self.teacher.num_classes, (count,)).to(labels.device)
+        return latent, wanted
+
+    def move_discriminator(
+        self,
+        real: Tensor,
+        labels: Tensor,
+        latent: Tensor,
+        wanted: Tensor,
+        optim_wrapper: OptimWrapper,
+    ) -> dict[str, Tensor]:
+        """D minimises hinge, class loss and feature integration, on fakes and reals in one batch.
+
+        Args:
+            real: Collected images in [-1, 1], ``(B, C, H, W)``.
+            labels: Their classes ``(B,)``.
+            latent: Of the fakes, ``(B, L)``.
+            wanted: Their classes ``(B,)``.
+            optim_wrapper: Of D.
+        """
+        if self.pair_labels:
+            wanted = labels
+        with optim_wrapper.optim_context(self):
+            with torch.no_grad():
+                images = torch.cat([self.generator(latent, wanted), real])
+            guided = self.feature_integration.is_used
+            features = self.teacher_features(images) if guided or self.judges_features else None
+            fake_says, real_says = self.judge(images, features)
+            logs = dict(
+                loss_d_real=hinge_loss(real_says.score, True),
+                loss_d_fake=hinge_loss(fake_says.score, False),
+                loss_d_class=self.class_weight
+                * (
+                    real_or_fake_class_loss(real_says.classes, labels, True)
+                    + real_or_fake_class_loss(fake_says.classes, wanted, False)
+                ),
+            )
+            if guided:
+                assert features is not None
+                seen_fake, seen_real = features.chunk(2)
+                parts = self.feature_integration(
+                    seen_real, seen_fake, real_says.aligned, fake_says.aligned
+                )
+                logs |= dict(loss_transfer=parts.transfer, loss_blend=parts.blend)
+            loss = torch.stack(list(logs.values())).sum()
+        optim_wrapper.update_params(loss)
+        return logs
+
+    def move_generator(
+        self, latent: Tensor, wanted: Tensor, optim_wrapper: OptimWrapper
+    ) -> dict[str, Tensor]:
+        """G minimises ``-D(x)``, its class loss and category frequency smoothing.
+
+        The gradient of the last one comes through the teacher, that of the others through D.
+        """
+        passing = self.gradient_only_through(self.discriminator, 'train')
+        with optim_wrapper.optim_context(self), passing:
+            fake = self.generator(latent, wanted)
+            seen = None
+            if self.smoothing.loss_weight or self.judges_features:
+                seen = self.teacher.extract(self.to_teacher(fake))
+            judged = seen.vector if seen is not None and self.judges_features else fake
+            says = self.discriminator(judged)
+            logs = dict(
+                loss_g=-says.score.mean(),
+                loss_g_class=self.class_weight * pass_for_real_loss(says.classes, wanted),
+            )
+            if seen is not None and self.smoothing.loss_weight:
+                logs['loss_smoothing'] = self.smoothing(seen.logits)
+            loss = torch.stack(list(logs.values())).sum()
+        optim_wrapper.update_params(loss)
+        if seen is not None:
+            self.smoothing.count(seen.logits.argmax(1))
+        return logs
+
+    @torch.no_grad()
+    def score(self, data: dict) -> Tensor:
+        """D's mean score of a batch of pool images; nothing is changed by looking."""
+        return self._score(self.gan_preprocessor(data)['inputs'])
+
+    @torch.no_grad()
+    def score_generated(self, count: int, seed: int = 0) -> Tensor:
+        """D's mean score of images of G in eval mode, of always the same latents."""
+        training = self.generator.training
+        images = self.generator.eval()(*self.same_draws(count, seed))
+        self.generator.train(training)
+        return self._score(images)
+
+    def _score(self, images: Tensor) -> Tensor:
+        training = self.discriminator.training
+        self.discriminator.eval()
+        features = self.teacher_features(images) if self.judges_features else None
+        score = self.discriminator(images if features is None else features).score
+        self.discriminator.train(training)
+        return score.mean()
+
+    @property
+    def judges_features(self) -> bool:
+        """Whether D judges the teacher's features instead of images."""
+        return self.discriminator.judges == 'features'
+
+    def judge(self, images: Tensor, features: Tensor | None) -> tuple[Judgement, Judgement]:
+        """D's judgements of the two halves of a batch, in one pass."""
+        says = self.discriminator(features if self.judges_features else images)
+        first, second = zip(*(value.chunk(2) for value in says), strict=True)
+        return Judgement(*first), Judgement(*second)
+
+    @torch.no_grad()
+    def teacher_features(self, images: Tensor) -> Tensor:
+        """The teacher's pooled features t ``(B, D)`` of images in [-1, 1], as constants."""
+        return at_least_single(self.teacher.extract(self.to_teacher(images)).vector)
+
+    def to_teacher(self, images: Tensor) -> Tensor:
+        """From [-1, 1] to the space the teacher, and everything else, sees images in."""
+        if self.teacher_input == 'raw':
+            return images
+        return self.test_preprocessor.normalize(127.5 * (images + 1))
+
+    # Between the stages: synthetic images ---------------------------------------------------
+
+    def rounds_before(self, epoch: int, max_epochs: int) -> int:
+        """How many rounds of images there must be when this epoch, counted from 0, begins."""
+        return -(-self.num_synthetic // self.batch_size) if epoch >= self.gan_epochs else 0
+
+    @torch.no_grad()
+    def synthesize(
+        self,
+        optim_wrapper: OptimWrapperDict,
+        round_number: int = 0,
+        adversary: bool = True,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Synthesis:
+        """Make the next images for the student; classes take turns."""
+        if not self.iteration:
+            raise UsageError(
+                'The generator was never trained, so there is nothing to make images with. Train '
+                'it first (model.gan_epochs), or begin from its checkpoint (load_from).'
+            )
+        first = round_number * self.batch_size
+        last = min(first + self.batch_size, self.num_synthetic)
+        device = next(self.generator.parameters()).device
+        latent = torch.randn(last - first, self.generator.latent_size).to(device)
+        wanted = torch.arange(first, last, device=device) % self.teacher.num_classes
+        on_step()
+        return Synthesis(self.make(latent, wanted), wanted, {})
+
+    @torch.no_grad()
+    def make(self, latent: Tensor, wanted: Tensor) -> Tensor:
+        """Normalised images as the student gets them, ``(B, C, H, W)``."""
+        network = self.average if self.synthetic_from == 'average' else self.generator
+        training = network.training
+        images = network.eval()(latent, wanted)
+        network.train(training)
+        if self.synthetic_range == 'per_image':
+            low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+            images = 2 * (images - low) / (high - low).clamp(min=1e-5) - 1
+        return self.test_preprocessor.normalize(127.5 * (images + 1))
+
+    @torch.no_grad()
+    def sample(self, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Images to look at and the teacher's logits; classes take turns.
+
+        Args:
+            count: How many images.
+            seed: Seed of their latents: always the same ones.
+
+        Returns:
+            Normalised images ``(count, C, H, W)`` and logits ``(count, K)``.
+        """
+        images = self.make(*self.same_draws(count, seed))
+        return images, self.teacher(images)
+
+    def same_draws(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Latents ``(count, L)`` that depend on the seed alone, and classes in turn."""
+        device = next(self.generator.parameters()).device
+        generator = torch.Generator().manual_seed(seed)
+        latent = torch.randn(count, self.generator.latent_size, generator=generator)
+        wanted = torch.arange(count) % self.teacher.num_classes
+        return latent.to(device), wanted.to(device)
+
+    # Stage 2: the student -------------------------------------------------------------------
+
+    def distil(self, data: dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """One step on collected and synthetic images: S minimises ``(P(F_s) - F_t)^2``."""
+        images = self.data_preprocessor(data, training=True)['inputs']
+        with optim_wrapper.optim_context(self):
+            with torch.no_grad():
+                teacher_map = self.student.neck.match_teacher(self.teacher.extract(images).map)
+            student_map = self.student.neck(self.student.backbone(images)[-1])
+            if self.target == 'pooled':
+                student_map, teacher_map = pool(student_map), pool(teacher_map)
+            everyone = student_map.new_ones(len(images), dtype=torch.float32)
+            loss = weighted_feature_alignment(student_map, teacher_map, everyone)
+        optim_wrapper.update_params(loss)
+        return dict(loss_student=loss.detach())
+
+    # Where the run is: a resumed one goes on there.
+
+    def get_extra_state(self) -> Tensor:
+        """Number of iterations of the GAN so far, for checkpoints."""
+        return torch.tensor(self.iteration)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over the number of iterations of a checkpoint."""
+        self.iteration = int(state)
+
+
+@torch.no_grad()
+def vector_size(network: Classifier) -> int:
+    """Width of the vector that a network's head takes."""
+    images = torch.zeros(1, *network.input_shape, device=next(network.parameters()).device)
+    return network.extract(images).vector.shape[1]

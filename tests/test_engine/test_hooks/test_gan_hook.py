@@ -1,0 +1,171 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Runs in two stages: what each leaves, that either can be resumed, and that both fit together."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmdfkd.datasets import ImagePool
+from mmdfkd.engine import DistillRunner
+from mmdfkd.models.algorithms import HiDFD
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.config_check import check_config
+
+FOUR = {'model.gan_epochs': 2, 'train_cfg.max_epochs': 4}
+
+
+class Interrupt(Hook):
+    """Kill a run when an epoch is over and saved."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def after_train_epoch(self, runner):
+        if runner.epoch + 1 == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What a run's logger warns of."""
+    found = []
+    monkeypatch.setattr(logging.Logger, 'warning', lambda self, text, *_: found.append(str(text)))
+    return found
+
+
+def tensors(runner):
+    state = runner.model.state_dict()
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def test_both_stages_in_one_run(train, hybrid):
+    runner = train(**hybrid)
+    folder = Path(runner.work_dir)
+    bank = ImagePool(folder / 'bank')
+    assert len(bank) == 15 and np.bincount(bank.extra('labels')).tolist() == [3] * 5
+    assert (folder / 'student.pth').exists()
+    chosen = runner.train_dataloader.batch_sampler.sampler.collected
+    assert len(chosen) == 20
+    assert runner.iter == 2 + 4  # 20 images in tens; 2 x 20 + 15 in sixteens
+    assert runner.model.iteration == 2
+    record = np.load(folder / 'gan.npz')
+    assert record['scores'].shape == (1, 3) and np.isfinite(record['scores']).all()
+    assert record['pool'].sum() == 96 and record['collected'].sum() == 20
+    assert record['earliest'].sum() == 2 * 10  # what two steps of G made
+
+
+@pytest.mark.parametrize('epoch', [1, 2, 3])
+def test_either_stage_resumes(train, toy_config, hybrid, epoch):
+    """Killed within the GAN, between the stages, or within the student: bit for bit the same."""
+    whole = train('whole', **hybrid, **FOUR)
+    with pytest.raises(KeyboardInterrupt):
+        train('parts', lambda runner: runner.register_hook(Interrupt(epoch)), **hybrid, **FOUR)
+    resumed = DistillRunner.from_cfg(toy_config('parts', **hybrid, **FOUR, resume=True))
+    resumed.train()
+    expected, found = tensors(whole), tensors(resumed)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    images = [(Path(run.work_dir) / 'bank/images.npy').read_bytes() for run in (whole, resumed)]
+    assert images[0] == images[1]
+    records = [np.load(Path(run.work_dir) / 'gan.npz') for run in (whole, resumed)]
+    np.testing.assert_array_equal(records[0]['scores'], records[1]['scores'])
+
+
+@pytest.fixture
+def made(train, hybrid, without_validation):
+    """The finished run of a GAN alone."""
+    return train('gan', **hybrid, **without_validation, **{'train_cfg.max_epochs': 1})
+
+
+def second_stage(hybrid, root, **changes):
+    images = dict(hybrid['train_dataloader.dataset'])
+    images['synthetic'] = dict(type='ImagePool', root=str(root))
+    options = {'model.gan_epochs': 0, 'train_dataloader.dataset': images}
+    return {**hybrid, **options, 'train_cfg.max_epochs': 1, **changes}
+
+
+def test_one_stage_after_the_other(train, hybrid, made):
+    """The images and the student are those of the run of both."""
+    folder = Path(made.work_dir)
+    assert not (folder / 'student.pth').exists() and (folder / 'summary.json').exists()
+    both = train('both', **hybrid)
+    images = [(Path(run.work_dir) / 'bank/images.npy').read_bytes() for run in (made, both)]
+    assert images[0] == images[1]
+    runner = train('student', **second_stage(hybrid, folder / 'bank'))
+    assert runner.iter == 4 and (Path(runner.work_dir) / 'student.pth').exists()
+    own = runner.train_dataloader.batch_sampler.sampler.collected
+    assert torch.equal(own, made.train_dataloader.batch_sampler.sampler.collected)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'model.selector.num_select': 30}, 'made with selector'),
+        ({'train_dataloader.dataset.collected.num_images': 95}, 'made with collected'),
+    ],
+)
+def test_images_of_another_collection(train, hybrid, made, changes, words):
+    with pytest.raises(UsageError, match=words):
+        train('student', **second_stage(hybrid, Path(made.work_dir, 'bank'), **changes))
+
+
+def test_images_of_another_teacher(train, hybrid, made, monkeypatch):
+    monkeypatch.setattr(HiDFD, 'teacher_fingerprint', lambda self: 'another')
+    with pytest.raises(UsageError, match='made with teacher'):
+        train('student', **second_stage(hybrid, Path(made.work_dir, 'bank')))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'model.gan_epochs': 3}, 'model.gan_epochs is 3, train_cfg.max_epochs 2'),
+        ({'train_dataloader.dataset.synthetic': None}, 'its images have no place to go'),
+        ({'model.gan_epochs': 0}, 'nobody fills train_dataloader.dataset.synthetic'),
+        (
+            {
+                'train_dataloader.dataset': dict(
+                    _delete_=True, type='NoisePool', num_images=96, image_size=16
+                ),
+                'train_dataloader.sampler': dict(_delete_=True, type='SelectionSampler'),
+                'train_dataloader.batch_sampler': dict(type='EvenBatchSampler'),
+            },
+            "dataset=dict\\(type='HybridDataset'",
+        ),
+    ],
+)
+def test_stages_that_do_not_fit(train, hybrid, changes, words):
+    with pytest.raises(UsageError, match=words):
+        train(**{**hybrid, **changes})
+
+
+def test_gan_for_other_classes(toy_config, train, hybrid, made, monkeypatch):
+    """Its checkpoint says how many they were."""
+    path = Path(made.work_dir, 'epoch_1.pth')
+    checkpoint = torch.load(path, weights_only=True)
+    state = checkpoint['state_dict']
+    for name in [name for name in state if name.endswith(('gain.weight', 'norm1.bias.weight'))]:
+        state[name] = torch.zeros(7, state[name].shape[1])
+    torch.save(checkpoint, path)
+    with pytest.raises(UsageError, match='GAN for 7 classes .* the teacher has 5'):
+        train('again', load_from=str(path), **hybrid)
+
+
+def test_discriminator_that_knows_its_images_by_heart(train, hybrid, warnings, monkeypatch):
+    """High scores for what it learned from, low ones for others of the same pool."""
+    scores = iter([torch.tensor(1.5), torch.tensor(-0.5)])
+    monkeypatch.setattr(HiDFD, 'score', lambda self, data: next(scores))
+    train(**hybrid)
+    assert any('by heart' in text and '1.50' in text and '-0.50' in text for text in warnings)
+
+
+def test_configs_are_checked(toy_config, hybrid):
+    check_config(toy_config(**hybrid))
+    hybrid['model']['smoothing'] = dict(intervall=2)
+    with pytest.raises(UsageError, match="Did you mean 'interval'"):
+        check_config(toy_config('other', **hybrid))

@@ -1,0 +1,58 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import pytest
+import torch
+
+from mmdfkd.models.discriminators import BigGANDiscriminator, TeacherDiscriminator
+from mmdfkd.models.discriminators.biggan import DownBlock
+
+CLOSE = dict(rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('place', 'before', 'activate', 'halve'),
+    [('first', 3, False, True), ('mid', 6, True, True), ('last', 6, True, False)],
+)
+def test_blocks_of_published_code(golden, fill_biggan, place, before, activate, halve):
+    arrays = golden('hidfd')
+    block = DownBlock(before, 6, activate, halve).double().train()
+    fill_biggan(block, arrays, f'D_dblock_{place}.')
+    made = block(arrays[f'D_dblock_{place}_x'].double())
+    torch.testing.assert_close(made, arrays[f'D_dblock_{place}_out'].double(), **CLOSE)
+
+
+def test_judgement_of_published_code(golden, fill_biggan):
+    arrays = golden('hidfd')
+    network = BigGANDiscriminator(5, (3, 32, 32), 12, width=2, align_hidden=10).double()
+    fill_biggan(network, arrays, 'E_D.', is_discriminator=True).train()
+    says = network(arrays['E_xreal'].double())
+    for key, value in dict(out=says.score[:, None], adc=says.classes, reg=says.aligned).items():
+        expected = arrays[f'E_D_real_only_{key}'].double()
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=2e-4, msg=key)
+
+
+def test_on_the_features_of_a_teacher(golden):
+    """Published as an alternative; the golden teacher pools 8 x 8 pixels, then one layer, ReLU."""
+    arrays = golden('hidfd')
+    pooled = torch.nn.functional.avg_pool2d(arrays['G_x'].double(), 8).flatten(1)
+    features = (pooled @ arrays['E_teacher_w1'].double().t()).relu()
+    network = TeacherDiscriminator(5, (3, 32, 32), 12, width=2).double()
+    mine = {'G_D.linear.': network.heads.score, 'G_D.adc.': network.heads.classes}
+    for prefix, layer in (*mine.items(), ('G_D.linear_map.', network.linear)):
+        norm = layer.parametrizations.weight
+        norm.original.data = arrays[f'{prefix}weight'].double()
+        layer.bias.data = arrays[f'{prefix}bias'].double()
+        norm[0].u = arrays[f'{prefix}u0'].double().flatten()
+    says = network.train()(features)
+    torch.testing.assert_close(says.score[:, None], arrays['G_out'].double(), **CLOSE)
+    torch.testing.assert_close(says.classes, arrays['G_adc'].double(), **CLOSE)
+
+
+@pytest.mark.parametrize(('classes', 'size', 'key'), [(10, 32, 'c10'), (200, 64, 'tiny')])
+def test_published_sizes(golden, classes, size, key):
+    """The published one has four more heads on its 256 (1,024) features, which nothing uses."""
+    with torch.device('meta'):
+        network = BigGANDiscriminator(classes, (3, size, size), 512)
+    width = network.heads.score.in_features
+    unused = 2 * (width + 1) * classes + (width + 1) * (classes + 1) + width * classes
+    found = sum(parameter.numel() for parameter in network.parameters())
+    assert found + unused == golden('hidfd')[f'P_{key}_D_params']
