@@ -106,9 +106,9 @@ def make_config(args: argparse.Namespace) -> Config:
 
 def use_amp(cfg: Config) -> None:
     """Train every role in mixed precision: bfloat16, or float16 on a GPU that lacks it."""
-    import torch
+    from mmdfkd.engine.optimizers.autocast import has_bfloat16
 
-    half = gpu_present() and not torch.cuda.is_bf16_supported()
+    half = gpu_present() and not has_bfloat16('cuda')
     for role, wrapper in cfg.optim_wrapper.items():
         if role != 'constructor':
             wrapper.type = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'

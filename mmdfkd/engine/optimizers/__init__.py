@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 from .autocast import AutocastOptimWrapper
 from .role_constructor import RoleOptimWrapperConstructor
+from .role_wrapper import RoleOptimWrapper
 
-__all__ = ['AutocastOptimWrapper', 'RoleOptimWrapperConstructor']
+__all__ = ['AutocastOptimWrapper', 'RoleOptimWrapper', 'RoleOptimWrapperConstructor']

@@ -18,7 +18,8 @@ class RoleOptimWrapperConstructor:
 
     The algorithm's ``roles()`` says which modules each role trains. Every role takes what
     mmengine's single-optimiser config takes: ``optimizer``, ``clip_grad``,
-    ``accumulative_counts``, ``paramwise_cfg``, ``type='AmpOptimWrapper'``.
+    ``accumulative_counts``, ``paramwise_cfg``, ``type='AmpOptimWrapper'``; ``type`` defaults to
+    ``RoleOptimWrapper``.
 
     Args:
         optim_wrapper_cfg: Role names to their configs.
@@ -47,7 +48,7 @@ class RoleOptimWrapperConstructor:
             )
         wrappers = {}
         for role, modules in roles.items():
-            config = dict(self.configs[role])
+            config = {'type': 'mmdfkd.RoleOptimWrapper', **self.configs[role]}
             paramwise = config.pop('paramwise_cfg', None)
             build = DefaultOptimWrapperConstructor(config, paramwise)
             wrappers[role] = build(nn.ModuleList(modules))

@@ -1,10 +1,20 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmdfkd.engine import AutocastOptimWrapper
+from mmdfkd.engine.optimizers import autocast
 from mmdfkd.utils import UsageError
+
+
+@pytest.fixture(autouse=True)
+def able(monkeypatch):
+    """Emulation will do here, whatever machine this is; messages come anew."""
+    monkeypatch.setattr(autocast, 'has_bfloat16', lambda device: True)
+    autocast._say_once.cache_clear()
 
 
 def wrapper(network, **more):
@@ -36,3 +46,58 @@ def test_nothing_is_cast_outside_and_float32_switches_it_off():
 def test_an_unknown_type_is_named():
     with pytest.raises(UsageError, match=r"optim_wrapper.*dtype='float16'.*'bfloat16'"):
         wrapper(nn.Linear(1, 1), dtype='float16')
+
+
+def test_a_device_without_bfloat16_goes_on_in_float32_and_says_so_once(monkeypatch):
+    said = []
+    monkeypatch.setattr(autocast, 'has_bfloat16', lambda device: False)
+    monkeypatch.setattr(autocast, 'print_log', lambda line, *_: said.append(line))
+    network = nn.Linear(1, 1)
+    for _ in range(2):  # two roles
+        with wrapper(network).optim_context(network):
+            assert network(torch.ones(1, 1)).dtype == torch.float32
+    assert said == [
+        'This CPU has no bfloat16 arithmetic: training goes on in float32.',
+    ]
+    wrapper(network, dtype='float32')
+    assert len(said) == 1
+
+
+def test_emulation_does_not_count(monkeypatch):
+    monkeypatch.undo()
+    for capability, expected in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda c=capability: c)
+        monkeypatch.setattr(torch.version, 'hip', None)
+        assert autocast.has_bfloat16('cuda') is expected
+    assert autocast.has_bfloat16('cpu') in (True, False)
+    assert autocast.has_bfloat16('mps')
+
+
+@pytest.mark.parametrize(
+    'optimizer',
+    [
+        *(dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1, **{key: True})
+          for key in ('foreach', 'fused')),
+        *(dict(type='Adam', lr=0.1, weight_decay=0.1, **{key: True})
+          for key in ('foreach', 'fused')),
+    ],
+    ids=['sgd-foreach', 'sgd-fused', 'adam-foreach', 'adam-fused'],
+)  # fmt: skip
+def test_optimizers_are_foreach_or_fused_by_their_config(optimizer):
+    init_default_scope('mmdfkd')
+    plain = {key: value for key, value in optimizer.items() if value is not True}
+    ends = []
+    for config in (plain, optimizer):
+        torch.manual_seed(0)
+        network, images = nn.Linear(5, 3), torch.randn(4, 5)
+        built = build_optim_wrapper(
+            network, dict(type='AutocastOptimWrapper', dtype='float32', optimizer=config)
+        )
+        group = built.optimizer.param_groups[0]
+        assert [key for key in ('foreach', 'fused') if group[key]] == [
+            key for key in config if config[key] is True
+        ]
+        for _ in range(3):
+            built.update_params(network(images).square().sum())
+        ends.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)

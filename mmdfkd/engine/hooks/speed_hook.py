@@ -1,0 +1,183 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Switches that make training steps faster and results different by rounding only."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from torch import nn
+
+from mmdfkd.models.classifiers import BatchNormFolding
+from mmdfkd.registry import HOOKS
+from mmdfkd.utils.errors import UsageError, check_choice
+
+from ..compiled import MODES, CompiledForward, compiler_error, parts_to_compile
+
+# What the switches are on in; all else that runs a network is as without them.
+FAST = ('train_step', 'synthesize')
+
+
+@HOOKS.register_module()
+class SpeedHook(Hook):
+    """Layout, folding and compilation of networks, each off unless asked for.
+
+    ``fold_teacher`` and ``compile`` are on inside training steps and rounds of synthesis alone.
+    Everything that chooses, measures or keeps runs the networks as they are: selection passes,
+    cached teacher logits, evaluation, figures. Weights, their names, fingerprints, checkpoints and
+    ``student.pth`` do not depend on any switch, so a run may be resumed with others; with the same
+    ones it goes on bit for bit on a CPU.
+
+    Args:
+        channels_last: Keep the weights of these networks in channels-last layout: ``True`` for all
+            or names such as ``['teacher', 'student', 'generator']``. Maps are in that layout in
+            any case, since images come so out of the loader; this saves reordering weights.
+        fold_teacher: Fold the teacher's BatchNorm into the convolutions before it, see
+            :class:`~mmdfkd.models.classifiers.BatchNormFolding`. Passes whose BatchNorm statistics
+            or inner features are read are not folded.
+        compile: Names of networks to run through ``torch.compile``. Without a working compiler
+            they stay as they are, which is said.
+        compile_mode: Mode of ``torch.compile``: ``'default'``, ``'reduce-overhead'`` (CUDA graphs),
+            ``'max-autotune'``, ``'max-autotune-no-cudagraphs'``.
+
+    Raises:
+        UsageError: The algorithm has no network of that name, or no teacher to fold.
+    """
+
+    def __init__(
+        self,
+        channels_last: bool | str | Sequence[str] = False,
+        fold_teacher: bool = False,
+        compile: str | Sequence[str] = (),
+        compile_mode: str = 'default',
+    ) -> None:
+        check_choice('default_hooks.speed.compile_mode', compile_mode, MODES)
+        check_choice('default_hooks.speed.fold_teacher', fold_teacher, (True, False))
+        self.channels_last = [channels_last] if isinstance(channels_last, str) else channels_last
+        self.fold_teacher = fold_teacher
+        self.compile = [compile] if isinstance(compile, str) else list(compile)
+        self.compile_mode = compile_mode
+        self.switches: list[Callable[[], AbstractContextManager]] = []
+        self.folding: BatchNormFolding | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Set the switches; weights have been loaded by now."""
+        self._lay_out(runner)
+        if self.fold_teacher:
+            self._fold(runner)
+        if self.compile:
+            self._compile(runner)
+        if self.switches:
+            for name in FAST:
+                if hasattr(runner.model, name):
+                    setattr(runner.model, name, self._fast(getattr(runner.model, name)))
+
+    def after_train(self, runner: Any) -> None:
+        """Leave the model as it was, but for the layout."""
+        if self.switches:
+            for name in FAST:
+                vars(runner.model).pop(name, None)
+        self.switches.clear()
+        if self.folding is not None:
+            self.folding.undo()
+
+    def _lay_out(self, runner: Any) -> None:
+        names = self.channels_last
+        if names is True:
+            names = [name for name, part in networks_of(runner.model).items() if _has_maps(part)]
+        if names:
+            for network in pick(runner.model, names, 'channels_last'):
+                network.to(memory_format=torch.channels_last)
+            runner.logger.info(
+                f'Speed: weights of {", ".join(names)} in channels-last layout. Results may change '
+                'by rounding, those of selection and evaluation too.'
+            )
+
+    def _fold(self, runner: Any) -> None:
+        teacher = runner.model.teacher
+        if teacher is None:
+            raise UsageError(
+                f'default_hooks.speed.fold_teacher: {runner.model.method} runs without a teacher. '
+                'Leave it out.'
+            )
+        self.folding = BatchNormFolding(teacher)
+        folded, total = len(self.folding.pairs), self.folding.total
+        if folded:
+            self.switches.append(self.folding.active)
+            runner.logger.info(
+                f'Speed: {folded} of {total} BatchNorm layers of the teacher {teacher.name} are '
+                'folded in training steps, but in passes whose statistics are read. Cached '
+                'logits, selection and evaluation use the teacher as it is.'
+            )
+        else:
+            runner.logger.info(
+                f'Speed: none of the {total} BatchNorm layers of the teacher {teacher.name} stands '
+                'right behind a convolution, so nothing is folded.'
+            )
+
+    def _compile(self, runner: Any) -> None:
+        networks = pick(runner.model, self.compile, 'compile')
+        reason = compiler_error(next(runner.model.parameters()).device)
+        if reason:
+            runner.logger.warning(
+                f'Speed: torch.compile does not work here ({reason}). Networks run uncompiled; '
+                'install a C++ compiler (for a GPU: Triton) or leave out '
+                'default_hooks.speed.compile.'
+            )
+            return
+        for network in networks:
+            for part in parts_to_compile(network):
+                self.switches.append(CompiledForward(part, self.compile_mode).active)
+        runner.logger.info(
+            f'Speed: {", ".join(self.compile)} compiled in training steps '
+            f'(mode {self.compile_mode!r}). The first steps take minutes.'
+        )
+
+    def _fast(self, method: Callable) -> Callable:
+        """The method with the switches on."""
+
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self._on():
+                return method(*args, **kwargs)
+
+        return run
+
+    @contextmanager
+    def _on(self) -> Iterator[None]:
+        torch.compiler.cudagraph_mark_step_begin()  # results of the last step may be overwritten
+        with ExitStack() as stack:
+            for switch in self.switches:
+                stack.enter_context(switch())
+            yield
+
+
+def networks_of(model: Any) -> dict[str, nn.Module]:
+    """The parts of an algorithm that have weights, by name."""
+    model = getattr(model, 'module', model)
+    return {name: part for name, part in model.named_children() if list(part.parameters())}
+
+
+def pick(model: Any, names: Sequence[str], key: str) -> list[nn.Module]:
+    """Networks of an algorithm by name.
+
+    Raises:
+        UsageError: It has none of that name.
+    """
+    known = networks_of(model)
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f'default_hooks.speed.{key} names {name!r}, which is no network of {model.method}. '
+                f'It has: {", ".join(known)}.'
+            )
+    return [known[name] for name in names]
+
+
+def _has_maps(network: nn.Module) -> bool:
+    """Whether some weight is that of a two-dimensional convolution."""
+    return any(parameter.ndim == 4 for parameter in network.parameters())

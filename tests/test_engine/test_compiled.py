@@ -1,0 +1,130 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmdfkd.engine.compiled import CompiledForward, compiler_error, parts_to_compile
+from mmdfkd.models.classifiers import ForeignClassifier
+from mmdfkd.registry import MODELS
+
+IMAGES = dict(input_shape=(3, 16, 16), mean=[120.0] * 3, std=[60.0] * 3)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What ``torch.compile`` was asked for, and passes through its result; it compiles nothing."""
+    calls = []
+
+    def fake(function, **options):
+        calls.append(options)
+
+        def compiled(*args):
+            calls.append('compiled')
+            return function(*args)
+
+        return compiled
+
+    monkeypatch.setattr(torch, 'compile', fake)
+    return calls
+
+
+@pytest.fixture
+def module():
+    return nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+
+
+def test_compiled_inside_and_only_inside(module, calls):
+    images, names = torch.randn(4, 2), list(module.state_dict())
+    expected = module(images)
+    compiled = CompiledForward(module, 'max-autotune')
+    assert calls == [dict(mode='max-autotune')]
+    assert torch.equal(module(images), expected) and len(calls) == 1
+    with compiled.active():
+        assert torch.equal(module(images), expected)
+        assert list(module.state_dict()) == names
+    assert calls[1:] == ['compiled']
+    assert torch.equal(module(images), expected) and len(calls) == 2
+    assert 'forward' not in vars(module)
+
+
+def test_a_pass_with_a_listener_is_not_compiled(module, calls):
+    heard = []
+    with CompiledForward(module, 'default').active():
+        handle = module[0].register_forward_hook(lambda *_: heard.append(1))
+        module(torch.randn(4, 2))
+        assert (heard, calls[1:]) == ([1], [])
+        handle.remove()
+        module(torch.randn(4, 2))
+        assert (heard, calls[1:]) == ([1], ['compiled'])
+
+
+def test_a_copy_computes_with_its_own_weights(module, calls):
+    images = torch.randn(4, 2)
+    with CompiledForward(module, 'default').active():
+        twin = copy.deepcopy(module)
+        nn.init.ones_(twin[0].weight)
+        assert not torch.equal(twin(images), module(images))
+    assert torch.equal(twin(images), (images.sum(1, keepdim=True) + twin[0].bias).relu())
+    assert calls[1:] == ['compiled']
+
+
+def test_what_is_called_as_a_whole():
+    backbone = dict(type='CifarResNet', depth=8, widths=(2, 4, 6))
+    head = dict(in_channels=6, num_classes=5)
+    network = MODELS.build(dict(type='Classifier', backbone=backbone, head=head, **IMAGES))
+    assert parts_to_compile(network) == [network.backbone]
+    network.neck = nn.Linear(1, 1)
+    assert parts_to_compile(network) == [network.backbone, network.neck]
+    foreign = ForeignClassifier('torchvision', 'shufflenet_v2_x0_5', **IMAGES)
+    assert parts_to_compile(foreign) == [foreign.network]
+    generator = nn.Linear(1, 1)
+    assert parts_to_compile(generator) == [generator]
+
+
+@pytest.mark.slow
+def test_a_missing_compiler_is_one_line(tmp_path):
+    code = (
+        'import torch; from mmdfkd.engine.compiled import compiler_error; '
+        "print('REASON', repr(compiler_error(torch.device('cpu'))))"
+    )
+    cache = {'CXX': str(tmp_path / 'no-compiler'), 'TORCHINDUCTOR_CACHE_DIR': str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        env={**os.environ, **cache, 'PYTHONPATH': str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    reason = result.stdout.partition('REASON ')[2].strip()
+    assert 'Error' in reason or 'Invalid' in reason, result.stdout + result.stderr
+    assert '\\n' not in reason
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_real_compilation_changes_results_by_rounding_only():
+    reason = compiler_error(torch.device('cpu'))
+    if reason:
+        pytest.skip(reason)
+    config = dict(type='CifarResNet', depth=8, widths=(4, 4, 4))
+    eager = MODELS.build(config)
+    twin = copy.deepcopy(eager)
+    compiled = CompiledForward(twin, 'default')
+    with compiled.active(), torch._dynamo.config.patch(error_on_recompile=True):
+        for batch in (8, 7, 6):  # the first kernel serves them all
+            images = torch.randn(batch, 3, 16, 16)
+            gradients = []
+            for network in (eager, twin):
+                network.zero_grad()
+                network(images)[0].square().mean().backward()
+                gradients.append([p.grad for p in network.parameters()])
+            for a, b in zip(*gradients, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(eager.bn1.running_mean, twin.bn1.running_mean)
+    assert eager.bn1.running_mean.abs().sum() > 0
