@@ -1,5 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Every config is in order; those of the digits train, and leave the student they trained."""
+"""Every config is in order; those of the digits train, and leave the student they trained.
+
+Ablations take one step in ``test_config_steps.py``; a GAN alone is trained in
+``test_gan_hook.py``.
+"""
 
 import json
 import re
@@ -13,7 +17,13 @@ from mmdfkd.utils.config_check import check_config, load_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
-DIGITS = [path for path in CONFIGS if '_digits' in path.stem]
+DIGITS = [
+    path
+    for path in CONFIGS
+    if '_digits' in path.stem
+    and 'ablation' not in path.parts
+    and not path.stem.endswith('-gan_digits')
+]
 
 # What a record must hold; the second row where there is a teacher.
 KEYS = (
