@@ -42,6 +42,9 @@ NOT_RUN = {
         'needs SVHN; such a merge is in test_packer.py'
     ),
     r'python tools/analysis_tools/sweep\.py': 'planned and, one of them, run by test_sweep_tool.py',
+    r'python tools/analysis_tools/benchmark': (
+        'takes minutes; run, small, by test_tools/test_benchmark.py'
+    ),
     r'python tools/synthesize\.py': 'takes minutes; run, small, by test_tools/test_synthesize.py',
     r'python tools/visualization/vis_bank\.py': 'likewise',
     r'python tools/model_converters/publish_model\.py work_dirs/lenet5_': (

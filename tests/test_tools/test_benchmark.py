@@ -3,18 +3,21 @@ import importlib
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.device import utils as device_utils
 from mmengine.optim import OptimWrapper
+from mmengine.registry import init_default_scope
+from PIL import Image
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.config_check import load_config
 
 ROOT = Path(__file__).parents[2]
 TOOL = 'analysis_tools/benchmark.py'
-TINY = ('--batch', '4', '8', '--iterations', '2', '--pairs', '2', '--images', '32')
+TINY = ('--batch', '16', '--iterations', '2', '--pairs', '2', '--images', '64', '--round', '2')
 
 
 @pytest.fixture(autouse=True)
@@ -23,42 +26,87 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setattr(device_utils, 'DEVICE', device_utils.DEVICE)  # the tool sets it
 
 
+def measure(run_tool, tmp_path, *args):
+    path = tmp_path / 'numbers.json'
+    printed = run_tool(TOOL, *args, *TINY, '--json', path)
+    return printed, json.loads(path.read_text())
+
+
+def numbers(rows):
+    return [value for row in rows for value in row.values() if isinstance(value, float)]
+
+
 def test_tables_and_json_at_tiny_size(run_tool, tmp_path):
-    printed = run_tool(TOOL, *TINY, '--json', tmp_path / 'numbers.json')
-    result = json.loads((tmp_path / 'numbers.json').read_text())
-    assert [row['batch'] for row in result['step']] == [4, 8]
-    numbers = [
-        value
-        for table in ('step', 'selection', 'parts')
-        for row in result[table]
-        for value in row.values()
-        if isinstance(value, float)
-    ]
-    assert len(numbers) == 2 * 8 + 2 * 3 + 5
-    assert all(math.isfinite(number) and number > 0 for number in numbers)
+    tables = ('step', 'selection', 'parts', 'evaluation')
+    printed, result = measure(run_tool, tmp_path, 'KD3', 'dfq', '--only', *tables)
+    assert [(row['method'], row['batch']) for row in result['step']] == [('KD3', 16), ('DFQ', 16)]
+    assert set(result) == {'machine', *tables}
+    found = {table: numbers(result[table]) for table in tables}
+    assert [len(found[table]) for table in ('step', 'selection', 'parts')] == [2 * 8, 2 * 3, 5]
+    assert all(math.isfinite(number) for table in found.values() for number in table)
+    assert min(min(table) for table in found.values()) >= 0
     assert 'Runner/bare' in printed and '--pairs 2' in printed
     assert result['machine']['threads'] == 1
+
+
+def test_shares_of_a_profile_make_a_whole(run_tool, tmp_path):
+    _, result = measure(run_tool, tmp_path, 'KD', '--only', 'profile')
+    shares = {row['part']: row['percent'] for row in result['profile']}
+    assert sum(shares.values()) == pytest.approx(100)
+    assert {'loader', 'preprocessor', 'optimiser student', 'hook LoggerHook'} < set(shares)
+    assert max(shares, key=shares.get) == 'forward and backward'
+
+
+def test_rounds_of_synthesis(run_tool, tmp_path):
+    _, result = measure(run_tool, tmp_path, 'FastDFKD', 'KD', '--only', 'step', 'synthesis')
+    (row,) = result['synthesis']  # KD makes no images
+    assert (row['method'], row['steps']) == ('FastDFKD', 2)
+    assert min(numbers(result['synthesis'])) > 0
+    assert [row['method'] for row in result['step']] == ['FastDFKD', 'KD']
+
+
+def test_packing(run_tool, tmp_path):
+    _, result = measure(run_tool, tmp_path, 'KD', '--only', 'packing', '--files', '24')
+    assert len(result['packing']) == 2
+    assert min(numbers(result['packing'])) > 0
+
+
+def test_growth_names_its_axes_and_is_drawn(tool, monkeypatch, tmp_path):
+    growth = importlib.import_module('measuring.growth')
+    monkeypatch.setattr(growth, 'SIZES', dict(images=(50, 100), classes=(2, 5), batch=(4,)))
+    args = SimpleNamespace(pairs=1, device='cpu')
+    rows = list(
+        growth.measure_growth(args, importlib.import_module('measuring.timing').Clock('cpu'))
+    )
+    assert {(row['axis'], row['size']) for row in rows} == {
+        ('images', 50),
+        ('images', 100),
+        ('classes', 2),
+        ('classes', 5),
+        ('batch', 4),
+    }
+    assert all(row['us'] == pytest.approx(row['size'] * row['us/each']) for row in rows)
+    with Image.open(growth.draw_growth(tmp_path / 'growth.png', rows)) as picture:
+        colours = {pixel for _, pixel in picture.convert('RGB').getcolors(100_000)}
+    assert {(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)} <= colours
 
 
 def test_a_block_needs_enough_images(run_tool, capsys):
     with pytest.raises(SystemExit, match='2'):
         run_tool(TOOL, *TINY, '--iterations', '5')
-    assert 'takes 40 images, --images is 32' in capsys.readouterr().err
+    assert 'takes 80 images, --images is 64' in capsys.readouterr().err
 
 
 def test_a_pair_without_recipe(run_tool, capsys):
     with pytest.raises(SystemExit, match='2'):
-        run_tool(TOOL, *TINY, '--method', 'ZSKT', '--pair', 'lenet5')
+        run_tool(TOOL, 'ZSKT', *TINY, '--pair', 'lenet5')
     assert 'no recipe of ZSKT for --pair lenet5' in capsys.readouterr().err
 
 
-def test_a_method_without_images(run_tool, tmp_path):
-    tiny = ('--batch', '4', '--iterations', '2', '--pairs', '2', '--images', '32')
-    path = tmp_path / 'numbers.json'
-    run_tool(TOOL, *tiny, '--method', 'DFQ', '--pair', 'resnet8', '--json', path)
-    result = json.loads(path.read_text())
-    assert 'selection' not in result
-    assert all(value > 0 for value in result['step'][0].values())
+def test_a_method_that_is_not_known(run_tool, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        run_tool(TOOL, 'DAFF', *TINY)
+    assert 'METHOD DAFF is not known. Give any of CMI, CTKD' in capsys.readouterr().err
 
 
 # The floors -----------------------------------------------------------------------------------
@@ -71,19 +119,20 @@ def tool(monkeypatch):
 
 
 def recipe(method):
-    """Model and optimisers of a method's digits config, the student a little off its start."""
-    name = method.lower()
-    (path,) = (ROOT / 'configs' / name).glob(f'{name}_resnet8_resnet8-half_1xb*e_digits.py')
-    cfg = load_config(path)
+    """Model and optimisers of a method's digits config."""
+    runners = importlib.import_module('measuring.runners')
+    cfg = load_config(runners.find_recipe(method, 'resnet8'))
+    init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     optim_wrapper = {
         role: OptimWrapper(torch.optim.SGD(parameters, lr=0.1))
         for role, parameters in trained(model).items()
     }
-    data = dict(inputs=torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8))
+    images = torch.randint(0, 256, (16, 1, 32, 32), dtype=torch.uint8)
+    data = dict(inputs=images, label=torch.randint(10, (16,)))
     if hasattr(model, 'latent_shape'):
-        data = dict(latent=torch.randn(8, *model.latent_shape))
+        data = dict(latent=torch.randn(16, *model.latent_shape))
     return model, optim_wrapper, data
 
 
@@ -91,7 +140,9 @@ def trained(model):
     return {role: torch.nn.ModuleList(parts).parameters() for role, parts in model.roles().items()}
 
 
-METHODS = ['DAFL', 'DDAD', 'DFAD', 'DFQ', 'KD3', 'ZSKT']
+ADVERSARIAL = ['DAFL', 'DDAD', 'DFAD', 'DFQ', 'PREDFKD', 'ZSKT']
+INVERSION = ['CMI', 'DeepInversion', 'FastDFKD']
+METHODS = ['KD', 'STKD', 'CTKD', 'DFND', 'KD3', *ADVERSARIAL, *INVERSION]
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -104,8 +155,10 @@ def test_check_accepts_the_floor_and_trains_nothing(tool, method):
         assert all(map(torch.equal, before[role], group))
 
     floor.step(floor.prepare(dict(data)))
-    for role, group in floor.parameters.items():
-        assert not all(map(torch.equal, before[role], group))
+    for role in (
+        {'student', *trained(model)} - {'head', 'generator'} if method in INVERSION else before
+    ):
+        assert not all(map(torch.equal, before[role], floor.parameters[role]))
     with pytest.raises(RuntimeError, match='step and its floor differ'):
         tool.check_floor(model, floor, data)  # only one of the two has trained
     floor.follow(model)
@@ -132,3 +185,29 @@ def test_check_sees_another_loss_weight(tool):
     model.contrast.loss_weight = 0.02
     with pytest.raises(RuntimeError, match='differ: losses'):
         tool.check_floor(model, floor, data)
+
+
+@pytest.mark.parametrize('method', INVERSION)
+def test_rounds_make_the_same_images(tool, method):
+    model, optim_wrapper, _ = recipe(method)
+    model.batch_size = 16
+    floor = tool.FLOORS[method](model, optim_wrapper)
+    tool.check_round(model, floor)
+    floor.model.iterations = 2
+    floor.synthesize()  # fills the bank, moves averages and the meta generator
+    with pytest.raises(RuntimeError, match='round of synthesis and its floor differ'):
+        if method == 'DeepInversion':  # nothing of it outlives a round
+            model.bn_statistics.loss_weight *= 1.5
+        tool.check_round(model, floor)
+    if method != 'DeepInversion':
+        model.load_state_dict(floor.model.state_dict())
+        tool.check_round(model, floor)
+
+
+def test_nothing_against_something_is_far_apart(tool):
+    base = importlib.import_module('floors.base')
+    ones = torch.ones(2)
+    assert base.apart([None], [None]) == 0
+    assert base.apart([ones], [None]) > 1e30
+    assert base.apart([None], [ones]) == 1
+    assert base.apart([1.1 * ones, ones], [ones, ones]) == pytest.approx(0.1 / 2**0.5, rel=1e-5)

@@ -235,9 +235,9 @@ class HiDFD(BaseDistiller):
         Drawn on the CPU, so that every device draws alike.
         """
         count = len(labels)
-        latent = torch.randn(count, self.generator.latent_size).to(labels.device)
+        latent = torch.randn(count, self.generator.latent_size)
         wanted = torch.randint(self.teacher.num_classes, (count,)).to(labels.device)
-        return latent, wanted
+        return latent.to(next(self.generator.parameters())), wanted
 
     def move_discriminator(
         self,
@@ -376,9 +376,9 @@ class HiDFD(BaseDistiller):
             )
         first = round_number * self.batch_size
         last = min(first + self.batch_size, self.num_synthetic)
-        device = next(self.generator.parameters()).device
-        latent = torch.randn(last - first, self.generator.latent_size).to(device)
-        wanted = torch.arange(first, last, device=device) % self.teacher.num_classes
+        weight = next(self.generator.parameters())
+        latent = torch.randn(last - first, self.generator.latent_size).to(weight)
+        wanted = torch.arange(first, last, device=weight.device) % self.teacher.num_classes
         on_step()
         return Synthesis(self.make(latent, wanted), wanted, {})
 
@@ -410,11 +410,11 @@ class HiDFD(BaseDistiller):
 
     def same_draws(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """Latents ``(count, L)`` that depend on the seed alone, and classes in turn."""
-        device = next(self.generator.parameters()).device
+        weight = next(self.generator.parameters())
         generator = torch.Generator().manual_seed(seed)
         latent = torch.randn(count, self.generator.latent_size, generator=generator)
         wanted = torch.arange(count) % self.teacher.num_classes
-        return latent.to(device), wanted.to(device)
+        return latent.to(weight), wanted.to(weight.device)
 
     # Stage 2: the student -------------------------------------------------------------------
 

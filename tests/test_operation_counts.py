@@ -1,0 +1,235 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What a step may cost, counted: none of these numbers depends on the machine.
+
+A pass that is added by accident, a graph that nobody needs, a loop over images or a value that is
+read in the middle of a step shows here, before anybody has to measure it.
+"""
+
+import importlib
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+from mmdfkd.engine import RoleOptimWrapperConstructor
+from mmdfkd.models.selectors import Selection
+from mmdfkd.registry import MODELS
+from mmdfkd.utils.config_check import load_config
+
+ROOT = Path(__file__).parents[1]
+EIGHTH = Fraction(1, 8)
+
+# Passes of a step in batches; through those of 'no graph' no gradient flows.
+STEPS = {
+    # On the images as they are.
+    'KD': {'teacher, no graph': 1, 'student': 1},
+    # Both on mixed images only.
+    'STKD': {'teacher, no graph': 1, 'student': 1},
+    # The expert's maps, and the scratch teacher's and the student's own steps.
+    'CTKD': {'teacher, no graph': 1, 'scratch_teacher': 1, 'student': 1},
+    # The matrix learns from logits that the student's step has left.
+    'DFND': {'teacher, no graph': 1, 'student': 1},
+    # Clean and mixed images.
+    'KD3': {'teacher, no graph': 2, 'student': 2},
+    # One pass of the teacher serves generator and student; four more lessons on fresh images.
+    'DAFL': {
+        'generator': 1,
+        'teacher': 1,
+        'generator, no graph': 4,
+        'teacher, no graph': 4,
+        'student': 5,
+    },
+    # Lessons on fresh images, then one batch through which both networks move the generator.
+    'DFAD': {
+        'generator, no graph': 5,
+        'teacher, no graph': 5,
+        'generator': 1,
+        'teacher': 1,
+        'student': 5 + 1,
+    },
+    'DDAD': {
+        'generator, no graph': 5,
+        'teacher, no graph': 5,
+        'generator': 1,
+        'teacher': 1,
+        'student': 5 + 1,
+    },
+    'DFQ': {
+        'generator': 1,
+        'teacher': 1,
+        'generator, no graph': 10,
+        'teacher, no graph': 10,
+        'student': 1 + 10,
+    },
+    # All lessons are on the same images, which the teacher sees once.
+    'ZSKT': {
+        'generator': 1,
+        'teacher': 1,
+        'generator, no graph': 1,
+        'teacher, no graph': 1,
+        'student': 1 + 10,
+    },
+    # Five lessons and two steps of the memory. An eighth of a batch is replayed, which takes the
+    # memory twice, the teacher once; the memory learns from half a batch and what is replayed.
+    'PREDFKD': {
+        'generator': 1,
+        'generator, no graph': 5,
+        'teacher': 1 + 5 * EIGHTH + 2 * (EIGHTH + 5 * EIGHTH),
+        'teacher, no graph': 5 * 9 * EIGHTH + 2 * EIGHTH,
+        'student': 1 + 5 * 9 * EIGHTH,
+        'memory': 5 * EIGHTH + 2 * (EIGHTH + 5 * EIGHTH),
+        'memory, no graph': (5 + 2) * EIGHTH,
+        'encoder': 2 * 5 * EIGHTH,
+    },
+    # The GAN's stage. D compares fakes and reals with the teacher; G is judged by both.
+    'HiDFD': {
+        'generator, no graph': 1,
+        'teacher, no graph': 2,
+        'discriminator': 2 + 1,
+        'generator': 1,
+        'teacher': 1,
+    },
+    # On images of the bank, whatever made them.
+    'DeepInversion': {'teacher, no graph': 1, 'student': 1},
+    'CMI': {'teacher, no graph': 1, 'student': 1},
+    'FastDFKD': {'teacher, no graph': 1, 'student': 1},
+}
+
+# Likewise of one iteration of synthesis, and values read in it: numbers that are drawn on the CPU.
+ROUNDS = {
+    'DeepInversion': ({'teacher': 1, 'student': 1}, 2),  # the two numbers of a shift
+    # The teacher sees the whole image and a part of it.
+    'CMI': ({'generator': 1, 'teacher': 2, 'student': 1}, 0),
+    'FastDFKD': ({'generator': 1, 'teacher': 1, 'student': 1}, 0),
+}
+
+
+@pytest.fixture
+def count(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
+    return importlib.import_module('measuring.operations')
+
+
+def build(method):
+    """Model and optimisers of a method's digits recipe."""
+    folder = ROOT / 'configs' / MODELS.get(method).__module__.rpartition('.')[2]
+    pattern = re.compile(rf'{folder.name}_resnet8_resnet8-half_1xb\d+-\d+e_digits')
+    (path,) = (path for path in folder.glob('*.py') if pattern.fullmatch(path.stem))
+    cfg = load_config(path)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).train()
+    if hasattr(model, 'set_stage'):
+        labels = torch.arange(64) % 10
+        model.remember_selection(Selection(torch.arange(64), torch.ones(64), labels))
+    roles = {role: cfg.optim_wrapper[role] for role in model.roles()}
+    return model, RoleOptimWrapperConstructor(roles)(model)
+
+
+def batch_of(model, size):
+    if hasattr(model, 'latent_shape'):
+        return dict(latent=torch.randn(size, *model.latent_shape))
+    images = torch.randint(0, 256, (size, *model.student.input_shape), dtype=torch.uint8)
+    return dict(inputs=images, label=torch.randint(10, (size,)), index=torch.arange(size))
+
+
+def networks(model):
+    """By name; of classifiers the backbone, since some passes do without the head."""
+    names = ('teacher', 'student', 'scratch_teacher', 'generator', 'discriminator', 'memory')
+    names = (*names, 'encoder')
+    found = {name: getattr(model, name, None) for name in names}
+    return {name: getattr(net, 'backbone', net) for name, net in found.items() if net is not None}
+
+
+def test_every_method_is_counted():
+    known = {name for name, kind in MODELS.module_dict.items() if hasattr(kind, 'train_step')}
+    assert {name for name in known if has_recipe(name)} == set(STEPS)
+
+
+def has_recipe(name):
+    """Whether a registered class is a method with a recipe on digits."""
+    kind = MODELS.get(name)
+    folder = ROOT / 'configs' / kind.__module__.rpartition('.')[2]
+    is_ours = kind.__module__.startswith('mmdfkd.models.algorithms')
+    return is_ours and any(folder.glob('*_resnet8_resnet8-half_*_digits.py'))
+
+
+@pytest.mark.parametrize('method', STEPS)
+def test_a_step_does_what_its_formula_needs(count, method):
+    model, optimizers = build(method)
+    size = 16
+    model.train_step(batch_of(model, size), optimizers)  # PRE-DFKD has something to replay now
+    with count.count_passes(networks(model)) as images, count.OperationCount() as done:
+        model.train_step(batch_of(model, size), optimizers)
+    assert {name: Fraction(n, size) for name, n in images.items()} == STEPS[method]
+    assert done.reads == 0, {name: done.operations[name] for name in count.READS}
+
+
+@pytest.mark.parametrize('method', STEPS)
+def test_the_number_of_operations_does_not_grow_with_the_batch(count, method):
+    model, optimizers = build(method)
+    model.train_step(batch_of(model, 16), optimizers)
+    numbers = []
+    for size in (16, 32):
+        with count.OperationCount() as done:
+            model.train_step(batch_of(model, size), optimizers)
+        numbers.append(done.operations)
+    assert numbers[0] == numbers[1]
+    assert numbers[0].total() > 100
+
+
+@pytest.mark.parametrize('method', ROUNDS)
+def test_a_round_of_synthesis_does_what_its_formula_needs(count, method):
+    model, optimizers = build(method)
+    model.batch_size = 16
+    passes, reads = ROUNDS[method]
+    number, found = model.warmup_rounds, []
+    for iterations in (1, 3):
+        model.iterations = iterations
+        with count.count_passes(networks(model)) as images, count.OperationCount() as done:
+            model.synthesize(optimizers, number)
+        found.append(({name: n // 16 for name, n in images.items()}, done.reads))
+    (first, once), (three, thrice) = found
+    assert first == passes
+    assert three == {name: 3 * n for name, n in passes.items()}
+    assert (thrice - once) == 2 * reads
+    assert once == reads + 1  # at its end: whether any image is good
+
+
+# The counter itself ---------------------------------------------------------------------------
+
+
+def test_reads_of_the_device_are_seen(count):
+    values = torch.arange(4.0, requires_grad=True)
+    with count.OperationCount() as done:
+        values.sum().item()
+        values[values > 1]
+        bool(values.isfinite().all())
+    assert done.reads == 3
+
+
+def test_what_optimisers_do_is_counted_apart(count):
+    weight = torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.Adam([weight])
+    with count.OperationCount() as done:
+        weight.sum().backward()
+        before = done.operations.copy()
+        optimizer.step()
+        assert done.operations == before
+        assert done.of_optimizers.total() > 5
+        weight.sum()
+    assert done.operations.total() == before.total() + 1
+
+
+def test_passes_with_and_without_a_graph(count):
+    network = torch.nn.Linear(2, 2)
+    with count.count_passes({'net': network}) as images:
+        network(torch.ones(3, 2))
+        with torch.no_grad():
+            network(torch.ones(4, 2))
+        network.requires_grad_(False)
+        network(torch.ones(5, 2))  # nothing to learn, and nobody asks for the gradient
+        network(torch.ones(6, 2, requires_grad=True))
+    assert images == {'net': 3 + 6, 'net, no graph': 4 + 5}

@@ -1,0 +1,184 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""How costs grow with the pool, the classes and the batch; what surrounds the networks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmdfkd.datasets import NoisePool
+from mmdfkd.datasets.samplers import SelectionSampler
+from mmdfkd.models.data_preprocessors import BatchPreprocessor
+from mmdfkd.models.losses import class_balance_loss, kl_divergence, noisy_nll, nt_xent
+from mmdfkd.models.modules import AdaptationMatrix
+from mmdfkd.models.selectors import ConfidenceSelector, DynamicSelector
+from mmdfkd.models.selectors.dynamic_selector import class_thresholds
+from mmdfkd.visualization import style
+
+from .timing import Clock, compare, median
+
+
+def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, float | str]]:
+    """What surrounds the networks, per image."""
+    batch, pool = 128, NoisePool(4096, channels=3)
+    order = torch.randperm(len(pool)).split(batch)
+    batches = [pool.__getitems__(part) for part in order]
+    teacher, student = 5 * torch.randn(2, 20_000, 10)
+    selector, sampler = DynamicSelector(), SelectionSampler(range(len(teacher)), seed=0)
+
+    def select() -> None:
+        chosen = selector(teacher_logits=teacher, student_logits=student, epoch=1, max_epochs=2)
+        sampler.select(chosen.indices, batch)
+
+    def gather() -> None:
+        for part in order:
+            pool.__getitems__(part)
+
+    def road(*augment: dict) -> Callable[[], None]:
+        preprocessor = BatchPreprocessor([120.0] * 3, [60.0] * 3, augment).to(args.device)
+
+        def run() -> None:
+            for part in batches:
+                preprocessor(part, training=True)
+
+        return run
+
+    crop = dict(type='BatchRandomCrop', size=32, padding=4)
+    resized_crop = dict(type='BatchRandomResizedCrop', size=32)
+    flip = dict(type='BatchRandomFlip')
+    actions = {
+        'combine + threshold + index': select,
+        'gather a shuffled batch': gather,
+        'normalise': road(),
+        'crop + flip + normalise': road(crop, flip),
+        'resized crop + flip + normalise': road(resized_crop, flip),
+    }
+    times = compare(clock, args.pairs, **actions)
+    counts = dict.fromkeys(actions, len(pool)) | {'combine + threshold + index': len(teacher)}
+    return [
+        {'3x32x32 images, 10 classes': name, 'us/image': 1e6 * median(times[name]) / counts[name]}
+        for name in actions
+    ]
+
+
+#: What grows.
+SIZES: dict[str, tuple[int, ...]] = dict(
+    images=(10**3, 10**4, 10**5, 10**6),
+    classes=(10, 30, 100, 300, 1000),
+    batch=(64, 128, 256, 512, 1024, 2048),
+)
+
+
+def measure_growth(args: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Cost of what is not a network, over the number of images, classes, and images of a batch."""
+    actions = dict(images=selectors, classes=losses_of_classes, batch=losses_of_batch)
+    for axis, sizes in SIZES.items():
+        for size in sizes:
+            times = compare(clock, args.pairs, **actions[axis](size, args.device))
+            for what, seconds in times.items():
+                us = 1e6 * median(seconds)
+                yield {'axis': axis, 'size': size, 'what': what, 'us': us, 'us/each': us / size}
+
+
+def selectors(images: int, device: str) -> dict[str, Callable[[], Any]]:
+    """Selecting from the logits of a pool, 10 classes, and telling the sampler."""
+    teacher, student = 5 * torch.randn(2, images, 10)
+    sampler = SelectionSampler(range(images), seed=0)
+
+    def select(selector: Any, **logits: Tensor) -> None:
+        logits = dict(logits, teacher_logits=teacher, pool_size=images)
+        chosen = selector(epoch=1, max_epochs=2, **logits)
+        sampler.select(chosen.indices, 128)
+
+    confidence, guesses = teacher.softmax(1).max(1)
+
+    def threshold() -> None:
+        counts = guesses.bincount(minlength=10)
+        chosen = confidence > class_thresholds(counts, 0.95)[guesses]
+        sampler.select(chosen.nonzero().flatten(), 128)
+
+    dynamic, confident = DynamicSelector(), ConfidenceSelector(keep_ratio=0.5)
+    return {
+        "KD3's selection": lambda: select(dynamic, student_logits=student),
+        "KD3's thresholds and index": threshold,
+        "DFND's selection": lambda: select(confident),
+    }
+
+
+def losses_of_classes(classes: int, device: str) -> dict[str, Callable[[], Any]]:
+    """Losses of 128 images, forward and backward, and thresholds for 10,000 images."""
+    teacher, student = torch.randn(2, 128, classes, device=device)
+    labels, noise = teacher.argmax(1), AdaptationMatrix(classes, 0.9).to(device)
+    pool = 5 * torch.randn(2, 10_000, classes)
+    selector = DynamicSelector()
+    student.requires_grad_()
+
+    return {
+        'noise matrix and its loss': lambda: noisy_nll(student, noise(), labels).backward(),
+        'KL divergence': lambda: kl_divergence(student, teacher).backward(),
+        'class balance': lambda: class_balance_loss(student).backward(),
+        "KD3's thresholds, 10,000 images": lambda: selector(
+            teacher_logits=pool[0], student_logits=pool[1], epoch=1, max_epochs=2
+        ),
+    }
+
+
+def losses_of_batch(batch: int, device: str) -> dict[str, Callable[[], Any]]:
+    """Losses of 10 classes and of vectors of 128 numbers, forward and backward."""
+    teacher, student = torch.randn(2, batch, 10, device=device)
+    first, second = torch.randn(2, batch, 128, device=device)
+    labels, noise = teacher.argmax(1), AdaptationMatrix(10, 0.9).to(device)
+    student.requires_grad_(), first.requires_grad_()
+    return {
+        "KD3's contrast": lambda: nt_xent(first, second, 0.3).backward(),
+        'noise matrix and its loss': lambda: noisy_nll(student, noise(), labels).backward(),
+        'KL divergence': lambda: kl_divergence(student, teacher).backward(),
+    }
+
+
+def draw_growth(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Draw the rows of :func:`measure_growth`: a panel for each axis, both scales logarithmic.
+
+    Args:
+        path: The PNG file to write.
+        rows: The rows.
+    """
+    from matplotlib.ticker import NullLocator
+
+    labels = dict(images='images of the pool', classes='classes', batch='images of a batch')
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in rows:
+        lines = panels.setdefault(row['axis'], {})
+        lines.setdefault(row['what'], []).append((row['size'], row['us'] / 1000))
+    height, pitch = 250, 385
+    with style.canvas(path, style.WIDTH, 90 + pitch) as figure:
+        page = style.page_of(figure)
+        note = 'Milliseconds, both axes logarithmic. Dotted: growth in proportion to the size.'
+        style.draw_title(page, 'What is no network, as it grows', note)
+        width = (style.WIDTH - 62 - 24 - 2 * 62) / 3
+        for number, (axis, lines) in enumerate(panels.items()):
+            left = 62 + number * (width + 62)
+            axes = style.axes_at(figure, left, 90, width, height)
+            axes.set(xscale='log', yscale='log')
+            axes.grid(axis='y', color=style.FAINT, linewidth=0.8)
+            sizes = sorted({row['size'] for row in rows if row['axis'] == axis})
+            sizes = sizes[:: 1 + len(sizes) // 5]
+            axes.set_xticks(sizes, [f'{size:,}' for size in sizes])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(lambda value, place: f'{value:g}')
+            axes.tick_params(labelsize=11)
+            axes.set_xlabel(labels[axis], fontsize=12)
+            for colour, points in zip(style.CYCLE, lines.values(), strict=False):
+                x, y = zip(*points, strict=True)
+                axes.plot(x, [y[-1] * size / x[-1] for size in x], ':', color=colour, alpha=0.5)
+                axes.plot(x, y, 'o-', color=colour, markersize=5)
+            for place, (colour, name) in enumerate(zip(style.CYCLE, lines, strict=False)):
+                y0 = 90 + height + 62 + 18 * place
+                page.plot([left, left + 18], [y0 - 4, y0 - 4], color=colour)
+                style.write_fitting(page, left + 26, y0, name, 12, width + 20)
+    return Path(path)
