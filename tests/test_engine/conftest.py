@@ -182,7 +182,7 @@ def inversion(teacher_file):
 
 @pytest.fixture
 def hybrid(teacher_file):
-    """Changes to a config: HiDFD, one epoch of a GAN on 20 images, 15 of its own, one more epoch."""
+    """Changes to a config: HiDFD, an epoch of a GAN on 20 images, then one with 15 of its own."""
     adam = dict(optimizer=dict(type='Adam', lr=1e-3, betas=(0.0, 0.999)))
     return {
         'model': dict(

@@ -166,6 +166,6 @@ def test_discriminator_that_knows_its_images_by_heart(train, hybrid, warnings, m
 
 def test_configs_are_checked(toy_config, hybrid):
     check_config(toy_config(**hybrid))
-    hybrid['model']['smoothing'] = dict(intervall=2)
+    hybrid['model']['smoothing'] = dict(interva=2)
     with pytest.raises(UsageError, match="Did you mean 'interval'"):
         check_config(toy_config('other', **hybrid))

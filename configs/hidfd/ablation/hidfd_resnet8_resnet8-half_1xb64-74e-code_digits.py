@@ -1,6 +1,6 @@
 # Ablation of HiDFD: as in the published code, where feature integration has no effect, classes are
 # never counted, and the teacher sees generated images in another range than its own.
-#   python tools/train.py configs/hidfd/ablation/hidfd_resnet8_resnet8-half_1xb64-74e-official_digits.py
+#   python tools/train.py configs/hidfd/ablation/hidfd_resnet8_resnet8-half_1xb64-74e-code_digits.py
 _base_ = '../hidfd_resnet8_resnet8-half_1xb64-74e_digits.py'
 
 model = dict(
