@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from mmengine.dist import get_dist_info, sync_random_seed
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from mmdfkd.registry import DATA_SAMPLERS, DATASETS
 from mmdfkd.utils import UsageError
@@ -18,6 +17,7 @@ from mmdfkd.utils.seeds import derive_seed
 
 from .image_bank import ImageBank
 from .packed import PackedDataset
+from .samplers import EvenBatchSampler, SharedSampler
 
 Stage = Literal['gan', 'student']
 
@@ -102,7 +102,7 @@ class HybridDataset(Dataset):
 
 
 @DATA_SAMPLERS.register_module()
-class HybridSampler(Sampler[int]):
+class HybridSampler(SharedSampler):
     """Sampler of a :class:`HybridDataset`, whose epochs depend on the stage of the run.
 
     While the GAN is trained, an epoch is some passes over the selected collected images. While the
@@ -129,9 +129,7 @@ class HybridSampler(Sampler[int]):
                 raise UsageError(
                     f'train_dataloader.sampler.{name} is {value}; give {least} or more.'
                 )
-        self.rank, self.world_size = get_dist_info()
-        self.seed = sync_random_seed() if seed is None else seed
-        self.epoch = 0
+        super().__init__(seed)
         self.dataset = dataset
         self.collected = torch.arange(len(dataset.collected))
         self.repeat = repeat
@@ -150,10 +148,6 @@ class HybridSampler(Sampler[int]):
         """From now on these are the collected images ``(M,)``, each as often as it is said."""
         self.collected = indices
 
-    def set_epoch(self, epoch: int) -> None:
-        """Make the shuffle that of ``epoch``."""
-        self.epoch = epoch
-
     def share(self) -> Tensor:
         """This rank's positions of this epoch, int64."""
         indices = self.indices
@@ -170,17 +164,18 @@ class HybridSampler(Sampler[int]):
         places = torch.arange(self.rank, len(self) * self.world_size, self.world_size)
         return shuffled[places % len(shuffled)]
 
-    def __iter__(self) -> Iterator[int]:
-        """Yield this rank's share."""
-        return iter(self.share().tolist())
-
     def __len__(self) -> int:
-        """Images per rank."""
-        return -(-len(self.indices) // self.world_size)
+        """Images per rank; counted, not listed, since loops ask in every iteration."""
+        if self.stage == 'gan':
+            total = self.passes * len(self.collected)
+        else:
+            synthetic = len(self.dataset) - len(self.dataset.collected)
+            total = self.repeat * len(self.collected) + synthetic
+        return -(-total // self.world_size)
 
 
 @DATA_SAMPLERS.register_module()
-class HybridBatchSampler(Sampler[Tensor]):
+class HybridBatchSampler(EvenBatchSampler):
     """Even batches of a :class:`HybridSampler`, of one size for the GAN, another for the student.
 
     Args:
@@ -191,6 +186,8 @@ class HybridBatchSampler(Sampler[Tensor]):
             ``batch_size``.
     """
 
+    sampler: HybridSampler
+
     def __init__(
         self,
         sampler: HybridSampler,
@@ -198,13 +195,8 @@ class HybridBatchSampler(Sampler[Tensor]):
         drop_last: bool = False,
         gan_batch_size: int | None = None,
     ) -> None:
-        self.sampler = sampler
-        self.batch_size = batch_size
+        super().__init__(sampler, batch_size, drop_last)
         self.gan_batch_size = gan_batch_size or batch_size
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield the indices of one batch after the other, each int64 ``(B,)``."""
-        return iter(self.sampler.share().tensor_split(len(self)))
 
     def __len__(self) -> int:
         """Number of batches."""

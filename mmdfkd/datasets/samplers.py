@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,37 @@ from mmdfkd.utils import UsageError
 from mmdfkd.utils.seeds import derive_seed
 
 
+class SharedSampler(Sampler[int]):
+    """Base of our samplers: all ranks draw alike, each takes its share of an epoch.
+
+    Args:
+        seed: Seed shared by all ranks; drawn and shared when ``None``.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.rank, self.world_size = get_dist_info()
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the draws those of ``epoch``."""
+        self.epoch = epoch
+
+    @abstractmethod
+    def share(self) -> Tensor:
+        """This rank's indices of this epoch, in their order, int64."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Images per rank."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's share."""
+        return iter(self.share().tolist())
+
+
 @DATA_SAMPLERS.register_module()
-class SelectionSampler(Sampler[int]):
+class SelectionSampler(SharedSampler):
     """Pass over the selected images of a dataset, shuffled anew each epoch.
 
     Everything counts until :meth:`select` says otherwise, so it also serves datasets nobody
@@ -31,10 +61,8 @@ class SelectionSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Any, shuffle: bool = True, seed: int | None = None) -> None:
-        self.rank, self.world_size = get_dist_info()
+        super().__init__(seed)
         self.shuffle = shuffle
-        self.seed = sync_random_seed() if seed is None else seed
-        self.epoch = 0
         self.indices = torch.arange(len(dataset))
 
     def select(self, indices: Tensor, batch_size: int = 1) -> None:
@@ -48,10 +76,6 @@ class SelectionSampler(Sampler[int]):
             indices = indices[torch.arange(len(indices) + self.world_size) % len(indices)]
         self.indices = indices
 
-    def set_epoch(self, epoch: int) -> None:
-        """Make the shuffle that of ``epoch``."""
-        self.epoch = epoch
-
     def share(self) -> Tensor:
         """This rank's indices of this epoch, in their order, int64."""
         indices = self.indices
@@ -61,17 +85,13 @@ class SelectionSampler(Sampler[int]):
         share = torch.arange(self.rank, len(self) * self.world_size, self.world_size)
         return indices[share % len(indices)]
 
-    def __iter__(self) -> Iterator[int]:
-        """Yield this rank's share."""
-        return iter(self.share().tolist())
-
     def __len__(self) -> int:
         """Images per rank."""
         return -(-len(self.indices) // self.world_size)
 
 
 @DATA_SAMPLERS.register_module()
-class BankSampler(Sampler[int]):
+class BankSampler(SharedSampler):
     """A fixed number of draws an epoch from a set that grows from epoch to epoch.
 
     Random permutations of all images there are, one after the other: no image comes twice before
@@ -91,15 +111,9 @@ class BankSampler(Sampler[int]):
     def __init__(self, dataset: Any, length: int, seed: int | None = None) -> None:
         if length < 1:
             raise UsageError(f'train_dataloader.sampler.length is {length}; give 1 or more.')
-        self.rank, self.world_size = get_dist_info()
+        super().__init__(seed)
         self.dataset = dataset
         self.length = length
-        self.seed = sync_random_seed() if seed is None else seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Make the draws those of ``epoch``."""
-        self.epoch = epoch
 
     def share(self) -> Tensor:
         """This rank's indices of this epoch, in their order, int64."""
@@ -115,10 +129,6 @@ class BankSampler(Sampler[int]):
         passes = [torch.randperm(size, generator=generator) for _ in range(-(-total // size))]
         return torch.cat(passes)[self.rank : total : self.world_size]
 
-    def __iter__(self) -> Iterator[int]:
-        """Yield this rank's share."""
-        return iter(self.share().tolist())
-
     def __len__(self) -> int:
         """Images per rank."""
         return -(-self.length // self.world_size)
@@ -133,15 +143,12 @@ class EvenBatchSampler(Sampler[Tensor]):
     the student is evaluated.
 
     Args:
-        sampler: A :class:`SelectionSampler` or :class:`BankSampler` to take the epoch's indices
-            from.
+        sampler: What to take the epoch's indices from.
         batch_size: Largest size of a batch.
         drop_last: Not used; every image counts.
     """
 
-    def __init__(
-        self, sampler: SelectionSampler | BankSampler, batch_size: int, drop_last: bool = False
-    ) -> None:
+    def __init__(self, sampler: SharedSampler, batch_size: int, drop_last: bool = False) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
 

@@ -82,7 +82,7 @@ def test_one_process_is_two(dataset, monkeypatch):
     whole = HybridSampler(dataset, repeat=2, seed=1).share()
     shares = []
     for rank in (0, 1):
-        monkeypatch.setattr('mmdfkd.datasets.hybrid.get_dist_info', lambda rank=rank: (rank, 2))
+        monkeypatch.setattr('mmdfkd.datasets.samplers.get_dist_info', lambda rank=rank: (rank, 2))
         shares.append(HybridSampler(dataset, repeat=2, seed=1).share())
     assert torch.equal(torch.stack(shares, dim=1).flatten(), whole)
 

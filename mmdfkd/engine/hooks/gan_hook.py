@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from torch import Tensor
 
 from mmdfkd.datasets import HybridDataset, HybridSampler
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import atomic_path
 
-from ..synthesis import bank_facts
 from .class_names import class_names
 from .selection_hook import pool_of
+from .synthesis_hook import facts_of
 
 
 @HOOKS.register_module()
@@ -39,7 +38,6 @@ class GANHook(Hook):
 
     def __init__(self, count: int = 256) -> None:
         self.count = count
-        self.selected: Tensor | None = None
 
     def before_train(self, runner: Any) -> None:
         """Check that stages and images fit together."""
@@ -81,8 +79,7 @@ class GANHook(Hook):
         known = meta.get('bank')
         if not known or known.get('method') != runner.model.method:
             return
-        own = bank_facts(runner.model, runner.seed, runner.cfg.model, [])
-        own['collected'] = dataset.collected.content_hash
+        own = facts_of(runner, names=[])
         own['selector'] = own['settings'].get('selector')
         known = dict(known, selector=known['settings'].get('selector'))
         for key in ('teacher', 'num_classes', 'collected', 'selector'):

@@ -14,6 +14,7 @@ from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 
 from ..histogram import describe_collapse, effective_classes
+from .class_names import class_names
 
 
 @HOOKS.register_module()
@@ -46,8 +47,7 @@ class SampleHook(Hook):
         if not hasattr(model, 'sample'):
             return
         classes = model.student.num_classes
-        known = runner.val_dataloader.dataset.metainfo if runner.val_loop is not None else {}
-        self.names = [str(name) for name in known.get('classes') or range(classes)]
+        self.names = class_names(runner)
         batch = runner.train_dataloader.batch_sampler.batch_size * runner.world_size
         if batch < classes:
             runner.logger.warning(

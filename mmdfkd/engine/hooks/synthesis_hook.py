@@ -94,11 +94,7 @@ class SynthesisHook(Hook):
                     f'{bank.root} was left by an earlier run and is now {moved}. (--resume would '
                     'have gone on with it.)'
                 )
-        facts = bank_facts(model, runner.seed, runner.cfg.model, self.names)
-        dataset = runner.train_dataloader.dataset
-        if isinstance(dataset, HybridDataset):
-            facts['collected'] = dataset.collected.content_hash
-        bank.open(facts, f'{model.method} bank')
+        bank.open(facts_of(runner, self.names), f'{model.method} bank')
         if known is not None:
             surplus = len(bank) - known['images']
             bank.truncate(known['images'], known['rounds'], known['sha256'])
@@ -207,6 +203,15 @@ def bank_of(runner: Any) -> Any:
     """What a method fills: the training set, or the synthetic part of a hybrid one."""
     dataset = runner.train_dataloader.dataset
     return dataset.bank if isinstance(dataset, HybridDataset) else dataset
+
+
+def facts_of(runner: Any, names: list[str]) -> dict[str, Any]:
+    """What the bank of a run remembers; with the collected images, where there are some."""
+    facts = bank_facts(runner.model, runner.seed, runner.cfg.model, names)
+    dataset = runner.train_dataloader.dataset
+    if isinstance(dataset, HybridDataset):
+        facts['collected'] = dataset.collected.content_hash
+    return facts
 
 
 def spread(targets: Tensor, count: int) -> Tensor:
