@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -38,6 +40,12 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n')
+
+
+def write_npz(path: str | os.PathLike, **arrays: Any) -> None:
+    """Write arrays by name as a compressed ``.npz`` file, atomically."""
+    with atomic_path(path) as temporary, temporary.open('wb') as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _current_umask() -> int:

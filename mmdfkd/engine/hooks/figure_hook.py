@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.hooks import Hook
 
 from mmdfkd.registry import HOOKS
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import write_npz
 
 from .class_names import class_names
 from .selection_hook import pool_of
@@ -50,5 +50,4 @@ def _keep_records(runner: Any) -> None:
     records = runner.model.records() if hasattr(runner.model, 'records') else {}
     for name, arrays in records.items():
         path = Path(runner.work_dir, f'{name}.npz')
-        with atomic_path(path) as temporary, temporary.open('wb') as file:
-            np.savez_compressed(file, classes=np.array(class_names(runner)), **arrays)
+        write_npz(path, classes=np.array(class_names(runner)), **arrays)

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmdfkd.datasets import HybridDataset, HybridSampler
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import write_npz
 
 from .class_names import class_names
 from .selection_hook import pool_of
@@ -145,7 +145,8 @@ class GANHook(Hook):
         classes = model.teacher.num_classes
         smoothing = model.smoothing
         chosen = runner.train_dataloader.batch_sampler.sampler.collected
-        arrays = dict(
+        write_npz(
+            Path(runner.work_dir, 'gan.npz'),
             epochs=np.array([epoch for epoch, _ in records]),
             scores=np.array(scores),
             pool=torch.bincount(model.pseudo_labels, minlength=classes).numpy(),
@@ -154,6 +155,3 @@ class GANHook(Hook):
             latest=smoothing.latest.cpu().numpy(),
             classes=np.array(class_names(runner)),
         )
-        path = Path(runner.work_dir, 'gan.npz')
-        with atomic_path(path) as temporary, temporary.open('wb') as file:
-            np.savez_compressed(file, **arrays)

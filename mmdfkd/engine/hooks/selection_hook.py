@@ -20,7 +20,7 @@ from mmdfkd.models.selectors import Selection
 from mmdfkd.models.selectors.index_file import read_index, write_index
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.errors import UsageError, check_choice
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import write_npz
 
 from ..prediction import LogitsCache, predict_logits
 from .class_names import class_names
@@ -169,10 +169,9 @@ class SelectionHook(Hook):
         """Write the last selection's fields, and names of the classes, to ``selection.npz``."""
         if self.selection is None or runner.rank != 0:
             return
+        names = np.array(class_names(runner))
         path = Path(runner.work_dir, 'selection.npz')
-        with atomic_path(path) as temporary, temporary.open('wb') as file:
-            names = np.array(class_names(runner))
-            np.savez_compressed(file, classes=names, **self.selection._asdict())
+        write_npz(path, classes=names, **self.selection._asdict())
 
     @staticmethod
     def _log(runner: Any, selection: Selection) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import write_npz
 
 from .selection import Selection
 
@@ -64,9 +64,8 @@ def write_index(path: Path, selection: Selection, facts: dict[str, Any]) -> None
         UsageError: The file cannot be written.
     """
     try:
-        with atomic_path(path) as temporary, temporary.open('wb') as file:
-            text = json.dumps(plain_facts(facts))
-            np.savez_compressed(file, facts=np.array(text), **selection._asdict())
+        text = json.dumps(plain_facts(facts))
+        write_npz(path, facts=np.array(text), **selection._asdict())
     except OSError as error:
         raise UsageError(
             f'The selection cannot be written to {path} ({KEY}): {error.strerror or error}. Choose '
