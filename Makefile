@@ -14,7 +14,7 @@ demo: .venv/installed  ## Distil a student from scratch in a few minutes, no dat
 	@$(RUN) tools/demo.py
 
 test: .venv/installed-tests  ## Run the tests
-	@$(RUN) -m pytest
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4
 
 check: .venv/installed-dev  ## Lint, formatting, types, spelling, metafiles
 	@$(RUN) -m ruff check .

@@ -4,7 +4,8 @@
 The other configs of the digits run whole elsewhere.
 
 Configs that differ in nothing but the names of their 32-pixel data take the same step: one of them
-does. ``test_configs.py`` looks at every single one.
+does. So does one pair of each method on images of 64 pixels. ``test_configs.py`` looks at every
+single config.
 """
 
 from pathlib import Path
@@ -22,10 +23,12 @@ from mmdfkd.utils.config_check import load_config
 
 
 def kind(path):
-    """Method, teacher, student, variant and size of the images of a config."""
+    """Method, teacher, student and variant of a config; of 64-pixel images the method alone."""
     *names, settings, data = path.stem.split('_')
     variant = settings.split('-')[2:]
-    return (*names, *variant, data if data in ('mnist', 'tiny-imagenet') else '32')
+    if data == 'tiny-imagenet':
+        return (path.parent.name, *variant, data)
+    return (*names, *variant, data if data == 'mnist' else '32')
 
 
 CONFIGS = sorted(

@@ -71,6 +71,22 @@ def test_packing(run_tool, tmp_path):
     assert min(numbers(result['packing'])) > 0
 
 
+def test_whole_epochs(run_tool, tmp_path):
+    modes = ('strict', 'fast, no teacher term')
+    _, result = measure(
+        run_tool, tmp_path, 'KD3', '--only', 'epoch', '--batch', '32', '--modes', *modes
+    )
+    assert [row['mode'] for row in result['epoch']] == list(modes)
+    assert all(len(numbers([row])) == 5 and min(numbers([row])) > 0 for row in result['epoch'])
+
+
+def test_a_runner_that_does_nothing(tool, run_tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module('measuring.overhead'), 'BLOCK', 50)
+    _, result = measure(run_tool, tmp_path, 'KD', '--only', 'overhead', '--pair', 'lenet5')
+    first, later = (row['us/iteration'] for row in result['overhead'])
+    assert 0 < later < 5 * first  # mmengine's own hooks: 50 times, since they copy what they keep
+
+
 def test_growth_names_its_axes_and_is_drawn(tool, monkeypatch, tmp_path):
     growth = importlib.import_module('measuring.growth')
     monkeypatch.setattr(growth, 'SIZES', dict(images=(50, 100), classes=(2, 5), batch=(4,)))
@@ -185,6 +201,23 @@ def test_check_sees_another_loss_weight(tool):
     model.contrast.loss_weight = 0.02
     with pytest.raises(RuntimeError, match='differ: losses'):
         tool.check_floor(model, floor, data)
+
+
+def test_the_published_loops_compute_the_same(tool):
+    model, optim_wrapper, data = recipe('KD3')
+    floors = [kind(model, optim_wrapper) for kind in (tool.KD3Floor, tool.PublishedKD3)]
+    tool.check_floor(model, floors[1], data)
+    images = torch.linspace(0.1, 3, 48).view(3, 16, 1, 1, 1) * torch.randn(3, 16, 1, 32, 32)
+    selected = [floor.select(iter(images)) for floor in floors]
+    with torch.no_grad():
+        logits = {
+            f'{name}_logits': getattr(model.eval(), name)(images.flatten(0, 1))
+            for name in ('teacher', 'student')
+        }
+    model.selector.teacher_weight, model.selector.min_selected = 0.5, 0
+    expected = model.selector(**logits, epoch=1, max_epochs=2).indices
+    assert 0 < len(expected) < 48
+    assert all(torch.equal(indices, expected) for indices in selected)
 
 
 @pytest.mark.parametrize('method', INVERSION)

@@ -4,6 +4,8 @@
 ===========  ====================================================================================
 step         a training step, complete, through the Runner, against its floor (``floors/``)
 profile      where the time of such a step goes: loader, preprocessor, optimisers, each hook
+epoch        a whole epoch of KD3, strict and fast, against the arithmetic of its authors
+overhead     what the Runner takes for an iteration that does nothing
 selection    KD3's selection pass against the forward over resident, normalised images
 synthesis    a round of images made out of the teacher, against its floor
 evaluation   the Runner's validation against the student's forward over resident images
@@ -35,7 +37,9 @@ import numpy as np
 import torch
 from benchmark_data import measure_packing  # these lie beside this file
 from floors import FLOORS, check_floor, check_round
+from measuring.epochs import MODES, measure_epochs
 from measuring.growth import draw_growth, measure_growth, measure_parts
+from measuring.overhead import measure_overhead
 from measuring.profiling import measure_profile
 from measuring.runners import PAIRS, build_runner, find_recipe, has_recipe
 from measuring.timing import Clock, InterleaveHook, compare, machine, median, print_table, ratio
@@ -239,7 +243,11 @@ def measure_evaluation(
 
 # Command --------------------------------------------------------------------------------------
 
-TABLES = ('step', 'profile', 'selection', 'synthesis', 'evaluation', 'packing', 'parts', 'growth')
+TABLES = (
+    'step', 'profile', 'overhead', 'selection', 'synthesis', 'evaluation', 'packing', 'parts',
+    'epoch', 'growth',
+)  # fmt: skip
+LONG = ('epoch', 'growth')
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -249,8 +257,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         'methods', nargs='*', metavar='METHOD', help=f'any of {", ".join(FLOORS)}; default: all'
     )
     parser.add_argument(
-        '--only', nargs='+', choices=TABLES, default=TABLES[:-1], help='default: all but growth'
-    )
+        '--only', nargs='+', choices=TABLES, default=[name for name in TABLES if name not in LONG],
+        help=f'default: all but {" and ".join(LONG)}',
+    )  # fmt: skip
     parser.add_argument('--pair', choices=PAIRS, default='resnet8', help='default: %(default)s')
     parser.add_argument('--batch', type=int, nargs='+', default=[128], help='default: 128')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
@@ -263,6 +272,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--round', type=int, help="steps of a round of synthesis; default: the recipe's"
     )
+    parser.add_argument(
+        '--modes', nargs='+', choices=list(MODES), default=list(MODES), metavar='MODE',
+        help=f'of our epochs, default all: {"; ".join(MODES)}',
+    )  # fmt: skip
     parser.add_argument('--files', type=int, default=2000, help='image files to pack; default 2000')
     parser.add_argument('--json', metavar='FILE', help='write the numbers there too')
     parser.add_argument('--figure', metavar='FILE', help='draw the growth there, a PNG')
@@ -326,6 +339,7 @@ def tables(
             'Where the time of an iteration goes',
             lambda: (row for case in cases for row in measure_profile(args, clock, folder, *case)),
         ),
+        overhead=('The Runner without a step', lambda: measure_overhead(args, clock, folder)),
         selection=(
             f'Selection pass of KD3, {args.images:,} images',
             lambda: measure_selection(args, clock, folder) if 'KD3' in methods else (),
@@ -340,6 +354,12 @@ def tables(
         ),
         packing=('Packing', lambda: measure_packing_rate(args, Path(folder))),
         parts=('Around the networks', lambda: measure_parts(args, clock)),
+        epoch=(
+            f'Epoch of KD3, {args.pair}, {args.images:,} images',
+            lambda: (
+                row for batch in args.batch for row in measure_epochs(args, clock, folder, batch)
+            ),
+        ),
         growth=('Growth', lambda: measure_growth(args, clock)),
     )
     for name, (title, measure) in measured.items():

@@ -8,7 +8,7 @@ of synthesis. A new method gets a class of its own and a line in :data:`FLOORS`.
 """
 
 from .base import Floor, check_floor, check_round
-from .collection import DFNDFloor, KD3Floor
+from .collection import DFNDFloor, KD3Floor, PublishedKD3
 from .generation import DAFLFloor, DDADFloor, DFADFloor, DFQFloor, PREDFKDFloor, ZSKTFloor
 from .hybrid import HiDFDFloor
 from .inversion import CMIFloor, DeepInversionFloor, FastDFKDFloor
@@ -33,4 +33,4 @@ FLOORS: dict[str, type[Floor]] = dict(
     ZSKT=ZSKTFloor,
 )
 
-__all__ = ['FLOORS', 'Floor', 'check_floor', 'check_round']
+__all__ = ['FLOORS', 'Floor', 'KD3Floor', 'PublishedKD3', 'check_floor', 'check_round']

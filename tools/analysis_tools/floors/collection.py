@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -47,10 +48,27 @@ class KD3Floor(Floor):
         with torch.no_grad():  # Eq. (9)
             student_logits = self.g_t(adapted.mean((2, 3)))
             weight = (student_logits - teacher_logits + 1e-6).norm(dim=1).sigmoid()
-        alignment = (weight * (adapted - teacher_map).square().mean((1, 2, 3))).mean()  # Eq. (10)
+        alignment = self.align(adapted, teacher_map, weight)
         student = self.contrast(self.e_s, student_map.mean((2, 3)), student_mixed)
         teacher = self.contrast(self.e_t, teacher_vector, teacher_mixed)
         return alignment + 0.01 * (student + teacher)
+
+    @staticmethod
+    def align(adapted: Tensor, teacher_map: Tensor, weight: Tensor) -> Tensor:
+        """Eq. (10)."""
+        return (weight * (adapted - teacher_map).square().mean((1, 2, 3))).mean()
+
+    def select(self, views: Iterable[Tensor]) -> Tensor:
+        """Eqs. (2) to (8) at ``a = 0.5``: indices of the selected images."""
+        self.model.eval()
+        with torch.no_grad():
+            logits = [0.5 * (self.model.teacher(x) + self.model.student(x)) for x in views]
+        self.model.train()
+        confidence, labels = torch.cat(logits).softmax(1).max(1)
+        counts = torch.bincount(labels)
+        share = counts / counts.max()
+        thresholds = 0.95 * share / (2 - share)
+        return (confidence > thresholds[labels]).nonzero().flatten()
 
     @staticmethod
     def mix(images: Tensor) -> Tensor:
@@ -75,6 +93,35 @@ class KD3Floor(Floor):
         logits.detach().fill_diagonal_(-torch.inf)  # softmax passes no gradient there
         positive = torch.arange(2 * batch, device=z.device).roll(batch)
         return F.cross_entropy(logits, positive)
+
+
+class PublishedKD3(KD3Floor):
+    """The same with the loops over images of the published code, which are no floor."""
+
+    @staticmethod
+    def align(adapted: Tensor, teacher_map: Tensor, weight: Tensor) -> Tensor:
+        """Eq. (10), image by image: each backward copies the gradient of the whole batch."""
+        errors = F.mse_loss(adapted, teacher_map, reduction='none')
+        for i, factor in enumerate(weight):
+            errors[i] = errors[i] * factor
+        return errors.mean()
+
+    def select(self, views: Iterable[Tensor]) -> Tensor:
+        """Eqs. (2) to (8), image by image, with a graph of the student's pass."""
+        self.model.eval()
+        logits = []
+        for images in views:
+            with torch.no_grad():
+                teacher_logits = self.model.teacher(images)
+            student_logits = self.model.student(images)
+            logits.append(0.5 * (teacher_logits + student_logits.detach()))
+        self.model.train()
+        confidence, labels = torch.cat(logits).softmax(1).max(1)
+        counts = torch.bincount(labels)
+        share = counts / counts.max()
+        thresholds = 0.95 * share / (2 - share)
+        pairs = enumerate(zip(confidence, labels, strict=True))
+        return torch.tensor([i for i, (p, label) in pairs if p > thresholds[label]])
 
 
 class DFNDFloor(Floor):

@@ -61,15 +61,22 @@ def has_recipe(method: str, pair: str) -> bool:
 
 
 def build_runner(
-    args: argparse.Namespace, folder: str, method: str, batch: int, blocks: int
+    args: argparse.Namespace,
+    folder: str,
+    method: str,
+    batch: int,
+    blocks: int,
+    options: dict[str, Any] | None = None,
 ) -> DistillRunner:
     """The real runner of the pair's config, long enough for some blocks; it logs to a file.
 
     All its batches are of one size. Labelled sets, smaller than ``--images``, are passed over
-    several times an epoch; images of the pool take the place of a bank.
+    several times an epoch; images of the pool take the place of a bank. ``options`` are as
+    ``--cfg-options``.
     """
     cfg = load_config(find_recipe(method, args.pair))
     cfg.launcher = 'none'
+    cfg.merge_from_dict(options or {})
     cfg.work_dir = tempfile.mkdtemp(dir=folder)
     cfg.experiment_name = Path(cfg.work_dir).name  # mmengine shares objects between namesakes
     init_default_scope(cfg.default_scope)
