@@ -100,7 +100,9 @@ class BatchPreprocessor(BaseDataPreprocessor):
         mean, std = self.mean, self.std
         if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
             mean, std = _along_rows(mean, images.shape[-1]), _along_rows(std, images.shape[-1])
-        return torch.sub(images, mean).div_(std)
+        # Subtracting from uint8 directly converts number by number: at times ten times slower.
+        centred = images - mean if images.is_floating_point() else images.to(mean.dtype).sub_(mean)
+        return centred.div_(std)
 
     @torch.no_grad()
     def denormalize(self, images: Tensor) -> Tensor:
