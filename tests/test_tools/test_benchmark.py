@@ -72,12 +72,12 @@ def test_packing(run_tool, tmp_path):
 
 
 def test_whole_epochs(run_tool, tmp_path):
-    modes = ('strict', 'fast, no teacher term')
+    modes = ('strict', 'fast, no teacher term', 'published')
     _, result = measure(
         run_tool, tmp_path, 'KD3', '--only', 'epoch', '--batch', '32', '--modes', *modes
     )
-    assert [row['mode'] for row in result['epoch']] == list(modes)
-    assert all(len(numbers([row])) == 5 and min(numbers([row])) > 0 for row in result['epoch'])
+    assert [row['epoch'] for row in result['epoch']] == list(modes)
+    assert all(len(numbers([row])) == 3 and min(numbers([row])) > 0 for row in result['epoch'])
 
 
 def test_a_runner_that_does_nothing(tool, run_tool, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from benchmark_data import measure_packing  # these lie beside this file
 from floors import FLOORS, check_floor, check_round
-from measuring.epochs import MODES, measure_epochs
+from measuring.epochs import MODES, PUBLISHED, measure_epochs
 from measuring.growth import draw_growth, measure_growth, measure_parts
 from measuring.overhead import measure_overhead
 from measuring.profiling import measure_profile
@@ -273,8 +273,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         '--round', type=int, help="steps of a round of synthesis; default: the recipe's"
     )
     parser.add_argument(
-        '--modes', nargs='+', choices=list(MODES), default=list(MODES), metavar='MODE',
-        help=f'of our epochs, default all: {"; ".join(MODES)}',
+        '--modes', nargs='+', choices=[*MODES, PUBLISHED], default=[*MODES, PUBLISHED],
+        metavar='MODE', help=f'of epochs, default all: {"; ".join([*MODES, PUBLISHED])}',
     )  # fmt: skip
     parser.add_argument('--files', type=int, default=2000, help='image files to pack; default 2000')
     parser.add_argument('--json', metavar='FILE', help='write the numbers there too')

@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmdfkd.engine.hooks import SelectionHook
 
 from .runners import build_runner
-from .timing import Clock, median, ratio
+from .timing import Clock, compare, median, ratio
 
 FAST = {
     'optim_wrapper.student.type': 'AutocastOptimWrapper',
@@ -25,48 +25,46 @@ FAST = {
 }
 COMPILED = {'default_hooks.speed.compile': ['teacher', 'student']}
 ONE_TERM = {'model.teacher_term': False}
-#: What our epoch differs in from the recipe, as ``--cfg-options`` say it.
+#: What an epoch of ours differs in from the recipe, as ``--cfg-options`` say it.
 MODES: dict[str, dict[str, Any]] = {
     'strict': {},
     'fast': FAST,
     'fast, no teacher term': FAST | ONE_TERM,
     'fast, no teacher term, compiled': FAST | ONE_TERM | COMPILED,
 }
+PUBLISHED = 'published'
 
 
 class EpochHook(Hook):
-    """Stop a Runner's clock after every epoch and let its rivals run one.
+    """Stop a Runner's clock after every epoch and let a rival run one.
 
     Of the Runner everything is on its clock, from the selection to the last hook of the epoch.
     """
 
     priority = 'LOWEST'
 
-    def __init__(
-        self, clock: Clock, rivals: dict[str, Callable[[], None]], prepare: Callable[[], None]
-    ) -> None:
+    def __init__(self, clock: Clock, floor: KD3Floor, rival: Callable[[], None]) -> None:
         self.clock = clock
-        self.rivals = rivals
-        self.prepare = prepare
-        self.times: dict[str, list[float]] = {name: [] for name in ('runner', *rivals)}
+        self.floor = floor
+        self.rival = rival
+        self.times: dict[str, list[float]] = dict(ours=[], authors=[])
 
     def before_train(self, runner: Any) -> None:
         """Start."""
         self.started = self.clock()
 
     def after_train_epoch(self, runner: Any, metrics: dict | None = None) -> None:
-        """Let the others run, then go on."""
-        self.times['runner'].append(self.clock() - self.started)
-        self.prepare()
-        for name, rival in self.rivals.items():
-            self.times[name].append(self.clock.time(rival))
+        """Let the other run, then go on."""
+        self.times['ours'].append(self.clock() - self.started)
+        self.floor.follow(runner.model)
+        self.times['authors'].append(self.clock.time(self.rival))
         self.started = self.clock()
 
 
 def measure_epochs(
     args: argparse.Namespace, clock: Clock, folder: str, batch: int
 ) -> Iterator[dict[str, Any]]:
-    """Rows of our modes.
+    """Rows of our modes, and of the published code's form of the same epoch.
 
     *Authors* is the arithmetic of the published code: float32, a selection pass of both networks
     over random views each epoch, both contrastive terms. *Published* also has its loops over images
@@ -74,41 +72,31 @@ def measure_epochs(
     """
     blocks = (args.pairs + 1) * (args.images // batch // args.iterations)
     for mode in args.modes:
-        runner = build_runner(args, folder, 'KD3', batch, blocks, MODES[mode])
+        runner = build_runner(args, folder, 'KD3', batch, blocks, MODES.get(mode))
         model, pool = runner.model, runner.train_dataloader.dataset
         model.selector.threshold = 0.0  # every image beats it
         next(h for h in runner.hooks if isinstance(h, SelectionHook)).cache.folder = Path(folder)
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        floors = dict(
-            authors=KD3Floor(model, runner.optim_wrapper),
-            published=PublishedKD3(model, runner.optim_wrapper),
-        )
+        kinds = [KD3Floor, PublishedKD3] if mode == PUBLISHED else [KD3Floor]
+        floors = [kind(model, runner.optim_wrapper) for kind in kinds]
         data = {name: value.to(args.device) for name, value in pool.__getitems__(range(8)).items()}
-        for floor in floors.values():
+        for floor in floors:
             if model.teacher_term:
                 check_floor(model, floor, data)
-
-        def follow(model: Any = model, floors: dict[str, KD3Floor] = floors) -> None:
-            for floor in floors.values():
-                floor.follow(model)
-
-        rivals = {
-            name: functools.partial(run_epoch, floor, pool, batch, args.device)
-            for name, floor in floors.items()
-        }
-        hook = EpochHook(clock, rivals, follow)
-        runner.register_hook(hook)
-        runner.train()
-        times = {name: values[-args.pairs :] for name, values in hook.times.items()}
-        us = {name: 1e6 * median(values) / len(pool) for name, values in times.items()}
+        epochs = [functools.partial(run_epoch, each, pool, batch, args.device) for each in floors]
+        if mode == PUBLISHED:
+            times = compare(clock, args.pairs, authors=epochs[0], ours=epochs[1])
+        else:
+            hook = EpochHook(clock, *floors, *epochs)
+            runner.register_hook(hook)
+            runner.train()
+            times = {name: values[-args.pairs :] for name, values in hook.times.items()}
         yield {
-            'mode': mode,
+            'epoch': mode,
             'batch': batch,
-            'ours/authors': ratio(times['runner'], times['authors']),
-            'ours/published': ratio(times['runner'], times['published']),
-            'ours us/image': us['runner'],
-            'authors us/image': us['authors'],
-            'published us/image': us['published'],
+            '/authors': ratio(times['ours'], times['authors']),
+            'us/image': 1e6 * median(times['ours']) / len(pool),
+            'authors us/image': 1e6 * median(times['authors']) / len(pool),
         }
 
 
