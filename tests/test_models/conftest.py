@@ -96,11 +96,7 @@ def toy_network():
     """A classifier of 8-pixel colour images, in double precision, from golden arrays."""
 
     def build(width, arrays, group):
-        state = {
-            key.removeprefix(f'{group}/'): value
-            for key, value in arrays.items()
-            if key.startswith(f'{group}/')
-        }
+        state = of_group(arrays, group)
         cifar = dict(mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255])
         network = Classifier(
             dict(type='ToyBackbone', width=width),
@@ -114,6 +110,38 @@ def toy_network():
         return network
 
     return build
+
+
+def of_group(arrays, group):
+    """The golden arrays of a group, ``GROUP/NAME`` or ``GROUP.NAME``, by name."""
+    prefixes = (f'{group}/', f'{group}.')
+    return {key[len(group) + 1 :]: v for key, v in arrays.items() if key.startswith(prefixes)}
+
+
+#: Published layers of the generation benchmarks' small generator and head, and ours.
+GENERATION_NAMES = {
+    'linear': 'linear',
+    'bn0': 'norm',
+    'conv1': 'blocks.0.1',
+    'bn1': 'blocks.0.2',
+    'conv2': 'conv',
+    'fc1': 'hidden.0',
+    'fc2': 'linear',
+}
+
+
+@pytest.fixture(scope='session')
+def generation_state():
+    """Golden tensors of a group of generator or head under our names."""
+
+    def read(arrays, group):
+        found = {}
+        for key, value in of_group(arrays, group).items():
+            layer, name = key.split('.')
+            found[f'{GENERATION_NAMES[layer]}.{name}'] = value
+        return found
+
+    return read
 
 
 #: Published names of a small BigGAN's tensors and ours, replaced in this order.

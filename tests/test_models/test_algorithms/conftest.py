@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms.base import build_teacher
@@ -114,47 +113,6 @@ def dense(teacher, student):
     network = MODELS.build({**teacher.config, 'type': 'DenseToy'})
     network.load_state_dict(teacher.state_dict())
     return build_teacher(network), {**student, 'type': 'DenseToy'}
-
-
-@MODELS.register_module()
-class GoldenTwoConvs(nn.Module):
-    """The classifiers of the golden steps, see tests/data/README.md."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(2 * width)
-
-    def forward(self, images):
-        first = F.relu(self.bn1(self.conv1(images)))
-        return first, F.relu(self.bn2(self.conv2(first)))
-
-
-@pytest.fixture
-def golden_classifier():
-    """A classifier with the tensors of a group of golden arrays, in double precision."""
-
-    def build(arrays, group, width):
-        network = MODELS.build(
-            dict(
-                type='Classifier',
-                backbone=dict(type='GoldenTwoConvs', width=width),
-                head=dict(in_channels=2 * width, num_classes=5),
-                input_shape=(3, 8, 8),
-                mean=[0.0] * 3,
-                std=[1.0] * 3,
-            )
-        ).double()
-        state = network.state_dict()
-        for key, tensor in arrays.items():
-            if key.startswith(f'{group}.'):
-                name = key.removeprefix(f'{group}.')
-                state[f'{"head" if name.startswith("fc") else "backbone"}.{name}'].copy_(tensor)
-        return network
-
-    return build
 
 
 @pytest.fixture

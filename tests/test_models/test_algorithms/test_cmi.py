@@ -47,29 +47,11 @@ def make(teacher, student):
 
 # Against the published code -------------------------------------------------------------------
 
-NAMES = {  # golden -> ours
-    'linear': 'linear',
-    'bn0': 'norm',
-    'conv1': 'blocks.0.1',
-    'bn1': 'blocks.0.2',
-    'conv2': 'conv',
-    'fc1': 'hidden.0',
-    'fc2': 'linear',
-}
 
-
-def ours(arrays, group):
-    """Golden tensors of generator or head under our names."""
-    found = {}
-    for key, value in arrays.items():
-        if key.startswith(f'{group}/'):
-            layer, name = key.removeprefix(f'{group}/').split('.')
-            found[f'{NAMES[layer]}.{name}'] = value
-    return found
-
-
-def golden_model(arrays, toy_network, **options):
-    """Networks of the golden steps in double precision, and their views."""
+@pytest.fixture
+def golden_model(golden, toy_network, generation_state):
+    """Makes networks of the golden steps in double precision, and their views."""
+    arrays = golden('cmi')
     teacher = build_teacher(toy_network(4, arrays, 'step/teacher'))
     student = toy_network(3, arrays, 'step/student')
     settings = dict(
@@ -82,21 +64,27 @@ def golden_model(arrays, toy_network, **options):
         batch_size=6,
         iterations=2,
     )
-    model = CMI(teacher, student, **{**settings, **options}).double().train()
-    unit = torch.tensor([0.4914, 0.4822, 0.4465, 0.2023, 0.1994, 0.2010], dtype=torch.float64)
-    model.generator.head.mean, model.generator.head.std = (255 * unit).view(2, 3, 1, 1)
-    model.head.load_state_dict(ours(arrays, 'step/head_before'))
-    model.global_view.forward = lambda images: images
-    model.local_view.forward = lambda images: images.flip(3)[:, :, 1:7, 1:7]
-    optimizer = dict(type='Adam', lr=1e-2)
-    config = {role: dict(optimizer=optimizer) for role in model.roles()}
-    return model, RoleOptimWrapperConstructor(config)(model)
+
+    def make(**options):
+        model = CMI(teacher, student, **{**settings, **options}).double().train()
+        unit = torch.tensor([0.4914, 0.4822, 0.4465, 0.2023, 0.1994, 0.2010], dtype=torch.float64)
+        model.generator.head.mean, model.generator.head.std = (255 * unit).view(2, 3, 1, 1)
+        model.head.load_state_dict(generation_state(arrays, 'step/head_before'))
+        model.global_view.forward = lambda images: images
+        model.local_view.forward = lambda images: images.flip(3)[:, :, 1:7, 1:7]
+        optimizer = dict(type='Adam', lr=1e-2)
+        config = {role: dict(optimizer=optimizer) for role in model.roles()}
+        return model, RoleOptimWrapperConstructor(config)(model)
+
+    return make
 
 
-def test_two_rounds_of_published_code(golden, toy_network, snapshot, changed, monkeypatch):
+def test_two_rounds_of_published_code(
+    golden, golden_model, generation_state, snapshot, changed, monkeypatch
+):
     """Two iterations each, with weights 1, 1, 0.5 and 0.8, on their random numbers."""
     arrays = golden('cmi')
-    model, optimizers = golden_model(arrays, toy_network)
+    model, optimizers = golden_model()
     before = [snapshot(network) for network in (model.teacher, model.student)]
     mean, std = model.generator.head.mean, model.generator.head.std
     close = dict(atol=1e-9, rtol=0)
@@ -106,7 +94,7 @@ def test_two_rounds_of_published_code(golden, toy_network, snapshot, changed, mo
     )
     for number in range(2):
         group = f'step/round{number}'
-        start = ours(arrays, f'{group}/generator_after_reset')
+        start = generation_state(arrays, f'{group}/generator_after_reset')
         rows = [model.bank.rows[arrays[f'{group}/draws/0{step}_py_sample']] for step in (2, 3)]
         for owner, name, values in (
             (model, 'reset', partial(model.generator.load_state_dict, start)),
@@ -121,7 +109,7 @@ def test_two_rounds_of_published_code(golden, toy_network, snapshot, changed, mo
         torch.testing.assert_close((made.images * std + mean) / 255, expected, **close)
         for network, name in ((model.generator, 'generator_after'), (model.head, 'head_after')):
             state = network.state_dict()
-            for key, expected in ours(arrays, f'{group}/{name}').items():
+            for key, expected in generation_state(arrays, f'{group}/{name}').items():
                 torch.testing.assert_close(state[key], expected, msg=f'{name} {key}', **close)
         rows = 6 * (number + 1)
         assert len(model.bank) == rows
@@ -138,11 +126,11 @@ def test_two_rounds_of_published_code(golden, toy_network, snapshot, changed, mo
     assert model.student.training
 
 
-def test_a_bank_that_is_exactly_full(golden, toy_network):
+def test_a_bank_that_is_exactly_full(golden, golden_model):
     """Where the published code loses its negatives in the third of five rounds, and optimises
     nothing, ours goes on; everywhere else it has as many rows of logits."""
     arrays = golden('cmi')
-    model, optimizers = golden_model(arrays, toy_network, bank_size=12)
+    model, optimizers = golden_model(bank_size=12)
     published = arrays['edge/best_is_iter0__best_is_last__n_rows'][:, 2].tolist()
     assert published == [6, 10, 6, 10, 10]
     rows = []

@@ -43,11 +43,11 @@ def test_losses_of_the_published_code(golden, teacher, student):
     assert arrays['loss.d_generator_neg_l1_d_t'].abs().min() > 0
 
 
-def test_two_iterations_of_the_published_code(golden, golden_classifier):
+def test_two_iterations_of_the_published_code(golden, toy_network):
     arrays = golden('dfad')
     model = DFAD(
-        golden_classifier(arrays, 'step.teacher', width=4),
-        golden_classifier(arrays, 'step.student_before', width=3),
+        toy_network(4, arrays, 'step.teacher'),
+        toy_network(3, arrays, 'step.student_before'),
         dict(latent_size=7, widths=(6, 6, 3)),
     ).double()
     state = model.generator.state_dict()
@@ -70,7 +70,7 @@ def test_two_iterations_of_the_published_code(golden, golden_classifier):
         expected = -arrays['step.logged_generator_loss'][iteration]
         torch.testing.assert_close(logs['discrepancy'], expected, **close)
     after = dict(
-        student=golden_classifier(arrays, 'step.student_after', width=3).state_dict(),
+        student=toy_network(3, arrays, 'step.student_after').state_dict(),
         generator=golden_state(arrays, 'step.generator_after'),
     )
     for role, tensors in after.items():

@@ -17,26 +17,10 @@ ONLY_ADVERSARY = {name: dict(loss_weight=0) for name in ('bn_statistics', 'one_h
 
 # Against the published code -------------------------------------------------------------------
 
-NAMES = {  # golden -> ours
-    'linear': 'linear',
-    'bn0': 'norm',
-    'conv1': 'blocks.0.1',
-    'bn1': 'blocks.0.2',
-    'conv2': 'conv',
-}
 
-
-def ours(arrays, group):
-    """Golden tensors of the generator under our names."""
-    found = {}
-    for key, value in arrays.items():
-        if key.startswith(f'{group}/'):
-            layer, name = key.removeprefix(f'{group}/').split('.')
-            found[f'{NAMES[layer]}.{name}'] = value
-    return found
-
-
-def test_two_generator_steps_of_published_code(golden, toy_network, snapshot, changed):
+def test_two_generator_steps_of_published_code(
+    golden, toy_network, generation_state, snapshot, changed
+):
     """The benchmark code of CMI, in double precision: student in eval mode, weights 1, 1, 1, 20."""
     arrays = golden('dfq')
     teacher = build_teacher(toy_network(4, arrays, 'step/teacher'))
@@ -46,7 +30,7 @@ def test_two_generator_steps_of_published_code(golden, toy_network, snapshot, ch
     unit = torch.tensor([0.4914, 0.4822, 0.4465, 0.2023, 0.1994, 0.2010], dtype=torch.float64)
     mean, std = (255 * unit).view(2, 3, 1, 1)
     model.generator.head.mean, model.generator.head.std = mean, std  # were rounded to single
-    model.generator.load_state_dict(ours(arrays, 'step/generator_before'))
+    model.generator.load_state_dict(generation_state(arrays, 'step/generator_before'))
     adam = dict(type='Adam', lr=1e-3, betas=(0.5, 0.999))
     config = dict(generator=dict(optimizer=adam), student=dict(optimizer=dict(type='SGD', lr=0.1)))
     optimizers = RoleOptimWrapperConstructor(config)(model)
@@ -70,7 +54,7 @@ def test_two_generator_steps_of_published_code(golden, toy_network, snapshot, ch
     unit_images = (images[1] * std + mean) / 255
     torch.testing.assert_close(unit_images, arrays['step/returned_images01'], **close)
     state = model.generator.state_dict()
-    for name, expected in ours(arrays, 'step/generator_after').items():
+    for name, expected in generation_state(arrays, 'step/generator_after').items():
         torch.testing.assert_close(state[name], expected, msg=name, **close)
     assert not changed(teacher, before[0]) and not changed(student, before[1])
     assert all(parameter.grad is None for parameter in student.parameters())

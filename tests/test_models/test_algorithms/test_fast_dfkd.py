@@ -56,28 +56,10 @@ def copies(monkeypatch):
 
 # Against the published code -------------------------------------------------------------------
 
-NAMES = {  # golden -> ours
-    'linear': 'linear',
-    'bn0': 'norm',
-    'conv1': 'blocks.0.1',
-    'bn1': 'blocks.0.2',
-    'conv2': 'conv',
-}
-
-
-def ours(arrays, group):
-    """Golden tensors of a generator under our names."""
-    found = {}
-    for key, value in arrays.items():
-        if key.startswith(f'{group}/'):
-            layer, name = key.removeprefix(f'{group}/').split('.')
-            found[f'{NAMES[layer]}.{name}'] = value
-    return found
-
 
 @pytest.mark.parametrize('meta', ['fomaml', 'reptile'])
 def test_two_rounds_of_published_code(
-    golden, toy_network, snapshot, changed, copies, monkeypatch, meta
+    golden, toy_network, generation_state, snapshot, changed, copies, monkeypatch, meta
 ):
     """Three inner steps each, with weights 10, 0.4 and 1.1, on their random numbers."""
     arrays = golden('fast_dfkd')
@@ -97,7 +79,7 @@ def test_two_rounds_of_published_code(
     unit = torch.tensor([0.4914, 0.4822, 0.4465, 0.2023, 0.1994, 0.2010], dtype=torch.float64)
     mean, std = (255 * unit).view(2, 3, 1, 1)
     model.generator.head.mean, model.generator.head.std = mean, std
-    model.generator.load_state_dict(ours(arrays, 'fomaml/meta_before'))
+    model.generator.load_state_dict(generation_state(arrays, 'fomaml/meta_before'))
     model.view.forward = lambda images: images
     outer = dict(type='Adam', lr=6e-3, betas=(0.5, 0.999))
     config = {role: dict(optimizer=outer) for role in model.roles()}
@@ -128,7 +110,7 @@ def test_two_rounds_of_published_code(
             (copies[-1].state_dict(), 'fast_after'),
             (gradients[-1], 'meta_grad'),
         ):
-            for key, expected in ours(arrays, f'{group}/{name}').items():
+            for key, expected in generation_state(arrays, f'{group}/{name}').items():
                 torch.testing.assert_close(state[key], expected, msg=f'{name} {key}', **close)
         if meta == 'fomaml':
             torch.testing.assert_close(latents[-1].detach(), arrays[f'{group}/z_after'], **close)

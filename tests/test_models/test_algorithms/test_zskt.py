@@ -66,11 +66,11 @@ def double_precision():
     torch.set_default_dtype(torch.float32)
 
 
-def test_two_iterations_of_the_published_code(golden, golden_classifier, double_precision):
+def test_two_iterations_of_the_published_code(golden, toy_network, double_precision):
     arrays = golden('zskt')
     model = ZSKT(
-        golden_classifier(arrays, 'step.teacher', width=4),
-        golden_classifier(arrays, 'step.student_before', width=3),
+        toy_network(4, arrays, 'step.teacher'),
+        toy_network(3, arrays, 'step.student_before'),
         dict(type='GoldenOneBlock', latent_size=7),
         student_steps=3,
     )
@@ -98,7 +98,7 @@ def test_two_iterations_of_the_published_code(golden, golden_classifier, double_
         for role in roles:  # cosine over two iterations
             optimizers[role].param_groups[0]['lr'] /= 2
     torch.testing.assert_close(torch.stack(norms), arrays['step.grad_norms_before_clip'], **CLOSE)
-    after = golden_classifier(arrays, 'step.student_after', width=3).state_dict()
+    after = toy_network(3, arrays, 'step.student_after').state_dict()
     for name, tensor in model.student.state_dict().items():
         torch.testing.assert_close(tensor, after[name], msg=name, **CLOSE)
     assert model.student.backbone.bn1.num_batches_tracked == 8
