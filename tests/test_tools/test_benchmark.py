@@ -89,7 +89,8 @@ def test_a_runner_that_does_nothing(tool, run_tool, tmp_path, monkeypatch):
 
 def test_growth_names_its_axes_and_is_drawn(tool, monkeypatch, tmp_path):
     growth = importlib.import_module('measuring.growth')
-    monkeypatch.setattr(growth, 'SIZES', dict(images=(50, 100), classes=(2, 5), batch=(4,)))
+    sizes = dict(images=(50, 100), classes=(2, 5), batch=(4,), pixels=(64,))
+    monkeypatch.setattr(growth, 'SIZES', sizes)
     args = SimpleNamespace(pairs=1, device='cpu')
     rows = list(
         growth.measure_growth(args, importlib.import_module('measuring.timing').Clock('cpu'))
@@ -100,11 +101,23 @@ def test_growth_names_its_axes_and_is_drawn(tool, monkeypatch, tmp_path):
         ('classes', 2),
         ('classes', 5),
         ('batch', 4),
+        ('pixels', 64),
     }
     assert all(row['us'] == pytest.approx(row['size'] * row['us/each']) for row in rows)
     with Image.open(growth.draw_growth(tmp_path / 'growth.png', rows)) as picture:
         colours = {pixel for _, pixel in picture.convert('RGB').getcolors(100_000)}
     assert {(0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)} <= colours
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='Linux tells the memory')
+def test_memory_does_not_hold_the_pool(tool, monkeypatch, tmp_path):
+    growth = importlib.import_module('measuring.growth')
+    monkeypatch.setattr(growth, 'SIZES', dict(images=(100, 100_000)))
+    _, large = growth.measure_memory(tmp_path)
+    assert large['on disk'] == pytest.approx(293, abs=0.1)
+    assert 5 < large['with logits and selection'] < 100  # two times 100,000 x 10 numbers are 7.6
+    assert large['loader and sampler'] < 30
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_block_needs_enough_images(run_tool, capsys):

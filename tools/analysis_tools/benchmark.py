@@ -11,7 +11,8 @@ synthesis    a round of images made out of the teacher, against its floor
 evaluation   the Runner's validation against the student's forward over resident images
 packing      making a pool of image files, against decoding and resizing them
 parts        what surrounds the networks, per image
-growth       what is no network, over the size of the pool, the classes, the batch
+memory       of the process, over the size of a pool on disk
+growth       what is no network, over the size of the pool, the classes, the batch, the images
 ===========  ====================================================================================
 
 The floor of a step is a plain torch loop on resident tensors that does the forwards and backwards
@@ -38,7 +39,7 @@ import torch
 from benchmark_data import measure_packing  # these lie beside this file
 from floors import FLOORS, check_floor, check_round
 from measuring.epochs import MODES, PUBLISHED, measure_epochs
-from measuring.growth import draw_growth, measure_growth, measure_parts
+from measuring.growth import draw_growth, measure_growth, measure_memory, measure_parts
 from measuring.overhead import measure_overhead
 from measuring.profiling import measure_profile
 from measuring.runners import PAIRS, build_runner, find_recipe, has_recipe
@@ -245,9 +246,9 @@ def measure_evaluation(
 
 TABLES = (
     'step', 'profile', 'overhead', 'selection', 'synthesis', 'evaluation', 'packing', 'parts',
-    'epoch', 'growth',
+    'epoch', 'memory', 'growth',
 )  # fmt: skip
-LONG = ('epoch', 'growth')
+LONG = ('epoch', 'memory', 'growth')
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -258,7 +259,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--only', nargs='+', choices=TABLES, default=[name for name in TABLES if name not in LONG],
-        help=f'default: all but {" and ".join(LONG)}',
+        help=f'default: all but {", ".join(LONG)}',
     )  # fmt: skip
     parser.add_argument('--pair', choices=PAIRS, default='resnet8', help='default: %(default)s')
     parser.add_argument('--batch', type=int, nargs='+', default=[128], help='default: 128')
@@ -360,6 +361,7 @@ def tables(
                 row for batch in args.batch for row in measure_epochs(args, clock, folder, batch)
             ),
         ),
+        memory=('Memory, MiB', lambda: measure_memory(folder)),
         growth=('Growth', lambda: measure_growth(args, clock)),
     )
     for name, (title, measure) in measured.items():

@@ -1,18 +1,22 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""How costs grow with the pool, the classes and the batch; what surrounds the networks."""
+"""How costs grow with pool, classes, batch and images; what surrounds the networks; memory."""
 
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from mmdfkd.datasets import NoisePool
-from mmdfkd.datasets.samplers import SelectionSampler
+from mmdfkd.datasets import NoisePool, PackedDataset, whole_batch_collate
+from mmdfkd.datasets.samplers import EvenBatchSampler, SelectionSampler
 from mmdfkd.models.data_preprocessors import BatchPreprocessor
 from mmdfkd.models.losses import class_balance_loss, kl_divergence, noisy_nll, nt_xent
 from mmdfkd.models.modules import AdaptationMatrix
@@ -71,12 +75,15 @@ SIZES: dict[str, tuple[int, ...]] = dict(
     images=(10**3, 10**4, 10**5, 10**6),
     classes=(10, 30, 100, 300, 1000),
     batch=(64, 128, 256, 512, 1024, 2048),
+    pixels=(32**2, 64**2, 96**2, 128**2, 224**2),
 )
 
 
 def measure_growth(args: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
-    """Cost of what is not a network, over the number of images, classes, and images of a batch."""
-    actions = dict(images=selectors, classes=losses_of_classes, batch=losses_of_batch)
+    """Cost of what is not a network, over images, classes, images of a batch, and pixels."""
+    actions: dict[str, Callable[[int, str], dict[str, Callable[[], Any]]]] = dict(
+        images=selectors, classes=losses_of_classes, batch=losses_of_batch, pixels=data_road
+    )
     for axis, sizes in SIZES.items():
         for size in sizes:
             times = compare(clock, args.pairs, **actions[axis](size, args.device))
@@ -141,6 +148,63 @@ def losses_of_batch(batch: int, device: str) -> dict[str, Callable[[], Any]]:
     }
 
 
+def data_road(pixels: int, device: str) -> dict[str, Callable[[], Any]]:
+    """From a pool to 64 normalised, square colour images."""
+    size = round(pixels**0.5)
+    pool = PackedDataset(np.random.default_rng(0).integers(0, 256, (64, size, size, 3), np.uint8))
+    order = torch.randperm(64)
+
+    def road(crop: dict) -> Callable[[], Any]:
+        augment = [dict(crop, size=size), dict(type='BatchRandomFlip')]
+        preprocessor = BatchPreprocessor([120.0] * 3, [60.0] * 3, augment).to(device)
+        return lambda: preprocessor(pool.__getitems__(order), training=True)
+
+    return {
+        'gather, crop, flip, normalise': road(dict(type='BatchRandomCrop', padding=4)),
+        'with a resized crop': road(dict(type='BatchRandomResizedCrop')),
+    }
+
+
+def measure_memory(folder: str | Path) -> Iterator[dict[str, Any]]:
+    """Memory of the process over the size of a pool on disk, in MiB; Linux only.
+
+    What is mapped from files is not counted: the system keeps as much of it as it likes. First a
+    sampler, a loader and a hundred batches, then both networks' logits and a selection from them.
+    """
+    for images in SIZES['images']:
+        path = Path(folder, f'{images}.pool')
+        pool = PackedDataset(np.memmap(path, np.uint8, 'w+', shape=(images, 32, 32, 3)))  # sparse
+        before = own_memory()
+        sampler = SelectionSampler(pool, seed=0)
+        loader = DataLoader(
+            pool, batch_sampler=EvenBatchSampler(sampler, 128), collate_fn=whole_batch_collate
+        )
+        for _ in itertools.islice(loader, 100):
+            pass
+        road = own_memory() - before
+        teacher, student = 5 * torch.randn(2, images, 10)
+        chosen = DynamicSelector()(
+            teacher_logits=teacher, student_logits=student, epoch=1, max_epochs=2
+        )
+        sampler.select(chosen.indices, 128)
+        selected = own_memory() - before
+        yield {
+            'pool': f'{images:,} images',
+            'on disk': 3 * 32**2 * images / 2**20,
+            'loader and sampler': road / 2**20,
+            'with logits and selection': selected / 2**20,
+        }
+        del pool, loader, sampler, teacher, student, chosen
+        path.unlink()
+
+
+def own_memory() -> int:
+    """Bytes of memory in use that do not come from files."""
+    gc.collect()
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(status.partition('RssAnon:')[2].split()[0])
+
+
 def draw_growth(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Draw the rows of :func:`measure_growth`: a panel for each axis, both scales logarithmic.
 
@@ -150,24 +214,29 @@ def draw_growth(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """
     from matplotlib.ticker import NullLocator
 
-    labels = dict(images='images of the pool', classes='classes', batch='images of a batch')
+    labels = dict(
+        images='images of the pool',
+        classes='classes',
+        batch='images of a batch',
+        pixels='pixels of an image, batches of 64',
+    )
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in rows:
         lines = panels.setdefault(row['axis'], {})
         lines.setdefault(row['what'], []).append((row['size'], row['us'] / 1000))
-    height, pitch = 250, 385
-    with style.canvas(path, style.WIDTH, 90 + pitch) as figure:
+    top, height, pitch = 90, 230, 390  # of the first panel, of a panel, from row to row
+    width = (style.WIDTH - 2 * 62 - 2 * 24) / 2
+    with style.canvas(path, style.WIDTH, top + pitch * -(-len(panels) // 2)) as figure:
         page = style.page_of(figure)
         note = 'Milliseconds, both axes logarithmic. Dotted: growth in proportion to the size.'
         style.draw_title(page, 'What is no network, as it grows', note)
-        width = (style.WIDTH - 62 - 24 - 2 * 62) / 3
         for number, (axis, lines) in enumerate(panels.items()):
-            left = 62 + number * (width + 62)
-            axes = style.axes_at(figure, left, 90, width, height)
+            left = 62 + number % 2 * (width + 24 + 62)
+            above = top + number // 2 * pitch
+            axes = style.axes_at(figure, left, above, width, height)
             axes.set(xscale='log', yscale='log')
             axes.grid(axis='y', color=style.FAINT, linewidth=0.8)
             sizes = sorted({row['size'] for row in rows if row['axis'] == axis})
-            sizes = sizes[:: 1 + len(sizes) // 5]
             axes.set_xticks(sizes, [f'{size:,}' for size in sizes])
             axes.xaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(lambda value, place: f'{value:g}')
@@ -178,7 +247,7 @@ def draw_growth(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
                 axes.plot(x, [y[-1] * size / x[-1] for size in x], ':', color=colour, alpha=0.5)
                 axes.plot(x, y, 'o-', color=colour, markersize=5)
             for place, (colour, name) in enumerate(zip(style.CYCLE, lines, strict=False)):
-                y0 = 90 + height + 62 + 18 * place
+                y0 = above + height + 62 + 18 * place
                 page.plot([left, left + 18], [y0 - 4, y0 - 4], color=colour)
-                style.write_fitting(page, left + 26, y0, name, 12, width + 20)
+                style.write_fitting(page, left + 26, y0, name, 12, width - 26)
     return Path(path)
