@@ -21,6 +21,7 @@ from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_
 from mmdfkd.registry import RUNNERS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.memory import keep_freed_memory
 
 #: What makes batches beside our samplers, unless a config says otherwise.
 BATCH_SAMPLERS = dict(
@@ -98,7 +99,13 @@ class DistillRunner(Runner):
         return super().build_param_scheduler(scheduler)
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Set up the environment; without a GPU, processes of ``torchrun`` talk by gloo."""
+        """Set up the environment.
+
+        Without a GPU, processes of ``torchrun`` talk by gloo, and with ``keep_memory`` the process
+        keeps what it frees, see :func:`~mmdfkd.utils.memory.keep_freed_memory`.
+        """
+        if env_cfg.get('keep_memory') and get_device() == 'cpu':
+            keep_freed_memory()
         started = torch.distributed.is_initialized()
         if self.launcher == 'pytorch' and not started and not torch.cuda.is_available():
             torch.distributed.init_process_group('gloo')
