@@ -61,13 +61,21 @@ class KD3Floor(Floor):
     def select(self, views: Iterable[Tensor]) -> Tensor:
         """Eqs. (2) to (8) at ``a = 0.5``: indices of the selected images."""
         self.model.eval()
-        with torch.no_grad():
-            logits = [0.5 * (self.model.teacher(x) + self.model.student(x)) for x in views]
+        logits = torch.cat([self.combine(images) for images in views])  # Eqs. (2), (3)
         self.model.train()
-        confidence, labels = torch.cat(logits).softmax(1).max(1)
+        confidence, labels = logits.softmax(1).max(1)  # Eq. (5)
         counts = torch.bincount(labels)
         share = counts / counts.max()
-        thresholds = 0.95 * share / (2 - share)
+        return self.confident(confidence, labels, 0.95 * share / (2 - share))  # Eqs. (6) to (8)
+
+    @torch.no_grad()
+    def combine(self, images: Tensor) -> Tensor:
+        """Logits of both networks, halved."""
+        return 0.5 * (self.model.teacher(images) + self.model.student(images))
+
+    @staticmethod
+    def confident(confidence: Tensor, labels: Tensor, thresholds: Tensor) -> Tensor:
+        """Indices of the images above the threshold of their class."""
         return (confidence > thresholds[labels]).nonzero().flatten()
 
     @staticmethod
@@ -106,20 +114,15 @@ class PublishedKD3(KD3Floor):
             errors[i] = errors[i] * factor
         return errors.mean()
 
-    def select(self, views: Iterable[Tensor]) -> Tensor:
-        """Eqs. (2) to (8), image by image, with a graph of the student's pass."""
-        self.model.eval()
-        logits = []
-        for images in views:
-            with torch.no_grad():
-                teacher_logits = self.model.teacher(images)
-            student_logits = self.model.student(images)
-            logits.append(0.5 * (teacher_logits + student_logits.detach()))
-        self.model.train()
-        confidence, labels = torch.cat(logits).softmax(1).max(1)
-        counts = torch.bincount(labels)
-        share = counts / counts.max()
-        thresholds = 0.95 * share / (2 - share)
+    def combine(self, images: Tensor) -> Tensor:
+        """The student's pass keeps a graph, which nobody uses."""
+        with torch.no_grad():
+            teacher_logits = self.model.teacher(images)
+        return 0.5 * (teacher_logits + self.model.student(images).detach())
+
+    @staticmethod
+    def confident(confidence: Tensor, labels: Tensor, thresholds: Tensor) -> Tensor:
+        """Image by image."""
         pairs = enumerate(zip(confidence, labels, strict=True))
         return torch.tensor([i for i, (p, label) in pairs if p > thresholds[label]])
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from floors import KD3Floor, PublishedKD3, check_floor  # beside this folder
-from mmengine.hooks import Hook
 
 from mmdfkd.engine.hooks import SelectionHook
 
 from .runners import build_runner
-from .timing import Clock, compare, median, ratio
+from .timing import Clock, InterleaveHook, compare, median, ratio
 
 FAST = {
     'optim_wrapper.student.type': 'AutocastOptimWrapper',
@@ -33,32 +32,6 @@ MODES: dict[str, dict[str, Any]] = {
     'fast, no teacher term, compiled': FAST | ONE_TERM | COMPILED,
 }
 PUBLISHED = 'published'
-
-
-class EpochHook(Hook):
-    """Stop a Runner's clock after every epoch and let a rival run one.
-
-    Of the Runner everything is on its clock, from the selection to the last hook of the epoch.
-    """
-
-    priority = 'LOWEST'
-
-    def __init__(self, clock: Clock, floor: KD3Floor, rival: Callable[[], None]) -> None:
-        self.clock = clock
-        self.floor = floor
-        self.rival = rival
-        self.times: dict[str, list[float]] = dict(ours=[], authors=[])
-
-    def before_train(self, runner: Any) -> None:
-        """Start."""
-        self.started = self.clock()
-
-    def after_train_epoch(self, runner: Any, metrics: dict | None = None) -> None:
-        """Let the other run, then go on."""
-        self.times['ours'].append(self.clock() - self.started)
-        self.floor.follow(runner.model)
-        self.times['authors'].append(self.clock.time(self.rival))
-        self.started = self.clock()
 
 
 def measure_epochs(
@@ -85,17 +58,18 @@ def measure_epochs(
                 check_floor(model, floor, data)
         epochs = [functools.partial(run_epoch, each, pool, batch, args.device) for each in floors]
         if mode == PUBLISHED:
-            times = compare(clock, args.pairs, authors=epochs[0], ours=epochs[1])
+            times = compare(clock, args.pairs, authors=epochs[0], runner=epochs[1])
         else:
-            hook = EpochHook(clock, *floors, *epochs)
+            follow = functools.partial(floors[0].follow, model)
+            hook = InterleaveHook(clock, None, dict(authors=epochs[0]), follow)
             runner.register_hook(hook)
             runner.train()
             times = {name: values[-args.pairs :] for name, values in hook.times.items()}
         yield {
             'epoch': mode,
             'batch': batch,
-            '/authors': ratio(times['ours'], times['authors']),
-            'us/image': 1e6 * median(times['ours']) / len(pool),
+            '/authors': ratio(times['runner'], times['authors']),
+            'us/image': 1e6 * median(times['runner']) / len(pool),
             'authors us/image': 1e6 * median(times['authors']) / len(pool),
         }
 

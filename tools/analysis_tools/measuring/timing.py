@@ -61,6 +61,12 @@ class InterleaveHook(Hook):
     """Stop a Runner's clock after every block of iterations and let its rivals run a block.
 
     Of the Runner everything is on its clock: loader, preprocessor, every hook, the log lines.
+
+    Args:
+        clock: What is read.
+        block: Iterations in a block. None makes it a whole epoch, from the selection before it on.
+        rivals: What runs in turn with the Runner, by name.
+        prepare: Called before the rivals, off the clock.
     """
 
     priority = 'LOWEST'
@@ -68,7 +74,7 @@ class InterleaveHook(Hook):
     def __init__(
         self,
         clock: Clock,
-        block: int,
+        block: int | None,
         rivals: dict[str, Callable[[], None]],
         prepare: Callable[[], None],
     ) -> None:
@@ -78,18 +84,32 @@ class InterleaveHook(Hook):
         self.prepare = prepare
         self.times: dict[str, list[float]] = {name: [] for name in ('runner', *rivals)}
 
-    def before_train_epoch(self, runner: Any) -> None:
+    def before_train(self, runner: Any) -> None:
         """Start."""
         self.started = self.clock()
 
-    def after_train_iter(self, runner: Any, batch_idx: int, **ignored: Any) -> None:
-        """Let the others run, then go on."""
-        if (batch_idx + 1) % self.block == 0:
-            self.times['runner'].append(self.clock() - self.started)
-            self.prepare()
-            for name, rival in self.rivals.items():
-                self.times[name].append(self.clock.time(rival))
+    def before_train_epoch(self, runner: Any) -> None:
+        """Start blocks of iterations when the epoch is ready."""
+        if self.block:
             self.started = self.clock()
+
+    def after_train_iter(self, runner: Any, batch_idx: int, **ignored: Any) -> None:
+        """A block may be over."""
+        if self.block and (batch_idx + 1) % self.block == 0:
+            self._take_turns()
+
+    def after_train_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        """An epoch is over."""
+        if not self.block:
+            self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Let the others run, then go on."""
+        self.times['runner'].append(self.clock() - self.started)
+        self.prepare()
+        for name, rival in self.rivals.items():
+            self.times[name].append(self.clock.time(rival))
+        self.started = self.clock()
 
 
 # Report ---------------------------------------------------------------------------------------
