@@ -13,8 +13,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep memory that is freed, for its next tensors.
 
     glibc maps tensors of more than 32 MiB anew and gives them back when they are freed, so that
-    each layer writes to pages which the kernel has to find and clear first: 41 % of the time of a
-    ResNet20's forward pass over 512 images, 8 % of a KD³ step of WRN-40-2 and WRN-16-1 on 128.
+    each layer writes to pages which the kernel has to find and clear first: a quarter of
+    a ResNet20's forward pass over 512 images, see ``docs/en/advanced_guides/speed.md``.
     Results are the same; the process stays as large as it ever was.
 
     Returns:
