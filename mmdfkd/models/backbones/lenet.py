@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -15,6 +16,22 @@ from .parts import check_out_indices
 
 #: Layers after which a map is complete: two poolings, the last ReLU.
 _ENDS = (2, 5, 7)
+
+
+class MaxPool(nn.MaxPool2d):
+    """2x2 max-pooling that without a graph, on a CPU, takes a sixth of the time: same numbers.
+
+    torch's own also finds out where each maximum is, value by value, for a backward pass. That was
+    two thirds of a teacher's forward pass.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if (input.requires_grad and torch.is_grad_enabled()) or input.device.type != 'cpu':
+            return super().forward(input)
+        height, width = (side // 2 * 2 for side in input.shape[2:])
+        rows = input[..., :height, :width]
+        rows = torch.maximum(rows[..., ::2, :], rows[..., 1::2, :])
+        return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 @MODELS.register_module()
@@ -61,10 +78,10 @@ class LeNet5(BaseModule):
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, first, 5),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
+            MaxPool(2),
             nn.Conv2d(first, second, 5),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
+            MaxPool(2),
             nn.Conv2d(second, third, 5),
             nn.ReLU(inplace=True),
         )

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdfkd.models.backbones import LeNet5
+from mmdfkd.models.backbones.lenet import MaxPool
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
@@ -35,6 +36,29 @@ def test_layers_in_order():
     x = F.max_pool2d(F.conv2d(images, w1, b1).relu(), 2)
     x = F.max_pool2d(F.conv2d(x, w2, b2).relu(), 2)
     torch.testing.assert_close(backbone(images)[0], F.conv2d(x, w3, b3).relu())
+
+
+@pytest.mark.parametrize('size', [28, 29])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_pooling_without_a_graph_gives_the_same_numbers(size, layout):
+    torch.manual_seed(0)
+    maps = torch.randn(4, 6, size, size).relu().contiguous(memory_format=layout)
+    maps[0, 0, 2, 3] = torch.nan
+    with_graph = MaxPool(2)(maps.requires_grad_())
+    with torch.no_grad():
+        without = MaxPool(2)(maps)
+    assert with_graph.requires_grad
+    assert without.stride() == with_graph.stride()
+    torch.testing.assert_close(without, F.max_pool2d(maps, 2), rtol=0, atol=0, equal_nan=True)
+
+
+def test_predictions_do_not_depend_on_the_graph():
+    backbone = LeNet5(out_indices=(0, 1, 2))
+    images = torch.randn(2, 1, 33, 32)
+    with torch.no_grad():
+        without = backbone(images)
+    for found, expected in zip(without, backbone(images), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_inner_maps():
