@@ -32,19 +32,15 @@ class BatchRandomResizedCrop(BatchTransform):
 
     Equals torchvision's ``RandomResizedCrop(size, scale, ratio, antialias=antialias)`` per image
     (crop of Szegedy et al., 2015, "Going deeper with convolutions"; bilinear): same distribution
-    of windows, and the same pixels. Bilinear resizing is linear and separable, first along the
-    rows, then along the columns; that is used in two ways.
+    of windows, and the same pixels. Bilinear resizing is linear and separable: each sample is
+    ``V @ (image @ U^T)`` with a column matrix ``U (w, W)`` and a row matrix ``V (h, H)`` that are
+    zero outside its window, two batched matrix products. The matrices are dense: right for images
+    of 32 or 64 pixels.
 
-    *uint8 images on a CPU* go through torchvision's integer kernels. All rows to be resized from
-    one length, whatever image they come from, are one tall image, and then all columns of one
-    length are one wide image: a few dozen calls for the whole batch. The pixels are torchvision's
-    to the bit; without antialiasing at most one level apart.
-
-    *Floats, and everything on a GPU,* where the windows' sizes would have to be waited for: each
-    sample is ``V @ image @ U^T`` with a row matrix ``V (h, H)`` and a column matrix ``U (w, W)``
-    that are zero outside its window, two batched matrix products. Floats are torchvision's to about
-    1e-5 of their range; uint8 is rounded once, where torchvision rounds between the two directions
-    as well: at most one level apart. The matrices are dense: right for images of 32 or 64 pixels.
+    uint8 images come out as those of torchvision's integer kernels, to the bit as long as windows
+    are at most four times as large as ``size`` (beyond, at most one level apart): weights are
+    multiples of a power of two, and pixels are rounded between the two products. float32 holds all
+    these numbers exactly. Floats are torchvision's to about 1e-5 of their range.
 
     Args:
         size: Height and width of the result in pixels; one number means a square.
@@ -99,113 +95,54 @@ class BatchRandomResizedCrop(BatchTransform):
 
     def apply(self, images: Tensor, params: ResizedCropParams) -> Tensor:
         """Resize the windows: ``(B, C, H, W) -> (B, C, *size)``, same dtype and memory format."""
-        if images.device.type == 'cpu' and images.dtype == torch.uint8:
-            return self.resize_by_length(images, params)
-        return self.resize_by_matrix(images, params)
-
-    # By length -----------------------------------------------------------------------------
-
-    def resize_by_length(self, images: Tensor, params: ResizedCropParams) -> Tensor:
-        """Resize uint8 images on a CPU, all rows of one length at once, then all columns."""
-        rows, begin = self._resize_rows(images.permute(0, 2, 3, 1).contiguous(), params)
-        resized = self._resize_columns(rows, begin, params.height).permute(0, 3, 1, 2)
-        return resized if is_channels_last(images) else resized.contiguous()
-
-    def _resize_rows(self, images: Tensor, params: ResizedCropParams) -> tuple[Tensor, Tensor]:
-        """Cut out the windows' rows and bring each to the width of the result.
-
-        Args:
-            images: ``(B, H, W, C)``, contiguous.
-            params: Their windows.
-
-        Returns:
-            All R rows, ``(R, w * C)``, those of a window behind each other; and where those of
-            each window begin, ``(B,)``.
-        """
-        _, height, width, channels = images.shape
-        order = params.width.argsort()
-        heights = params.height.index_select(0, order)
-        begin = torch.empty_like(order).scatter_(0, order, heights.cumsum(0) - heights)
-        # For each row of the result its window, its place in the image, and where it starts there.
-        window = order.repeat_interleave(heights)
-        row = torch.arange(len(window)) - (begin - params.top).index_select(0, window)
-        start = (window * height + row) * width + params.left.index_select(0, window)
-        start *= channels
-
-        lengths, counts = _runs(params.width.index_select(0, window))
-        rows = images.new_empty(len(window), self.size[1] * channels)
-        parts, starts = rows.split(counts.tolist()), start.split(counts.tolist())
-        for part, first, length in zip(parts, starts, lengths.tolist(), strict=True):
-            # Stretches of memory, overlapping, as rows of a matrix: index_select copies them whole.
-            shape = (images.numel() - length * channels + 1, length * channels)
-            cut = images.as_strided(shape, (1, 1)).index_select(0, first)
-            tall = self._resize(cut.view(1, -1, length, channels), part.shape[0], self.size[1])
-            part.copy_(tall.view(part.shape))
-        return rows, begin
-
-    def _resize_columns(self, rows: Tensor, begin: Tensor, heights: Tensor) -> Tensor:
-        """Bring columns to the height of the result.
-
-        Args:
-            rows: ``(R, w * C)``.
-            begin: Where the rows of each window begin, ``(B,)``.
-            heights: How many they are, ``(B,)``.
-
-        Returns:
-            ``(B, h, w, C)``.
-        """
-        height, width = self.size
-        order, row = heights.argsort(), torch.arange(int(heights.max())).view(-1, 1)
-        begin, (lengths, counts) = begin[order], _runs(heights[order])
-        resized = rows.new_empty(len(order) * height, rows.shape[1])
-        parts, begins = resized.split((height * counts).tolist()), begin.split(counts.tolist())
-        for part, first, length in zip(parts, begins, lengths.tolist(), strict=True):
-            cut = rows.index_select(0, (first + row[:length]).flatten())
-            columns = part.shape[0] // height * width
-            wide = self._resize(cut.view(1, length, columns, -1), height, columns)
-            part.copy_(wide.view(part.shape))
-        # The windows of a part lie side by side: the next row of one comes after those of all.
-        part_of = torch.arange(len(counts)).repeat_interleave(counts)
-        first = (counts.cumsum(0) - counts)[part_of]
-        place = first * height + torch.arange(len(order)) - first
-        place = place.view(-1, 1) + counts[part_of].view(-1, 1) * torch.arange(height)
-        resized = resized.index_select(0, place[order.argsort()].flatten())
-        return resized.view(len(order), height, width, -1)
-
-    def _resize(self, image: Tensor, height: int, width: int) -> Tensor:
-        """Resize one image ``(1, H, W, C)``; torch must see it as channels_last, to be fast."""
-        if image.shape[1:3] == (height, width):
-            return image
-        image = F.interpolate(
-            image.permute(0, 3, 1, 2), (height, width), mode='bilinear', antialias=self.antialias
-        )
-        return image.permute(0, 2, 3, 1).contiguous()
-
-    # By matrix -----------------------------------------------------------------------------
-
-    def resize_by_matrix(self, images: Tensor, params: ResizedCropParams) -> Tensor:
-        """Resize images of any type on any device."""
         batch, channels, height, width = images.shape
         out_height, out_width = self.size
+        whole = not images.is_floating_point()
         # (B, H, C, W): the layout in which both products run on plain matrices, without copies.
         rows = at_least_float32(torch.stack(images.unbind(1), dim=2))
-        vertical = self._weights(params.top, params.height, height, out_height, rows.dtype)
-        horizontal = self._weights(params.left, params.width, width, out_width, rows.dtype)
+        columns_of = self._matrices(params.left, params.width, width, out_width, rows, whole)
+        rows_of = self._matrices(params.top, params.height, height, out_height, rows, whole)
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse for pixels
-            rows = rows.view(batch, height * channels, width) @ horizontal.transpose(1, 2)
-            rows = vertical @ rows.view(batch, height, channels * out_width)
-        rows = rows.view(batch, out_height, channels, out_width)
-        if not images.is_floating_point():
-            rows = rows.round_()
-        planes = rows.to(images.dtype).unbind(2)
+            rows = rows.view(batch, height * channels, width) @ columns_of.transpose(1, 2)
+            rows = _round_half_up(rows) if whole else rows
+            rows = rows_of @ rows.view(batch, height, channels * out_width)
+            rows = _round_half_up(rows) if whole else rows
+        if whole:  # by way of int16 in a third of the time
+            rows = rows.to(torch.int16)
+        planes = rows.to(images.dtype).view(batch, out_height, channels, out_width).unbind(2)
         if is_channels_last(images):
             return torch.stack(planes, dim=-1).permute(0, 3, 1, 2)
         return torch.stack(planes, dim=1)
 
-    def _weights(
-        self, start: Tensor, length: Tensor, size: int, out_size: int, dtype: torch.dtype
+    def _matrices(
+        self, start: Tensor, length: Tensor, size: int, out_size: int, like: Tensor, whole: bool
     ) -> Tensor:
-        """Interpolation matrices ``(B, out_size, size)`` of one axis; rows sum to one.
+        """Interpolation matrices ``(B, out_size, size)`` of one axis.
+
+        Args:
+            start: First pixels of the windows, ``(B,)``.
+            length: How long they are, ``(B,)``.
+            size: Pixels of the image.
+            out_size: Pixels of the result.
+            like: A tensor of the type that they are to have.
+            whole: Whether pixels are whole numbers, see :func:`_in_binary`.
+        """
+        which = torch.arange(len(length), device=length.device)
+        if length.device.type == 'cpu':  # few lengths differ; a GPU would be waited for
+            length, which = length.unique(return_inverse=True)
+        weights = self._weights(length, size, out_size, torch.float64 if whole else like.dtype)
+        if whole:
+            weights = _in_binary(weights)
+        # Rows of ``size`` numbers, zero behind the window: what stands before a row is the zeros of
+        # the one above, so reading it from ``start`` places earlier moves the window there.
+        flat = F.pad(weights.to(like.dtype).flatten(), (size, 0))
+        first = (which * out_size).view(-1, 1) + torch.arange(out_size, device=which.device) + 1
+        first = (first * size - start.view(-1, 1)).flatten()
+        runs = flat.as_strided((len(flat) - size + 1, size), (1, 1))
+        return runs.index_select(0, first).view(len(start), out_size, size)
+
+    def _weights(self, length: Tensor, size: int, out_size: int, dtype: torch.dtype) -> Tensor:
+        """Interpolation matrices ``(N, out_size, size)`` of windows that begin at the first pixel.
 
         With ``step = length / out_size``, output pixel ``i`` is centred on ``(i + 1/2) * step``
         in the window and weighs the window's pixel centres by a triangle that reaches one pixel to
@@ -216,19 +153,29 @@ class BatchRandomResizedCrop(BatchTransform):
         pixel centres instead, which is the same: only one pixel is within reach there.
         """
         step = (length.to(dtype) / out_size).view(-1, 1, 1)
-        length = length.view(-1, 1, 1)
         reach = step.clamp(min=1) if self.antialias else torch.ones_like(step)
-        centre = (torch.arange(out_size, device=start.device, dtype=dtype) + 0.5).view(-1, 1) * step
-        pixel = torch.arange(size, device=start.device) - start.view(-1, 1, 1)
-        position = (pixel.to(dtype) + 0.5).masked_fill((pixel < 0) | (pixel >= length), math.inf)
+        pixel = torch.arange(size, device=length.device)
+        position = (pixel.to(dtype) + 0.5).where(pixel < length.view(-1, 1, 1), math.inf)
+        centre = torch.arange(out_size, device=length.device, dtype=dtype).view(-1, 1) + 0.5
         # The triangle upside down: dividing by its negative sum turns it up.
-        weights = (position - centre).abs_().sub_(reach).clamp_(max=0)
+        weights = (position - centre * step).abs_().sub_(reach).clamp_(max=0)
         return weights.div_(weights.sum(dim=-1, keepdim=True))
 
 
-def _runs(ascending: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the values that ascending numbers have, and how often each occurs."""
-    return ascending.unique_consecutive(return_counts=True)
+def _in_binary(weights: Tensor) -> Tensor:
+    """Weights ``(N, h, H)`` as torchvision's kernels have them, of whole numbers below 2**15.
+
+    Each matrix is rounded to multiples of ``2**-p``, with the largest p that leaves room for its
+    largest weight.
+    """
+    room = (2**15 - 0.5) / weights.amax((1, 2), keepdim=True)
+    scale = (room.log2().ceil() - 1).exp2()
+    return (weights * scale + 0.5).floor() / scale
+
+
+def _round_half_up(pixels: Tensor) -> Tensor:
+    """Round in place as integer kernels do, by adding a half and cutting off."""
+    return pixels.add_(0.5).floor_()
 
 
 def _central_window(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:

@@ -26,6 +26,7 @@ class MaxPool(nn.MaxPool2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Pool maps ``(B, C, H, W)``; an odd last row or column is left out."""
         if (input.requires_grad and torch.is_grad_enabled()) or input.device.type != 'cpu':
             return super().forward(input)
         height, width = (side // 2 * 2 for side in input.shape[2:])
