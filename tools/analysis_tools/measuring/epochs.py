@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from floors import KD3Floor, PublishedKD3, check_floor  # beside this folder
+from torch import nn
 
 from mmdfkd.engine.hooks import SelectionHook
+from mmdfkd.models.backbones.lenet import MaxPool
 
 from .runners import build_runner
 from .timing import Clock, InterleaveHook, compare, median, ratio
@@ -21,6 +23,7 @@ FAST = {
     'optim_wrapper.student.type': 'AutocastOptimWrapper',
     'default_hooks.speed.fold_teacher': True,
     'default_hooks.speed.channels_last': True,
+    'optim_wrapper.student.optimizer.fused': True,
 }
 COMPILED = {'default_hooks.speed.compile': ['teacher', 'student']}
 ONE_TERM = {'model.teacher_term': False}
@@ -39,9 +42,9 @@ def measure_epochs(
 ) -> Iterator[dict[str, Any]]:
     """Rows of our modes, and of the published code's form of the same epoch.
 
-    *Authors* is the arithmetic of the published code: float32, a selection pass of both networks
-    over random views each epoch, both contrastive terms. *Published* also has its loops over images
-    and the graph of its selection pass. All learn from the whole pool.
+    *Authors* is the arithmetic of the published code: float32, torch's layers, a selection pass of
+    both networks over random views each epoch, both contrastive terms. *Published* also has its
+    loops over images and the graph of its selection pass. All learn from the whole pool.
     """
     blocks = (args.pairs + 1) * (args.images // batch // args.iterations)
     for mode in args.modes:
@@ -52,6 +55,8 @@ def measure_epochs(
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         kinds = [KD3Floor, PublishedKD3] if mode == PUBLISHED else [KD3Floor]
         floors = [kind(model, runner.optim_wrapper) for kind in kinds]
+        for floor in floors:
+            use_torch_pooling(floor.model)
         data = {name: value.to(args.device) for name, value in pool.__getitems__(range(8)).items()}
         for floor in floors:
             if model.teacher_term:
@@ -72,6 +77,13 @@ def measure_epochs(
             'us/image': 1e6 * median(times['runner']) / len(pool),
             'authors us/image': 1e6 * median(times['authors']) / len(pool),
         }
+
+
+def use_torch_pooling(network: nn.Module) -> None:
+    """Let a network's poolings be those of its authors."""
+    for layer in network.modules():
+        if isinstance(layer, MaxPool):
+            layer.__class__ = nn.MaxPool2d
 
 
 def run_epoch(floor: KD3Floor, pool: Any, batch: int, device: str) -> None:
