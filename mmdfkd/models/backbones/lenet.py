@@ -14,7 +14,7 @@ from mmdfkd.utils import UsageError
 
 from .parts import check_out_indices
 
-#: Layers after which a map is complete: two poolings, the last ReLU.
+#: Layers after which a map is complete, the ReLUs.
 _ENDS = (2, 5, 7)
 
 
@@ -41,7 +41,8 @@ class LeNet5(BaseModule):
 
     Three 5x5 convolutions to 6, 16 and 120 channels, each followed by ReLU, with 2x2 max-pooling
     after the first two (LeCun et al. 1998 had tanh and average pooling, as has mmpretrain's
-    LeNet5). The hidden layer of 84 units and the classifier belong to the head; with those and
+    LeNet5). Pooling stands before ReLU, which then has a quarter of the values to go through: maps
+    and gradients are the same to the bit. The hidden layer of 84 units and the classifier belong to the head; with those and
     10 classes it has 61,706 parameters, the half-width student (3, 8, 60, hidden 42) 15,738.
 
     Source: Chen et al., "Data-Free Learning of Student Networks" (DAFL), ICCV 2019, arXiv
@@ -78,11 +79,11 @@ class LeNet5(BaseModule):
         self.out_indices = check_out_indices('LeNet5', out_indices)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, first, 5),
-            nn.ReLU(inplace=True),
             MaxPool(2),
+            nn.ReLU(inplace=True),
             nn.Conv2d(first, second, 5),
-            nn.ReLU(inplace=True),
             MaxPool(2),
+            nn.ReLU(inplace=True),
             nn.Conv2d(second, third, 5),
             nn.ReLU(inplace=True),
         )

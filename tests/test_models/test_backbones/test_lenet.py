@@ -52,6 +52,26 @@ def test_pooling_without_a_graph_gives_the_same_numbers(size, layout):
     torch.testing.assert_close(without, F.max_pool2d(maps, 2), rtol=0, atol=0, equal_nan=True)
 
 
+def test_pooling_before_relu_changes_neither_maps_nor_gradients():
+    torch.manual_seed(0)
+    backbone = LeNet5()
+    images = torch.randn(8, 1, 32, 32)
+    images[:, :, :12] = 0.5  # even patches, where several values are the maximum
+    (ours,) = backbone(images)
+    weight = torch.randn_like(ours)
+    (ours * weight).sum().backward()
+    gradients = [p.grad for p in backbone.parameters()]
+    parameters = [p.detach().clone().requires_grad_() for p in backbone.parameters()]
+    w1, b1, w2, b2, w3, b3 = parameters
+    x = F.max_pool2d(F.conv2d(images, w1, b1).relu(), 2)
+    x = F.max_pool2d(F.conv2d(x, w2, b2).relu(), 2)
+    published = F.conv2d(x, w3, b3).relu()
+    (published * weight).sum().backward()
+    assert torch.equal(ours, published)
+    for ours, theirs in zip(gradients, parameters, strict=True):
+        assert torch.equal(ours, theirs.grad)
+
+
 def test_predictions_do_not_depend_on_the_graph():
     backbone = LeNet5(out_indices=(0, 1, 2))
     images = torch.randn(2, 1, 33, 32)

@@ -14,7 +14,7 @@ from floors import KD3Floor, PublishedKD3, check_floor  # beside this folder
 from torch import nn
 
 from mmdfkd.engine.hooks import SelectionHook
-from mmdfkd.models.backbones.lenet import MaxPool
+from mmdfkd.models.backbones import LeNet5
 
 from .runners import build_runner
 from .timing import Clock, InterleaveHook, compare, median, ratio
@@ -42,7 +42,7 @@ def measure_epochs(
 ) -> Iterator[dict[str, Any]]:
     """Rows of our modes, and of the published code's form of the same epoch.
 
-    *Authors* is the arithmetic of the published code: float32, torch's layers, a selection pass of
+    *Authors* is the arithmetic of the published code: float32, its layers, a selection pass of
     both networks over random views each epoch, both contrastive terms. *Published* also has its
     loops over images and the graph of its selection pass. All learn from the whole pool.
     """
@@ -56,7 +56,7 @@ def measure_epochs(
         kinds = [KD3Floor, PublishedKD3] if mode == PUBLISHED else [KD3Floor]
         floors = [kind(model, runner.optim_wrapper) for kind in kinds]
         for floor in floors:
-            use_torch_pooling(floor.model)
+            use_published_layers(floor.model)
         data = {name: value.to(args.device) for name, value in pool.__getitems__(range(8)).items()}
         for floor in floors:
             if model.teacher_term:
@@ -79,11 +79,13 @@ def measure_epochs(
         }
 
 
-def use_torch_pooling(network: nn.Module) -> None:
-    """Let a network's poolings be those of its authors."""
-    for layer in network.modules():
-        if isinstance(layer, MaxPool):
-            layer.__class__ = nn.MaxPool2d
+def use_published_layers(network: nn.Module) -> None:
+    """Give every LeNet5 torch's pooling, behind the ReLU."""
+    for backbone in network.modules():
+        if isinstance(backbone, LeNet5):
+            layers: Any = backbone.layers
+            for pooling in (1, 4):
+                layers[pooling], layers[pooling + 1] = layers[pooling + 1], nn.MaxPool2d(2)
 
 
 def run_epoch(floor: KD3Floor, pool: Any, batch: int, device: str) -> None:
