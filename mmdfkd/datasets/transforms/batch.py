@@ -181,7 +181,7 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -
         windows = images[sample, channel, y, x]
         return windows.contiguous(memory_format=_memory_format(images))
 
-    if is_channels_last(images):
+    if channels == 1 or is_channels_last(images):
         planes = images.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
         windows = _plane_windows(planes, top, left * channels, size[0], size[1] * channels)
         return windows.view(batch, *size, channels).permute(0, 3, 1, 2)
@@ -199,9 +199,11 @@ def _plane_windows(planes: Tensor, top: Tensor, left: Tensor, height: int, width
     """
     count, plane_height, plane_width = planes.shape
     runs = planes.as_strided((planes.numel() - width + 1, width), (1, 1))
-    first = torch.arange(count, device=planes.device) * plane_height + top
-    row = first.view(-1, 1) + torch.arange(height, device=planes.device)
-    start = row * plane_width + left.view(-1, 1)
+    size = plane_height * plane_width
+    corner = torch.arange(0, count * size, size, device=planes.device)
+    corner = corner + torch.add(left, top, alpha=plane_width)
+    row = torch.arange(0, height * plane_width, plane_width, device=planes.device)
+    start = corner.view(-1, 1) + row
     return runs.index_select(0, start.flatten()).view(count, height, width)
 
 
