@@ -179,7 +179,7 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -
         y = top.view(-1, 1, 1, 1) + torch.arange(size[0], device=images.device).view(-1, 1)
         x = left.view(-1, 1, 1, 1) + torch.arange(size[1], device=images.device)
         windows = images[sample, channel, y, x]
-        return windows.contiguous(memory_format=_memory_format(images))
+        return windows.contiguous(memory_format=memory_format_of(images))
 
     if channels == 1 or is_channels_last(images):
         planes = images.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
@@ -212,7 +212,8 @@ def is_channels_last(images: Tensor) -> bool:
     return not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
 
 
-def _memory_format(images: Tensor) -> torch.memory_format:
+def memory_format_of(images: Tensor) -> torch.memory_format:
+    """Layout of ``(B, C, H, W)`` images in memory."""
     return torch.channels_last if is_channels_last(images) else torch.contiguous_format
 
 

@@ -14,7 +14,14 @@ from torch import Tensor
 from mmdfkd.registry import TRANSFORMS
 from mmdfkd.utils import UsageError
 
-from .batch import BatchTransform, Device, at_least_float32, height_width, is_channels_last
+from .batch import (
+    BatchTransform,
+    Device,
+    at_least_float32,
+    height_width,
+    is_channels_last,
+    memory_format_of,
+)
 
 
 class ResizedCropParams(NamedTuple):
@@ -34,8 +41,8 @@ class BatchRandomResizedCrop(BatchTransform):
     (crop of Szegedy et al., 2015, "Going deeper with convolutions"; bilinear): same distribution
     of windows, and the same pixels. Bilinear resizing is linear and separable: each sample is
     ``V @ (image @ U^T)`` with a column matrix ``U (w, W)`` and a row matrix ``V (h, H)`` that are
-    zero outside its window, two batched matrix products. The matrices are dense: right for images
-    of 32 or 64 pixels.
+    zero outside its window, two batched matrix products. The matrices are dense, so on a CPU images
+    of more than 48 x 48 pixels are resized one by one.
 
     uint8 images come out as those of torchvision's integer kernels, to the bit as long as windows
     are at most four times as large as ``size`` (beyond, at most one level apart): weights are
@@ -54,6 +61,8 @@ class BatchRandomResizedCrop(BatchTransform):
 
     # torchvision draws up to ten windows until one fits, then takes a central one.
     tries = 10
+    # Above so many pixels, a call per image takes less time on a CPU than its products.
+    dense_pixels = 48 * 48
 
     def __init__(
         self,
@@ -95,6 +104,27 @@ class BatchRandomResizedCrop(BatchTransform):
 
     def apply(self, images: Tensor, params: ResizedCropParams) -> Tensor:
         """Resize the windows: ``(B, C, H, W) -> (B, C, *size)``, same dtype and memory format."""
+        large = images.shape[2] * images.shape[3] > self.dense_pixels
+        resize = self._one_by_one if large and images.device.type == 'cpu' else self._by_products
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse for pixels
+            return resize(images, params)
+
+    def _one_by_one(self, images: Tensor, params: ResizedCropParams) -> Tensor:
+        """Resize each window by a call of its own."""
+        windows = zip(*(each.tolist() for each in params), strict=True)
+        resized = [
+            F.interpolate(
+                image[None, :, top : top + height, left : left + width],
+                self.size,
+                mode='bilinear',
+                antialias=self.antialias,
+            )
+            for image, (top, left, height, width) in zip(images, windows, strict=True)
+        ]
+        return torch.cat(resized).contiguous(memory_format=memory_format_of(images))
+
+    def _by_products(self, images: Tensor, params: ResizedCropParams) -> Tensor:
+        """Resize all windows by two batched matrix products."""
         batch, channels, height, width = images.shape
         out_height, out_width = self.size
         whole = not images.is_floating_point()
@@ -102,11 +132,10 @@ class BatchRandomResizedCrop(BatchTransform):
         rows = at_least_float32(torch.stack(images.unbind(1), dim=2))
         columns_of = self._matrices(params.left, params.width, width, out_width, rows, whole)
         rows_of = self._matrices(params.top, params.height, height, out_height, rows, whole)
-        with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse for pixels
-            rows = rows.view(batch, height * channels, width) @ columns_of.transpose(1, 2)
-            rows = _round_half_up(rows) if whole else rows
-            rows = rows_of @ rows.view(batch, height, channels * out_width)
-            rows = _round_half_up(rows) if whole else rows
+        rows = rows.view(batch, height * channels, width) @ columns_of.transpose(1, 2)
+        rows = _round_half_up(rows) if whole else rows
+        rows = rows_of @ rows.view(batch, height, channels * out_width)
+        rows = _round_half_up(rows) if whole else rows
         if whole:  # by way of int16 in a third of the time
             rows = rows.to(torch.int16)
         planes = rows.to(images.dtype).view(batch, out_height, channels, out_width).unbind(2)

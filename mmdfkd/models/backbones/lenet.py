@@ -42,8 +42,9 @@ class LeNet5(BaseModule):
     Three 5x5 convolutions to 6, 16 and 120 channels, each followed by ReLU, with 2x2 max-pooling
     after the first two (LeCun et al. 1998 had tanh and average pooling, as has mmpretrain's
     LeNet5). Pooling stands before ReLU, which then has a quarter of the values to go through: maps
-    and gradients are the same to the bit. The hidden layer of 84 units and the classifier belong to the head; with those and
-    10 classes it has 61,706 parameters, the half-width student (3, 8, 60, hidden 42) 15,738.
+    and gradients are the same to the bit. The hidden layer of 84 units and the classifier belong to
+    the head; with those and 10 classes it has 61,706 parameters, the half-width student (3, 8, 60,
+    hidden 42) 15,738.
 
     Source: Chen et al., "Data-Free Learning of Student Networks" (DAFL), ICCV 2019, arXiv
     1904.01186; definition as in github.com/huawei-noah/Efficient-Computing.

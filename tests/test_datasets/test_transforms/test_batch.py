@@ -21,12 +21,24 @@ from mmdfkd.utils import UsageError
 
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
+
+class OneByOne(BatchRandomResizedCrop):
+    dense_pixels = 0
+
+
+class ByProducts(BatchRandomResizedCrop):
+    dense_pixels = 10**9
+
+
+RESIZED_CROPS = [OneByOne, ByProducts]
+
 TRANSFORMS_UNDER_TEST = [
     BatchRandomCrop(size=16),
     BatchRandomCrop(size=20, padding=3),
     BatchRandomCrop(size=(22, 17), padding=2, pad_mode='reflect'),
     BatchRandomFlip(),
-    BatchRandomResizedCrop(size=(16, 24)),
+    ByProducts(size=(16, 24)),
+    OneByOne(size=(16, 24)),
 ]
 
 
@@ -87,9 +99,10 @@ def test_flip_mirrors_the_drawn_samples_only(channels, dtype, layout):
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('antialias', [True, False])
 @pytest.mark.parametrize('size', [(32, 40), (20, 28), (7, 9), (30, 6)])
-def test_resized_crop_equals_torchvision(size, antialias, channels, layout):
+@pytest.mark.parametrize('resized_crop', RESIZED_CROPS)
+def test_resized_crop_equals_torchvision(resized_crop, size, antialias, channels, layout):
     images = make_images(40, channels, torch.float32, layout) / 255
-    transform = BatchRandomResizedCrop(size, antialias=antialias)
+    transform = resized_crop(size, antialias=antialias)
     params = draw(transform, images)
 
     def reference(image, *window):
@@ -102,7 +115,7 @@ def test_resized_crop_equals_torchvision(size, antialias, channels, layout):
 def test_resized_crop_of_single_pixels_and_of_everything():
     images = make_images(2, dtype=torch.float32)
     params = ResizedCropParams(*torch.tensor([[19, 0], [27, 0], [1, 20], [1, 28]]))
-    pixel, whole = BatchRandomResizedCrop((20, 28)).apply(images, params)
+    pixel, whole = ByProducts((20, 28)).apply(images, params)
     torch.testing.assert_close(pixel, images[0, :, 19:, 27:].expand(3, 20, 28))
     torch.testing.assert_close(whole, images[1], rtol=0, atol=0)
 
@@ -111,9 +124,12 @@ def test_resized_crop_of_single_pixels_and_of_everything():
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('antialias', [True, False])
 @pytest.mark.parametrize('size', [(32, 40), (20, 28), (13, 31), (7, 9)])
-def test_resized_crop_of_uint8_is_that_of_torchvision_to_the_bit(size, antialias, channels, layout):
+@pytest.mark.parametrize('resized_crop', RESIZED_CROPS)
+def test_resized_crop_of_uint8_is_that_of_torchvision_to_the_bit(
+    resized_crop, size, antialias, channels, layout
+):
     images = make_images(40, channels, layout=layout)
-    transform = BatchRandomResizedCrop(size, antialias=antialias)
+    transform = resized_crop(size, antialias=antialias)
     params = draw(transform, images)
 
     def reference(image, *window):
@@ -128,7 +144,7 @@ def test_resized_crop_of_uint8_is_that_of_torchvision_to_the_bit(size, antialias
 def test_resized_crop_of_uint8_far_smaller_is_at_most_one_level_apart():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (8, 3, 160, 200), dtype=torch.uint8)
-    transform = BatchRandomResizedCrop(9, scale=(0.5, 1.0))
+    transform = ByProducts(9, scale=(0.5, 1.0))
     params = draw(transform, images)
 
     def reference(image, *window):
@@ -141,8 +157,18 @@ def test_resized_crop_of_uint8_far_smaller_is_at_most_one_level_apart():
 def test_resized_crop_keeps_white_and_black():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 40, 40)
     for size in (9, 13, 32, 40, 64):
-        resized = BatchRandomResizedCrop(size)(images)
+        resized = ByProducts(size)(images)
         assert (resized == images[:, :, :1, :1]).all()
+
+
+def test_large_images_are_resized_one_by_one_and_small_ones_by_products(monkeypatch):
+    used = []
+    for name in ('_one_by_one', '_by_products'):
+        way = lambda self, images, params, name=name: used.append(name)  # noqa: E731
+        monkeypatch.setattr(BatchRandomResizedCrop, name, way)
+    for side in (32, 64):
+        BatchRandomResizedCrop(8)(torch.zeros(2, 3, side, side, dtype=torch.uint8))
+    assert used == ['_by_products', '_one_by_one']
 
 
 # Distributions
