@@ -156,17 +156,15 @@ class BatchRandomResizedCrop(BatchTransform):
             like: A tensor of the type that they are to have.
             whole: Whether pixels are whole numbers, see :func:`_in_binary`.
         """
-        which = torch.arange(len(length), device=length.device)
-        if length.device.type == 'cpu':  # few lengths differ; a GPU would be waited for
-            length, which = length.unique(return_inverse=True)
+        length, which = _ascending(length, merge=length.device.type == 'cpu')
         weights = self._weights(length, size, out_size, torch.float64 if whole else like.dtype)
         if whole:
             weights = _in_binary(weights)
-        # Rows of ``size`` numbers, zero behind the window: what stands before a row is the zeros of
-        # the one above, so reading it from ``start`` places earlier moves the window there.
+        # Rows of ``size`` numbers, zero behind the window. Before a row stand the zeros of the one
+        # above, whose window is not longer: reading from ``start`` places earlier moves the window.
         flat = F.pad(weights.to(like.dtype).flatten(), (size, 0))
-        first = (which * out_size).view(-1, 1) + torch.arange(out_size, device=which.device) + 1
-        first = (first * size - start.view(-1, 1)).flatten()
+        row = (which * out_size).view(-1, 1) + torch.arange(out_size, device=which.device)
+        first = ((row + 1) * size - start.view(-1, 1)).flatten()
         runs = flat.as_strided((len(flat) - size + 1, size), (1, 1))
         return runs.index_select(0, first).view(len(start), out_size, size)
 
@@ -189,6 +187,19 @@ class BatchRandomResizedCrop(BatchTransform):
         # The triangle upside down: dividing by its negative sum turns it up.
         weights = (position - centre * step).abs_().sub_(reach).clamp_(max=0)
         return weights.div_(weights.sum(dim=-1, keepdim=True))
+
+
+def _ascending(lengths: Tensor, merge: bool) -> tuple[Tensor, Tensor]:
+    """Sort lengths ``(B,)``; return them and where each went, ``(B,)``.
+
+    Args:
+        lengths: Whole numbers.
+        merge: Whether equal ones become one: few differ, but a GPU would be waited for.
+    """
+    if merge:
+        return lengths.unique(return_inverse=True)
+    ascending, order = lengths.sort()
+    return ascending, order.argsort()
 
 
 def _in_binary(weights: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from mmdfkd.datasets.transforms import (
     CropParams,
     FlipParams,
     ResizedCropParams,
+    resized_crop,
 )
 from mmdfkd.registry import TRANSFORMS
 from mmdfkd.utils import UsageError
@@ -152,6 +153,21 @@ def test_resized_crop_of_uint8_far_smaller_is_at_most_one_level_apart():
 
     expected = per_image(reference, images, params)
     assert (transform.apply(images, params).int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
+def test_resized_crop_by_products_is_the_same_where_equal_lengths_are_not_merged(
+    monkeypatch, dtype
+):
+    images = make_images(200, dtype=dtype)
+    transform = ByProducts((13, 31))
+    params = draw(transform, images)
+    merged = transform.apply(images, params)
+    ascending = resized_crop._ascending
+    monkeypatch.setattr(
+        resized_crop, '_ascending', lambda lengths, merge: ascending(lengths, False)
+    )
+    assert torch.equal(transform.apply(images, params), merged)  # as on a GPU
 
 
 def test_resized_crop_keeps_white_and_black():
