@@ -156,7 +156,7 @@ class BatchRandomResizedCrop(BatchTransform):
             like: A tensor of the type that they are to have.
             whole: Whether pixels are whole numbers, see :func:`_in_binary`.
         """
-        length, which = _ascending(length, merge=length.device.type == 'cpu')
+        length, which = _ascending(length, merge=whole and length.device.type == 'cpu')
         weights = self._weights(length, size, out_size, torch.float64 if whole else like.dtype)
         if whole:
             weights = _in_binary(weights)
@@ -194,7 +194,7 @@ def _ascending(lengths: Tensor, merge: bool) -> tuple[Tensor, Tensor]:
 
     Args:
         lengths: Whole numbers.
-        merge: Whether equal ones become one: few differ, but a GPU would be waited for.
+        merge: Whether equal ones become one: few differ, but their number has to be waited for.
     """
     if merge:
         return lengths.unique(return_inverse=True)
