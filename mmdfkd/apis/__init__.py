@@ -1,1 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""For people with plain torch modules and no config."""
+
+from .methods import Method, list_methods
+
+__all__ = ['Method', 'list_methods']

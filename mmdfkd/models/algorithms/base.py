@@ -50,6 +50,9 @@ class BaseDistiller(BaseModel):
         teacher='Classifier', student='Classifier', data_preprocessor='BatchPreprocessor'
     )
 
+    # Which images a method learns from; None where nothing is distilled.
+    learns_from: Literal['original', 'collected', 'generated', 'both'] | None = None
+
     teacher: Classifier | None
     student: Classifier
 

@@ -66,6 +66,7 @@ class CTKD(BaseDistiller):
     transfer, of which that code is made. R and S share no layer unless told to.
     """
 
+    learns_from = 'original'
     teacher: Classifier
 
     default_types = dict(

@@ -78,6 +78,7 @@ class DFND(BaseDistiller):
     whose noisy term takes all images.
     """
 
+    learns_from = 'collected'
     teacher: Classifier
     selector: Any
     class_weights: Tensor

@@ -33,6 +33,7 @@ class GenerativeDistiller(BaseDistiller):
         UsageError: Teacher and student are the same network, so that no adversary is left.
     """
 
+    learns_from = 'generated'
     teacher: Classifier
     draws: int = 1
 

@@ -86,6 +86,7 @@ class HiDFD(BaseDistiller):
     both stages draw collected images of their own.
     """
 
+    learns_from = 'both'
     teacher: Classifier
     student: Classifier
 

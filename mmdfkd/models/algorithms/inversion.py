@@ -57,6 +57,7 @@ class InversionDistiller(BaseDistiller):
         UsageError: Teacher and student are the same network, or a number is out of range.
     """
 
+    learns_from = 'generated'
     teacher: Classifier
 
     def __init__(

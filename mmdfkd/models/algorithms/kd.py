@@ -55,6 +55,7 @@ class KD(BaseDistiller):
     attention transfer with ``2 alpha T^2``, means ``alpha`` times 2 / K here.
     """
 
+    learns_from = 'original'
     teacher: Classifier
 
     def __init__(

@@ -76,6 +76,7 @@ class KD3(BaseDistiller):
     the teacher's predictions are computed once [random crops; ``SelectionHook.view='train'``].
     """
 
+    learns_from = 'collected'
     teacher: Classifier
 
     default_types = dict(

@@ -62,6 +62,7 @@ class STKD(BaseDistiller):
     ``ce_weight=0.1, kd_weight=0.9, temperature=4``.
     """
 
+    learns_from = 'original'
     teacher: Classifier
 
     default_types = dict(mixup='Mixup')
