@@ -1,8 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Classifiers of other libraries as teachers."""
+"""Classifiers of other libraries, and any network that is there already."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ from .foreign_sources import build_foreign
 
 @MODELS.register_module()
 class ForeignClassifier(Classifier):
-    """A trained network from timm, torchvision, Hugging Face or a function, as a ``Classifier``.
+    """A network of timm, torchvision, Hugging Face, a function or the caller, as a ``Classifier``.
 
     It works as the teacher of any method:
 
@@ -44,7 +45,8 @@ class ForeignClassifier(Classifier):
 
     Args:
         source: ``'timm'``, ``'torchvision'``, ``'transformers'``, or ``'package.module:function'``
-            for a function that returns a network.
+            for a function that returns a network; or the network itself, which becomes part of this
+            one and loses its final layer: give a copy where the original is needed.
         model: Name of the network in that library; for transformers also a folder.
         pretrained: The library brings the weights, if need be by a download, and with them the
             defaults of mean, std and size; a function is trusted to have loaded its own. If False,
@@ -58,7 +60,7 @@ class ForeignClassifier(Classifier):
         input_shape: ``(C, H, W)`` of the images of the run. Default: ``(3, size, size)``.
         mean: Per-channel mean its inputs are normalised with, in units of 0 to 255.
         std: Per-channel standard deviation, same units.
-        name: What people call it. Default: ``model``, or the function.
+        name: What people call it. Default: ``model``, or the function, or the network's class.
         arguments: More keyword arguments for the library or the function.
 
     Raises:
@@ -68,7 +70,7 @@ class ForeignClassifier(Classifier):
 
     def __init__(
         self,
-        source: str,
+        source: str | nn.Module,
         model: str | None = None,
         pretrained: bool = False,
         num_classes: int | None = None,
@@ -85,6 +87,9 @@ class ForeignClassifier(Classifier):
         classes = 'num_labels' if source == 'transformers' else 'num_classes'
         given = {} if num_classes is None else {classes: num_classes}
         foreign = build_foreign(source, model, pretrained, {**given, **(arguments or {})})
+        if isinstance(source, nn.Module):
+            name = name or type(source).__name__
+            source = f'{type(source).__module__}:{type(source).__qualname__}'
         self.size = size or foreign.size
         if input_shape is None and self.size is not None:
             input_shape = (3, self.size, self.size)
@@ -150,6 +155,16 @@ class ForeignClassifier(Classifier):
             f'head.fc.{key.removeprefix(prefix)}' if key.startswith(prefix) else f'network.{key}': t
             for key, t in state.items()
         }
+
+    def init_weights(self) -> None:
+        """Nothing: its weights are those it came with."""
+
+    def original(self) -> nn.Module:
+        """A copy of the network as its library knows it: the final layer is back in its place."""
+        network, layer = copy.deepcopy(self.network), copy.deepcopy(self.head.fc)
+        parent, _, child = self.fc_name.rpartition('.')
+        setattr(network.get_submodule(parent), child, layer)
+        return network
 
     def _run(self, images: Tensor) -> Tensor:
         """Output of the network, as it stands, for images of the run."""

@@ -29,11 +29,14 @@ class Foreign(NamedTuple):
     size: int | None = None
 
 
-def build_foreign(source: str, model: str | None, pretrained: bool, arguments: dict) -> Foreign:
-    """Build a network that another library or a user's function defines.
+def build_foreign(
+    source: str | nn.Module, model: str | None, pretrained: bool, arguments: dict
+) -> Foreign:
+    """Build a network that another library or a user's function defines; take one that is built.
 
     Args:
-        source: ``'timm'``, ``'torchvision'``, ``'transformers'`` or ``'package.module:function'``.
+        source: ``'timm'``, ``'torchvision'``, ``'transformers'`` or ``'package.module:function'``,
+            or the network.
         model: Its name in that library; ``None`` for a function.
         pretrained: Whether the library shall bring its weights, if need be by a download.
         arguments: More keyword arguments.
@@ -41,6 +44,8 @@ def build_foreign(source: str, model: str | None, pretrained: bool, arguments: d
     Raises:
         UsageError: The library is not installed, or it cannot build that.
     """
+    if isinstance(source, nn.Module):
+        return Foreign(source)
     if ':' not in source and source not in LIBRARIES:
         raise UsageError(
             f'source={source!r} is no source of networks. Use one of {", ".join(LIBRARIES)}, or a '

@@ -28,9 +28,15 @@ def share_classifier(
         own: Give the student a fresh head of the same form instead of the teacher's.
 
     Raises:
-        UsageError: The student's config speaks of other classes or images than the teacher, or of
-            parts that it cannot have.
+        UsageError: The student is no config, or one that speaks of other classes or images than the
+            teacher, or of parts that it cannot have.
     """
+    if not isinstance(student, dict):
+        raise UsageError(
+            'model.student is a network that is built already, but this method builds its student '
+            "around the teacher's classifier. Give a config, dict(backbone=dict(type=...)), or "
+            'choose a method that takes any network.'
+        )
     classes = (student.get('head') or {}).get('num_classes', teacher.num_classes)
     if classes != teacher.num_classes:
         raise UsageError(

@@ -132,6 +132,35 @@ def test_gradient_reaches_the_images_through_the_resize(build):
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
 
 
+def test_a_network_that_is_there_already(build):
+    network = toy().eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = network(images)
+    classifier = ForeignClassifier(network, **IMAGES)
+    assert torch.equal(classifier(images), expected)
+    assert classifier.network is network
+    assert classifier.name == 'Toy' and classifier.config['source'] == f'{__name__}:Toy'
+
+
+@pytest.mark.parametrize('hidden', [False, True])
+def test_the_original_network_is_given_back(build, hidden):
+    classifier = build(arguments=dict(hidden=hidden))
+    images = torch.randn(2, 3, 32, 32)
+    original = classifier.original()
+    assert type(original) is Toy
+    assert original.state_dict().keys() == toy(hidden=hidden).state_dict().keys()
+    torch.testing.assert_close(original(images), classifier(images))
+    original.classifier.weight.data.zero_()
+    assert classifier.head.fc.weight.abs().sum() > 0  # a copy
+
+
+def test_weights_are_not_initialised_anew():
+    """Networks of other libraries have an ``init_weights`` of their own, which is for training."""
+    network = toy()
+    network.init_weights = lambda: pytest.fail('threw the weights away')
+    ForeignClassifier(network, **IMAGES).init_weights()
+
+
 def test_inner_maps(build):
     teacher = build(maps=('body.0', 'body'))
     images = torch.randn(2, 3, 32, 32)

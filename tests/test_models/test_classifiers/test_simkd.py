@@ -79,3 +79,8 @@ def test_map_shape_leaves_no_trace(teacher, training):
 def test_what_a_student_cannot_have(teacher, extra, named):
     with pytest.raises(UsageError, match=named):
         share_classifier(dict(backbone=BACKBONE, **extra), teacher, {})
+
+
+def test_a_network_that_is_built_already(teacher):
+    with pytest.raises(UsageError, match=r'model\.student is a network that is built.*backbone'):
+        share_classifier(teacher, teacher, {})
