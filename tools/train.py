@@ -79,14 +79,9 @@ def make_config(args: argparse.Namespace) -> Config:
                 'belong to. Add auto_scale_lr = dict(base_batch_size=...).'
             )
         cfg.auto_scale_lr.enable = True
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if loader:
-            loader.setdefault('pin_memory', not args.no_pin_memory and gpu_present())
-            loader.setdefault(
-                'persistent_workers',
-                not args.no_persistent_workers and loader.get('num_workers', 0) > 0,
-            )
+    from mmdfkd.engine import set_loader_defaults
+
+    set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     if args.quick:
         from mmdfkd.apis.quick import make_quick
 

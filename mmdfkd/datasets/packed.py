@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -128,6 +129,10 @@ class PackedDataset(Dataset):
             rows = np.array(self.images[first : first + _CHUNK_ROWS])
             resident[first : first + _CHUNK_ROWS] = torch.from_numpy(rows)
         self.device_images = resident
+
+    def __deepcopy__(self, memo: dict) -> PackedDataset:
+        """A copy shares the images, which nobody writes to; mmengine copies what it builds from."""
+        return copy.copy(self)
 
     @staticmethod
     def _gather(array: np.ndarray | RowView, positions: np.ndarray) -> np.ndarray:

@@ -53,14 +53,23 @@ def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = No
         raise UsageError(
             f'{_failed_at(error, files)}: {reason} ({type(error).__name__}). Correct the config.'
         ) from error
-    if cfg_options:
-        for option in cfg_options:
-            _check_option(option, cfg)
-        try:
-            cfg.merge_from_dict(cfg_options)
-        except (KeyError, TypeError) as error:
-            raise UsageError(f'--cfg-options does not fit the config: {error.args[0]}') from error
+    apply_options(cfg, cfg_options or {})
     return cfg
+
+
+def apply_options(cfg: Config, cfg_options: dict[str, Any]) -> None:
+    """Override keys of a config, in place.
+
+    Args:
+        cfg: The config.
+        cfg_options: As for :func:`load_config`, which says what may be wrong with them.
+    """
+    for option in cfg_options:
+        _check_option(option, cfg)
+    try:
+        cfg.merge_from_dict(cfg_options)
+    except (KeyError, TypeError) as error:
+        raise UsageError(f'--cfg-options does not fit the config: {error.args[0]}') from error
 
 
 def _config_files(path: Path, heir: Path | None = None) -> list[Path]:

@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """The packed dataset: batches equal what plain indexing gives, and never alias the set."""
 
+import copy
 import hashlib
 
 import numpy as np
@@ -68,6 +69,14 @@ def test_single_sample_and_iteration_end(images):
 def test_indices_out_of_range_raise(images, indices):
     with pytest.raises(IndexError):
         PackedDataset(images).__getitems__(indices)
+
+
+def test_a_deep_copy_shares_the_images(images):
+    dataset = PackedDataset(images, np.arange(len(images)))
+    copied = copy.deepcopy(dict(dataset=dataset))['dataset']
+    assert copied is not dataset
+    assert np.shares_memory(copied.images, images)
+    assert torch.equal(copied[3]['inputs'], dataset[3]['inputs'])
 
 
 def test_content_hash_is_sha256_of_bytes_and_shape(images):

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
@@ -41,6 +44,25 @@ class DistillRunner(Runner):
     model key by key. ``load_from`` takes a training checkpoint or a ``student.pth``.
     """
 
+    @classmethod
+    def from_cfg(cls, cfg: Config, parts: Mapping[str, Any] | None = None) -> DistillRunner:
+        """Build a runner.
+
+        Args:
+            cfg: The config, which becomes the record of the run.
+            parts: What is built already, by its dotted place in the config: a network, a dataset.
+                It is used as it is; the config is left to describe it.
+        """
+        arguments = inspect.signature(Runner.__init__).parameters
+        settings = {name: copy.deepcopy(cfg[name]) for name in arguments if name in cfg}
+        for place, part in (parts or {}).items():
+            *path, key = place.split('.')
+            node = settings
+            for name in path:
+                node = node[name]
+            node[key] = part
+        return cls(**settings, cfg=cfg)
+
     @staticmethod
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
@@ -72,6 +94,8 @@ class DistillRunner(Runner):
         the shape of an image, also where it is the synthetic part of a :class:`HybridDataset`.
         """
         dataset = self._train_dataloader['dataset']
+        if not isinstance(dataset, dict):  # it is built already
+            return super().build_train_loop(loop)
         if dataset['type'] == 'HybridDataset':
             dataset = dataset.get('synthetic') or dataset
         if dataset['type'] == 'ImageBank' and self.model.teacher is not None:
@@ -160,6 +184,24 @@ class DistillRunner(Runner):
                 'resumed from it. Resume from an epoch_N.pth, or use load_from to start from it.'
             )
         super().resume(filename, *args, **kwargs)
+
+
+def set_loader_defaults(
+    cfg: Config, pin_memory: bool = True, persistent_workers: bool = True
+) -> None:
+    """Say of each dataloader what its config leaves open, in place.
+
+    Args:
+        cfg: A config.
+        pin_memory: Whether to pin batches where there is a GPU.
+        persistent_workers: Whether worker processes, if there are any, outlive an epoch.
+    """
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            loader.setdefault('pin_memory', pin_memory and torch.cuda.is_available())
+            workers = loader.get('num_workers', 0) > 0
+            loader.setdefault('persistent_workers', persistent_workers and workers)
 
 
 def leave_processes() -> None:
