@@ -1,0 +1,145 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmdfkd.apis.given import as_dataset, as_student, as_teacher
+from mmdfkd.datasets import ImagePool, write_pool
+from mmdfkd.models.classifiers import ForeignClassifier, load_classifier
+from mmdfkd.utils import UsageError
+
+SHAPE = (1, 16, 16)
+
+
+class Wrapped(nn.Module):
+    """Changes what another network returns."""
+
+    def __init__(self, network, change):
+        super().__init__()
+        self.network, self.change = network, change
+
+    def forward(self, x):
+        return self.change(self.network(x))
+
+
+# Images ----------------------------------------------------------------------------------------
+
+
+def test_arrays_tensors_and_folders_are_the_same_images(images, tmp_path):
+    write_pool(tmp_path / 'pool', images, 'pool')
+    given = [images, torch.from_numpy(images), tmp_path / 'pool', str(tmp_path / 'pool')]
+    given.append(ImagePool(tmp_path / 'pool'))
+    for dataset in (as_dataset('images', each) for each in given):
+        assert dataset.labels is None
+        assert np.array_equal(dataset.images, images)
+
+
+def test_labels(images):
+    labels = torch.arange(96) % 5
+    dataset = as_dataset('evaluation', (torch.from_numpy(images), labels))
+    assert dataset[7]['label'] == 2 and np.array_equal(dataset[7]['inputs'][0], images[7, ..., 0])
+
+
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        (lambda x: x / 255, r'float64 \(96, 16, 16, 1\)'),
+        (lambda x: torch.from_numpy(x).float(), r'float32 \(96, 16, 16, 1\)'),
+        (lambda x: x[..., 0], r'uint8 \(96, 16, 16\)'),
+        (list, 'list'),
+    ],
+)
+def test_images_of_another_kind(images, change, found):
+    with pytest.raises(UsageError, match=rf'^images: found {found}, .*\(255 \* x\)'):
+        as_dataset('images', change(images))
+
+
+# Networks --------------------------------------------------------------------------------------
+
+
+def test_a_teacher_is_copied_and_computes_the_same(teacher):
+    x = torch.randn(3, *SHAPE)
+    copied = as_teacher(teacher, torch.tensor([120]), (60,), SHAPE)
+    assert copied.mean == [120.0] and copied.std == [60.0] and copied.input_shape == SHAPE
+    assert copied.name == 'Net' and copied.config['source'].endswith('conftest:Net')
+    with torch.no_grad():
+        assert torch.equal(copied(x), teacher.eval()(x))
+    assert isinstance(teacher.out, nn.Linear)
+    copied.head.fc.weight.data.zero_()
+    assert teacher.out.weight.abs().sum() > 0
+
+
+def test_a_classifier_states_its_own():
+    ours = load_classifier('mmdfkd://resnet8_digits')
+    copied = as_teacher(ours, None, None, None)
+    assert copied is not ours and copied.config == ours.config
+    with pytest.raises(UsageError, match=r'mean and std: ResNet8 states its own, \[78\.0\]'):
+        as_teacher(ours, [78.0], [82.6], None)
+
+
+def test_logits_that_leave_no_linear_layer(make_net):
+    """An ensemble, for instance: its logits are a mean."""
+    one, two = make_net(1), make_net(2)
+
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.members = nn.ModuleList([one, two])
+
+        def forward(self, x):
+            return torch.stack([member(x) for member in self.members]).mean(0)
+
+    x = torch.randn(3, *SHAPE)
+    copied = as_teacher(Ensemble(), [120.0], [60.0], SHAPE)
+    expected = (one.eval()(x) + two.eval()(x)) / 2
+    assert copied.name == 'Ensemble'
+    torch.testing.assert_close(copied(x), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(copied.extract(x).vector, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ('change', 'problem'),
+    [
+        (lambda logits: logits.softmax(1), 'returns probabilities or their logarithms'),
+        (lambda logits: logits.log_softmax(1), 'returns probabilities or their logarithms'),
+        (lambda logits: logits.argmax(1), r'returns \(4,\) for 4 images'),
+        (lambda logits: (logits, logits), 'returns tuple for 4 images'),
+    ],
+)
+def test_a_teacher_without_logits(teacher, change, problem):
+    with pytest.raises(UsageError, match=rf'^teacher: Wrapped {problem}, expected logits'):
+        as_teacher(Wrapped(teacher, change), [120.0], [60.0], SHAPE)
+
+
+def test_images_the_teacher_cannot_see(teacher):
+    with pytest.raises(UsageError, match=r'^teacher: Net cannot see images of 3x16x16 .*Give'):
+        as_teacher(teacher, [120.0] * 3, [60.0] * 3, (3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ('mean', 'std', 'problem'),
+    [
+        (None, [60.0], 'mean and std: give those'),
+        ([0.5], [0.25], r'must be in units of 0 to 255'),
+        ([0.5], [1.0], r'must be in units of 0 to 255'),
+        ([120.0], [0.0], r'std above 0'),
+        ([120.0] * 3, [60.0] * 3, r'mean has 3 and std 3 numbers, but the images have 1 channels'),
+    ],
+)
+def test_statistics(teacher, mean, std, problem):
+    with pytest.raises(UsageError, match=problem):
+        as_teacher(teacher, mean, std, SHAPE)
+
+
+def test_a_teacher_of_raw_pixels(teacher):
+    assert as_teacher(teacher, [0], [1], SHAPE).std == [1.0]
+
+
+def test_a_student_sees_what_the_teacher_sees(teacher, make_net):
+    given = make_net(3)
+    student = as_student(given, as_teacher(teacher, [120.0], [60.0], SHAPE))
+    assert isinstance(student, ForeignClassifier) and student.mean == [120.0]
+    assert student.head.fc.weight is not given.out.weight
+    with pytest.raises(UsageError, match=r'^student: Wrapped has no linear layer'):
+        as_student(Wrapped(given, lambda logits: 2 * logits), student)
