@@ -1,0 +1,139 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from mmdfkd.apis import export_student
+from mmdfkd.models.classifiers import ForeignClassifier, load_classifier, save_classifier
+from mmdfkd.utils import UsageError
+
+STUDENTS = [
+    ('resnet8_digits', 'pixels'),
+    ('resnet8_digits', 'normalised'),
+    ('lenet5_digits', 'pixels'),
+]
+# Run where mmdfkd cannot be imported.
+READER = """
+import sys
+import torch
+sys.modules['mmdfkd'] = None
+folder = sys.argv[1]
+images = torch.load(f'{folder}/images.pt')
+results = {}
+for name in sys.argv[2:]:
+    path = f'{folder}/{name}'
+    program = name.endswith('.pt2')
+    network = torch.export.load(path).module() if program else torch.jit.load(path)
+    given = images['pixels'] if 'pixels' in name else images['normalised']
+    results[name] = [network(given).detach(), network(given[:1]).detach()]
+assert not [name for name in sys.modules if name.startswith(('mmdfkd.', 'mmengine'))]
+torch.save(results, f'{folder}/results.pt')
+"""
+
+
+def test_files_run_without_mmdfkd(tmp_path):
+    """One process reads them all and gives the logits of the eager network."""
+    pixels = torch.randint(0, 256, (7, 1, 32, 32), dtype=torch.uint8)
+    normalised = (pixels.float() - 78.0) / 82.6  # both teachers' statistics
+    torch.save(dict(pixels=pixels, normalised=normalised), tmp_path / 'images.pt')
+    files = {}
+    for name, kind in STUDENTS:
+        for suffix in ('.pt', '.pt2'):
+            file = tmp_path / f'{name}_{kind}{suffix}'
+            assert export_student(f'mmdfkd://{name}', file, pixels=kind == 'pixels') == file
+            files[file.name] = name
+    subprocess.run([sys.executable, '-c', READER, str(tmp_path), *files], check=True, cwd=tmp_path)
+    results = torch.load(tmp_path / 'results.pt')
+    for file, name in files.items():
+        with torch.no_grad():
+            expected = load_classifier(f'mmdfkd://{name}').eval()(normalised)
+        torch.testing.assert_close(results[file][0], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(results[file][1], expected[:1], rtol=1e-4, atol=1e-4)
+        assert (results[file][0].argmax(1) == expected.argmax(1)).all()
+
+
+def test_onnx(tmp_path):
+    pytest.importorskip('onnxscript')
+    reference = pytest.importorskip('onnx.reference')
+    file = export_student('mmdfkd://resnet8_digits', tmp_path / 'student.onnx')
+    pixels = torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        network = load_classifier('mmdfkd://resnet8_digits').eval()
+        expected = network((pixels.float() - 78.0) / 82.6)
+    logits = reference.ReferenceEvaluator(str(file)).run(None, {'images': pixels.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ['student.onnx']
+
+
+def test_onnx_is_no_dependency(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    with pytest.raises(UsageError, match='pip install onnx onnxscript'):
+        export_student('mmdfkd://resnet8_digits', tmp_path / 'student.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+# Students that were plain modules --------------------------------------------------------------
+
+
+def save(network, folder):
+    settings = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
+    save_classifier(folder / 'student.pth', ForeignClassifier(network, **settings), {})
+
+
+def test_a_module_of_the_callers(make_net, tmp_path):
+    trained, untrained = make_net(1).eval(), make_net(2)
+    x = torch.randn(3, 1, 16, 16)
+    expected = trained(x)
+    save(trained, tmp_path)
+    with pytest.raises(UsageError, match=r'weights of \S*:Net, .*network=\.\.\.'):
+        export_student(tmp_path, tmp_path / 'student.pt')
+    file = export_student(tmp_path, tmp_path / 'student.pt', pixels=False, network=untrained)
+    torch.testing.assert_close(torch.jit.load(file)(x), expected)
+    assert isinstance(untrained.out, nn.Linear) and untrained.training
+    with pytest.raises(UsageError, match='made for 5 classes on 4 features'):
+        export_student(tmp_path, tmp_path / 'student.pt', network=make_net(2, width=6))
+
+
+class BatchDependent(nn.Module):
+    """Does something that a trace does not see."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(256, 3)
+
+    def forward(self, x):
+        return self.out(x.flatten(1) * float(len(x)))
+
+
+def test_what_gives_other_logits_is_not_written(tmp_path):
+    save(BatchDependent(), tmp_path)
+    (tmp_path / 'student.pt').write_text('an older file')
+    with pytest.raises(UsageError, match=r'student\.pt would give other logits .* for 1 images'):
+        export_student(tmp_path, tmp_path / 'student.pt', network=BatchDependent())
+    assert (tmp_path / 'student.pt').read_text() == 'an older file'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['student.pt', 'student.pth']
+
+
+class DataDependent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(256, 3)
+
+    def forward(self, x):
+        return self.out(x.flatten(1) if x.sum() > 0 else -x.flatten(1))
+
+
+def test_what_a_format_cannot_hold(tmp_path):
+    save(DataDependent(), tmp_path)
+    with pytest.raises(UsageError, match=r'cannot be written as \.pt2 .*Choose another of \.pt'):
+        export_student(tmp_path, tmp_path / 'student.pt2', network=DataDependent())
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(UsageError, match=r'one of the suffixes \.pt, \.pt2, \.onnx'):
+        export_student('mmdfkd://resnet8_digits', tmp_path / 'student.trt')
+    with pytest.raises(UsageError, match=r'student\.pth. does not exist'):
+        export_student(tmp_path, tmp_path / 'student.pt')
