@@ -216,6 +216,12 @@ def _config(
         place = next((place for place in parts if f'{option}.'.startswith(f'{place}.')), None)
         if place is not None:
             raise UsageError(f'options: {option} is what an argument gives. Change it there.')
+        phase = option.partition('_')[0]
+        if phase == 'test' or (phase == 'val' and 'val_dataloader.dataset' not in parts):
+            raise UsageError(
+                f'options: {option} has no effect, since nothing is measured. Leave it out'
+                + (', or give an evaluation set.' if phase == 'val' else '.')
+            )
     apply_options(cfg, options)
     if 'val_dataloader.dataset' not in parts:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None

@@ -293,6 +293,7 @@ def test_resumes(teacher, make_net, images, tmp_path, monkeypatch):
         (dict(recipe='kd3_resnet8_resnet8-half_1xb128-40e_digits'), r'recipe: .* one of KD3, not'),
         (dict(recipe='missing.py'), r'no config file missing\.py'),
         (dict(options={'model.teacher.name': 'T'}), r'options: model\.teacher\.name is what'),
+        (dict(options={'val_dataloader.batch_size': 2}), r'options: val_.*an evaluation set'),
         (dict(options={'model.divergence': 2}), r'model\.divergence is no argument of DFND'),
         (dict(student=dict(bakbone=BACKBONE)), r"bakbone is no argument of Classifier.*'backbone'"),
         (dict(evaluation=[1, 2]), r'evaluation: found list'),
