@@ -18,6 +18,9 @@ from mmdfkd.models.classifiers import network_fingerprint
 from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.progress import track
 
+#: So many cached predictions are made again, and may differ by this share of the largest.
+SAMPLE, TOLERANCE = 8, 1e-2
+
 
 def cache_dir() -> Path:
     """Folder of what can be computed again: ``$MMDFKD_CACHE_DIR`` or ``~/.cache/mmdfkd``."""
@@ -68,9 +71,10 @@ def predict_logits(
 class LogitsCache:
     """Teacher logits of un-augmented datasets, computed once and kept on disk.
 
-    A file is named by what determines its content: the teacher's tensors, the dataset's bytes and
-    the normalisation. Logits are kept in float32, since half precision would flip images that
-    lie within 1e-3 of a threshold.
+    A file is named by the teacher's tensors, the dataset's bytes and the normalisation. What else
+    determines its content, such as the code of the teacher's forward pass, shows in its first
+    predictions, which are made again and compared. Logits are kept in float32, since half precision
+    would flip images that lie within 1e-3 of a threshold.
 
     Args:
         folder: Where files go.
@@ -85,6 +89,8 @@ class LogitsCache:
         """Logits ``(N, K)`` of the dataset, from the file if there is one."""
         path = self.folder / f'{self.key(teacher, dataset, preprocessor)}.npy'
         logits = self._read(path, len(dataset))
+        if logits is not None and not _still_true(logits, teacher, dataset, preprocessor):
+            logits = None
         # All ranks predict unless all have the file: machines need not share the folder.
         if not all(all_gather_object(logits is not None)) or logits is None:
             name = dataset.metainfo['name']
@@ -121,3 +127,14 @@ class LogitsCache:
                 np.save(file, logits.numpy())
         except OSError:
             pass  # a cache that cannot be written is no reason to stop
+
+
+@torch.no_grad()
+def _still_true(logits: Tensor, teacher: nn.Module, dataset: Any, preprocessor: nn.Module) -> bool:
+    """Whether a teacher still predicts the first of these logits, on whatever device."""
+    images = preprocessor(dataset.__getitems__(range(min(SAMPLE, len(dataset)))))['inputs']
+    found = teacher(images).float().cpu()
+    expected = logits[:SAMPLE]
+    if found.shape != expected.shape:
+        return False
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())

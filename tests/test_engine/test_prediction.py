@@ -72,12 +72,19 @@ def cache(tmp_path):
     return LogitsCache(tmp_path / 'logits')
 
 
+class Steady(Probe):
+    """What it says of an image does not depend on the others of its batch."""
+
+    def forward(self, images):
+        return super().forward(images)[:, :2]
+
+
 def test_teacher_predicts_once(cache):
-    network, dataset = Probe(), pool()
+    network, dataset = Steady(), pool()
     first = cache.get(network, dataset, preprocessor())
     assert network.seen == 23
     again = cache.get(network, pool(), preprocessor())  # same bytes, another object
-    assert network.seen == 23 and torch.equal(first, again)
+    assert network.seen == 23 + 8 and torch.equal(first, again)  # 8 to see whether it is the same
     assert len(list(cache.folder.iterdir())) == 1
 
 
@@ -90,6 +97,17 @@ def test_anything_that_matters_makes_it_predict_again(cache):
     network.scale += 1
     cache.get(network, pool(), preprocessor())
     assert network.seen == 23 * 4 + 22
+
+
+def test_another_forward_pass_with_the_same_tensors_predicts_again(cache):
+    class Mirrored(Steady):
+        def forward(self, images):
+            return super().forward(images).flip(1)
+
+    first = cache.get(Steady(), pool(), preprocessor())
+    again = cache.get(Mirrored(), pool(), preprocessor())
+    assert torch.equal(again, first.flip(1)) and not torch.equal(again, first)
+    assert torch.equal(cache.get(Mirrored(), pool(), preprocessor()), again)
 
 
 @pytest.mark.parametrize('damage', [b'', b'garbage', 'short', 'half'])

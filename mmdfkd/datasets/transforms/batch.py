@@ -182,10 +182,10 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -
         return windows.contiguous(memory_format=memory_format_of(images))
 
     if channels == 1 or is_channels_last(images):
-        planes = images.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+        planes = images.permute(0, 2, 3, 1).contiguous().view(batch, height, width * channels)
         windows = _plane_windows(planes, top, left * channels, size[0], size[1] * channels)
         return windows.view(batch, *size, channels).permute(0, 3, 1, 2)
-    planes = images.reshape(batch * channels, height, width)
+    planes = images.contiguous().view(batch * channels, height, width)
     top, left = top.repeat_interleave(channels), left.repeat_interleave(channels)
     return _plane_windows(planes, top, left, *size).view(batch, channels, *size)
 

@@ -44,10 +44,11 @@ class BatchRandomResizedCrop(BatchTransform):
     zero outside its window, two batched matrix products. The matrices are dense, so on a CPU images
     of more than 48 x 48 pixels are resized one by one.
 
-    uint8 images come out as those of torchvision's integer kernels, to the bit as long as windows
-    are at most four times as large as ``size`` (beyond, at most one level apart): weights are
-    multiples of a power of two, and pixels are rounded between the two products. float32 holds all
-    these numbers exactly. Floats are torchvision's to about 1e-5 of their range.
+    uint8 images come out as those of torchvision's integer kernels (those of CPUs with AVX), to the
+    bit as long as windows are at most four times as large as ``size``; beyond, at most one level
+    apart. For that, weights are multiples of a power of two and pixels are rounded between the two
+    products; float32 holds all these numbers exactly, TF32 on a GPU, which is off unless asked for,
+    does not. Floats are torchvision's to about 1e-5 of their range.
 
     Args:
         size: Height and width of the result in pixels; one number means a square.
@@ -105,7 +106,9 @@ class BatchRandomResizedCrop(BatchTransform):
     def apply(self, images: Tensor, params: ResizedCropParams) -> Tensor:
         """Resize the windows: ``(B, C, H, W) -> (B, C, *size)``, same dtype and memory format."""
         large = images.shape[2] * images.shape[3] > self.dense_pixels
-        resize = self._one_by_one if large and images.device.type == 'cpu' else self._by_products
+        known = images.dtype in (torch.uint8, torch.float32, torch.float64)  # to torch's kernels
+        alone = large and known and images.device.type == 'cpu'
+        resize = self._one_by_one if alone else self._by_products
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse for pixels
             return resize(images, params)
 
@@ -139,7 +142,7 @@ class BatchRandomResizedCrop(BatchTransform):
         if whole:  # by way of int16 in a third of the time
             rows = rows.to(torch.int16)
         planes = rows.to(images.dtype).view(batch, out_height, channels, out_width).unbind(2)
-        if is_channels_last(images):
+        if channels == 1 or is_channels_last(images):
             return torch.stack(planes, dim=-1).permute(0, 3, 1, 2)
         return torch.stack(planes, dim=1)
 

@@ -122,11 +122,14 @@ class BaseDistiller(BaseModel):
                 images.
         """
         training = network.training
+        trained = [p for p in network.parameters() if p.requires_grad]
         network.train(mode == 'train').requires_grad_(False)
         try:
             yield
         finally:
-            network.train(training).requires_grad_(True)
+            network.train(training)
+            for parameter in trained:
+                parameter.requires_grad_(True)
 
     def init_weights(self) -> None:
         """Initialise what is trained; the teacher keeps the weights of its checkpoint."""
@@ -237,6 +240,8 @@ def build_student(
         UsageError: The config states others.
     """
     if not isinstance(config, dict):
+        if teacher is not None:
+            check_inputs(config.config, teacher, key)
         return config
     config = {'type': 'Classifier', **config}
     if teacher is not None:

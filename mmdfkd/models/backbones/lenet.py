@@ -25,6 +25,9 @@ class MaxPool(nn.MaxPool2d):
     two thirds of a teacher's forward pass.
     """
 
+    def __init__(self) -> None:
+        super().__init__(2)
+
     def forward(self, input: Tensor) -> Tensor:
         """Pool maps ``(B, C, H, W)``; an odd last row or column is left out."""
         if (input.requires_grad and torch.is_grad_enabled()) or input.device.type != 'cpu':
@@ -80,10 +83,10 @@ class LeNet5(BaseModule):
         self.out_indices = check_out_indices('LeNet5', out_indices)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, first, 5),
-            MaxPool(2),
+            MaxPool(),
             nn.ReLU(inplace=True),
             nn.Conv2d(first, second, 5),
-            MaxPool(2),
+            MaxPool(),
             nn.ReLU(inplace=True),
             nn.Conv2d(second, third, 5),
             nn.ReLU(inplace=True),

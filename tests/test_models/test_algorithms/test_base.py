@@ -6,6 +6,7 @@ from torch import nn
 from mmdfkd.models.algorithms import KD, BaseDistiller, Supervised
 from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
 from mmdfkd.models.selectors import RandomSelector
+from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
 
@@ -72,6 +73,20 @@ def test_student_must_see_the_teachers_images(teacher, student, key, value):
         KD(teacher, {**student, key: value})
     same = KD(teacher, {**student, key: getattr(teacher, key)})
     assert list(getattr(same.student, key)) == list(getattr(teacher, key))
+    built = MODELS.build({**same.student.config, key: value})
+    with pytest.raises(UsageError, match=rf'model\.student\.{key} is .*Leave it out'):
+        KD(teacher, built)
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+def test_a_network_that_passes_gradient_on_is_as_before_afterwards(model, mode):
+    model.train()
+    frozen = model.student.head.fc.bias.requires_grad_(False)
+    with model.gradient_only_through(model.student, mode):
+        assert not any(p.requires_grad for p in model.student.parameters())
+        assert model.student.training is (mode == 'train')
+    assert [p for p in model.student.parameters() if not p.requires_grad] == [frozen]
+    assert model.student.training
 
 
 def test_one_normalisation_the_teachers(model, make_batch):
