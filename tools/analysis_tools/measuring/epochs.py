@@ -42,9 +42,10 @@ def measure_epochs(
 ) -> Iterator[dict[str, Any]]:
     """Rows of our modes, and of the published code's form of the same epoch.
 
-    *Authors* is the arithmetic of the published code: float32, its layers, a selection pass of
-    both networks over random views each epoch, both contrastive terms. *Published* also has its
-    loops over images and the graph of its selection pass. All learn from the whole pool.
+    *Authors* is the arithmetic of the published code: float32, its layers, images in NCHW, a
+    selection pass of both networks over random views each epoch, both contrastive terms.
+    *Published* also has its loops over images and the graph of its selection pass. All learn from
+    the whole pool.
     """
     blocks = (args.pairs + 1) * (args.images // batch // args.iterations)
     for mode in args.modes:
@@ -93,7 +94,8 @@ def run_epoch(floor: KD3Floor, pool: Any, batch: int, device: str) -> None:
 
     def views(indices: torch.Tensor) -> torch.Tensor:
         data = pool.__getitems__(indices)
-        return floor.prepare({name: value.to(device) for name, value in data.items()})
+        images = floor.prepare({name: value.to(device) for name, value in data.items()})
+        return images.clone(memory_format=torch.contiguous_format)  # the layout of their loader
 
     floor.select(views(part) for part in torch.arange(len(pool)).split(batch))
     for part in torch.randperm(len(pool)).split(batch):
