@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ from mmdfkd.utils.config_check import apply_options, check_config, load_config
 
 from .given import Images, as_dataset, as_student, as_teacher
 from .methods import find_method, find_recipe
+
+#: Keys of a config that :func:`distill` has arguments for.
+ARGUMENTS = ('work_dir', 'resume', 'load_from')
 
 
 class Distilled(NamedTuple):
@@ -80,7 +83,8 @@ def distill(
 
     It is the run that ``tools/train.py`` would make of the recipe with these networks and images,
     with the same log, records and checkpoints. Teacher and student are copied: those of the caller
-    stay as they are. Python's, NumPy's and torch's random states are seeded.
+    stay as they are. Of the process, random states, default scope, start method of workers and
+    settings of cuDNN and memory are left as the run has set them.
 
     Args:
         teacher: Maps normalised images ``(B, C, H, W)`` to logits ``(B, K)``. A ``Classifier`` is
@@ -114,13 +118,16 @@ def distill(
     Raises:
         UsageError: An argument is wrong; the message names it, and the remedy.
     """
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise UsageError('distill() is one process. For several use tools/train.py and a config.')
     kind = find_method(method)
     pool = _training_images(kind, images)
     tests = None if evaluation is None else as_dataset('evaluation', evaluation)
     teacher = as_teacher(
         teacher, mean, std, _shape(teacher, input_shape, tests if pool is None else pool)
     )
-    _check_labels(tests, teacher)
+    for argument, dataset in dict(images=pool, evaluation=tests).items():
+        _check_labels(argument, dataset, teacher)
     parts: dict[str, Any] = {'model.teacher': teacher}
     if not isinstance(student, dict):
         parts['model.student'] = as_student(student, teacher)
@@ -136,7 +143,7 @@ def distill(
     cfg.experiment_name = f'{path.stem}_{uuid.uuid4().hex[:8]}'  # two runs of a second are two
     cfg.resume = resume
     if seed is not None:
-        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=int(seed))
     set_loader_defaults(cfg)
     DistillRunner.from_cfg(cfg, parts).train()
 
@@ -185,12 +192,13 @@ def _shape(teacher: nn.Module, stated: Any, dataset: PackedDataset | None) -> tu
     return channels, height, width
 
 
-def _check_labels(tests: PackedDataset | None, teacher: Classifier) -> None:
-    """Labels of the evaluation set must be classes of the teacher."""
-    if tests is None or tests.labels is None or tests.labels.max() < teacher.num_classes:
+def _check_labels(argument: str, dataset: PackedDataset | None, teacher: Classifier) -> None:
+    """Labels must be classes of the teacher."""
+    labels = None if dataset is None else dataset.labels
+    if labels is None or labels.max() < teacher.num_classes:
         return
     raise UsageError(
-        f'evaluation: there are labels up to {tests.labels.max()}, the teacher has '
+        f'{argument}: there are labels up to {labels.max()}, the teacher has '
         f'{teacher.num_classes} classes, counted from 0. Give the labels of these classes.'
     )
 
@@ -212,26 +220,42 @@ def _config(
         )
     if 'model.student' not in parts:
         cfg.model.student = dict(student)
-    for option in options:
-        place = next((place for place in parts if f'{option}.'.startswith(f'{place}.')), None)
-        if place is not None:
-            raise UsageError(f'options: {option} is what an argument gives. Change it there.')
-        phase = option.partition('_')[0]
-        if phase == 'test' or (phase == 'val' and 'val_dataloader.dataset' not in parts):
-            raise UsageError(
-                f'options: {option} has no effect, since nothing is measured. Leave it out'
-                + (', or give an evaluation set.' if phase == 'val' else '.')
-            )
-    apply_options(cfg, options)
+    for transform in (cfg.get('data_preprocessor') or {}).get('augment') or ():
+        if 'size' in transform:
+            transform.size = tuple(input_shape[1:])
+    for option in _keys(options):
+        _check_read(option, parts)
+    apply_options(cfg, options, 'options')
     if 'val_dataloader.dataset' not in parts:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
     check_config(cfg)
-    for transform in (cfg.get('data_preprocessor') or {}).get('augment') or ():
-        if 'size' in transform:
-            transform.size = tuple(input_shape[1:])
     cfg.merge_from_dict({place: dict(_record(p), _delete_=True) for place, p in parts.items()})
     return cfg
+
+
+def _keys(options: dict[str, Any], prefix: str = '') -> Iterator[str]:
+    """Dotted keys of options, those inside of dicts too."""
+    for key, value in options.items():
+        if isinstance(value, dict) and value:
+            yield from _keys(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}'
+
+
+def _check_read(option: str, parts: dict[str, Any]) -> None:
+    """An option must reach what reads it."""
+    first = option.partition('.')[0]
+    if first in ARGUMENTS or any(f'{option}.'.startswith(f'{place}.') for place in parts):
+        raise UsageError(f'options: {option} is what an argument gives. Change it there.')
+    if first in ('launcher', 'experiment_name'):
+        raise UsageError(f'options: {option} is set by distill() itself. Leave it out.')
+    phase = first.partition('_')[0]
+    if phase == 'test' or (phase == 'val' and 'val_dataloader.dataset' not in parts):
+        raise UsageError(
+            f'options: {option} has no effect, since nothing is measured. Leave it out'
+            + (', or give an evaluation set.' if phase == 'val' else '.')
+        )
 
 
 def _record(part: Classifier | PackedDataset) -> dict[str, Any]:
@@ -239,7 +263,8 @@ def _record(part: Classifier | PackedDataset) -> dict[str, Any]:
     if isinstance(part, Classifier):
         return part.config
     known = dict(root=str(part.root)) if hasattr(part, 'root') else dict(metainfo=part.metainfo)
-    return dict(type=type(part).__name__, **known)
+    content = dict(num_images=len(part), content_hash=part.content_hash)
+    return dict(type=type(part).__name__, **known, **content)
 
 
 def _trained(path: Path, given: nn.Module | dict, part: Classifier | None) -> nn.Module:

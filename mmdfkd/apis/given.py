@@ -45,7 +45,7 @@ def as_dataset(argument: str, given: Images | tuple[Any, Any]) -> PackedDataset:
             '(N, H, W, C), or the folder of a pool, or one of mmdfkd.datasets. Convert a float '
             'tensor of images in [0, 1]: (255 * x).round().to(torch.uint8).permute(0, 2, 3, 1).'
         )
-    return PackedDataset(images, labels, dict(name=argument))
+    return PackedDataset(np.ascontiguousarray(images), labels, dict(name=argument))
 
 
 def as_teacher(
@@ -77,7 +77,7 @@ def as_teacher(
     try:
         return ForeignClassifier(copy.deepcopy(network), **images)
     except UsageError as error:
-        print_log(f'teacher: {error} It is taken for a black box.', 'current')
+        print_log(f'teacher: {error} It is taken for a black box.')
     name = type(network).__name__
     return ForeignClassifier(nn.Sequential(network, _identity(classes)), name=name, **images)
 

@@ -48,7 +48,7 @@ def list_methods() -> list[Method]:
         for method in list_methods():
             print(f'{method.name}: {method.title}, {method.images} images')
     """
-    return [_describe(method) for _, method in sorted(_methods().items())]
+    return [_describe(name, method) for name, method in sorted(_methods().items())]
 
 
 def find_method(name: str) -> type[BaseDistiller]:
@@ -111,11 +111,11 @@ def _methods() -> dict[str, type[BaseDistiller]]:
     }
 
 
-def _describe(method: type[BaseDistiller]) -> Method:
-    """What the class and the first words of its docstring, title and link, say."""
+def _describe(name: str, method: type[BaseDistiller]) -> Method:
+    """What a class and the first words of its docstring, title and link, say."""
     text = ' '.join((inspect.getdoc(method) or '').split())
     title, link = re.findall(r'^`(.+?) <(\S+)>`_|$', text)[0]
-    return Method(method.__name__, title, link, str(method.learns_from))
+    return Method(name, title, link, str(method.learns_from))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -57,19 +57,20 @@ def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = No
     return cfg
 
 
-def apply_options(cfg: Config, cfg_options: dict[str, Any]) -> None:
+def apply_options(cfg: Config, options: dict[str, Any], name: str = '--cfg-options') -> None:
     """Override keys of a config, in place.
 
     Args:
         cfg: The config.
-        cfg_options: As for :func:`load_config`, which says what may be wrong with them.
+        options: As for :func:`load_config`, which says what may be wrong with them.
+        name: What the user knows them by.
     """
-    for option in cfg_options:
-        _check_option(option, cfg)
+    for option in options:
+        _check_option(option, cfg, name)
     try:
-        cfg.merge_from_dict(cfg_options)
+        cfg.merge_from_dict(options)
     except (KeyError, TypeError) as error:
-        raise UsageError(f'--cfg-options does not fit the config: {error.args[0]}') from error
+        raise UsageError(f'{name} does not fit the config: {error.args[0]}') from error
 
 
 def _config_files(path: Path, heir: Path | None = None) -> list[Path]:
@@ -116,7 +117,7 @@ def _failed_at(error: Exception, files: list[Path]) -> str:
     return str(files[0])
 
 
-def _check_option(option: str, cfg: Config) -> None:
+def _check_option(option: str, cfg: Config, name: str) -> None:
     node: Any = cfg.to_dict()
     parts = option.split('.')
     for depth, part in enumerate(parts):
@@ -124,19 +125,19 @@ def _check_option(option: str, cfg: Config) -> None:
         if isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
                 raise UsageError(
-                    f'--cfg-options {option}: {where} is a list of {len(node)}. '
+                    f'{name} {option}: {where} is a list of {len(node)}. '
                     f'Give an index up to {len(node) - 1} instead of {part!r}.'
                 )
             node = node[int(part)]
         elif not isinstance(node, dict):
             raise UsageError(
-                f'--cfg-options {option}: {where} is {node!r} and has no {part!r} inside. '
+                f'{name} {option}: {where} is {node!r} and has no {part!r} inside. '
                 f'Set {where} itself.'
             )
         elif part in node:
             node = node[part]
         else:
-            _check_new_key(option, part, node, top_level=depth == 0)
+            _check_new_key(f'{name} {option}', part, node, top_level=depth == 0)
             return
 
 
@@ -149,7 +150,7 @@ def _check_new_key(option: str, key: str, node: dict, top_level: bool) -> None:
     meant = _closest(key, {name: name for name in known}, 0.6 if top_level else TYPO)
     if top_level or meant:
         hint = f'Did you mean {meant!r}?' if meant else 'Check the spelling.'
-        raise UsageError(f'--cfg-options {option}: there is no {key!r} here. {hint}')
+        raise UsageError(f'{option}: there is no {key!r} here. {hint}')
 
 
 # Checking -----------------------------------------------------------------------------------

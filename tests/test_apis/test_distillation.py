@@ -294,6 +294,14 @@ def test_resumes(teacher, make_net, images, tmp_path, monkeypatch):
         (dict(recipe='missing.py'), r'no config file missing\.py'),
         (dict(options={'model.teacher.name': 'T'}), r'options: model\.teacher\.name is what'),
         (dict(options={'val_dataloader.batch_size': 2}), r'options: val_.*an evaluation set'),
+        (dict(options={'work_dir': 'other'}), r'options: work_dir is what an argument gives'),
+        (dict(options={'resume': True}), r'options: resume is what an argument gives'),
+        (dict(options={'launcher': 'pytorch'}), r'options: launcher is set by distill'),
+        (
+            dict(options={'train_dataloader': dict(dataset=dict(type='DigitsDataset'))}),
+            r'options: train_dataloader\.dataset\.type is what an argument gives',
+        ),
+        (dict(options={'train_dataloader.datset.x': 1}), r"^options train_dataloader.*'datset'"),
         (dict(options={'model.divergence': 2}), r'model\.divergence is no argument of DFND'),
         (dict(student=dict(bakbone=BACKBONE)), r"bakbone is no argument of Classifier.*'backbone'"),
         (dict(evaluation=[1, 2]), r'evaluation: found list'),
@@ -306,17 +314,24 @@ def test_mistakes(change, problem, teacher, make_net, images, tmp_path):
     assert not (tmp_path / 'run/student.pth').exists()
 
 
-def test_labels_the_teacher_does_not_know(teacher, make_net, images, tmp_path):
-    with pytest.raises(UsageError, match=r'evaluation: there are labels up to 9, .* 5 classes'):
+@pytest.mark.parametrize('argument', ['images', 'evaluation'])
+def test_labels_the_teacher_does_not_know(argument, teacher, make_net, images, tmp_path):
+    labelled = {'images': images, argument: (images, np.arange(96) % 10)}
+    with pytest.raises(UsageError, match=rf'{argument}: there are labels up to 9, .* 5 classes'):
         distill(
             teacher,
             make_net(2),
-            images,
             method='DFND',
-            evaluation=(images, np.arange(96) % 10),
             work_dir=tmp_path,
+            **labelled,
             **STATISTICS,
         )
+
+
+def test_several_processes_are_refused(teacher, make_net, images, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(UsageError, match=r'distill\(\) is one process.*tools/train\.py'):
+        distill(teacher, make_net(2), images, method='DFND', **STATISTICS)
 
 
 def test_a_student_of_other_classes(teacher, make_net, images, tmp_path):

@@ -35,6 +35,13 @@ def test_arrays_tensors_and_folders_are_the_same_images(images, tmp_path):
         assert np.array_equal(dataset.images, images)
 
 
+def test_a_view_is_packed_into_rows(images):
+    turned = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    dataset = as_dataset('images', turned)
+    assert dataset.images.flags['C_CONTIGUOUS']  # a batch of a view costs a copy of everything
+    assert np.array_equal(dataset.images, images)
+
+
 def test_labels(images):
     labels = torch.arange(96) % 5
     dataset = as_dataset('evaluation', (torch.from_numpy(images), labels))

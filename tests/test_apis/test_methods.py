@@ -111,3 +111,15 @@ def test_no_recipe():
         find_recipe(FastDFKD, None, 4)
     with pytest.raises(UsageError, match=r"is no config of mmdfkd. Did you mean 'dafl_resnet34_"):
         find_recipe(FastDFKD, 'dafl_resnet34_resnet18_cifar10', 3)
+
+
+def test_a_method_is_called_what_the_registry_calls_it():
+    class Mine(FastDFKD):
+        __doc__ = FastDFKD.__doc__
+
+    MODELS.register_module(module=Mine, name='MyFastDFKD')
+    try:
+        assert 'MyFastDFKD' in [method.name for method in list_methods()]
+        assert find_method('MyFastDFKD') is Mine
+    finally:
+        del MODELS.module_dict['MyFastDFKD']

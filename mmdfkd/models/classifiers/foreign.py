@@ -88,6 +88,11 @@ class ForeignClassifier(Classifier):
         given = {} if num_classes is None else {classes: num_classes}
         foreign = build_foreign(source, model, pretrained, {**given, **(arguments or {})})
         if isinstance(source, nn.Module):
+            if model or pretrained or arguments:
+                raise UsageError(
+                    f'source is a {type(source).__name__} that is built already, so model, '
+                    'pretrained and arguments have nothing to build. Leave them out.'
+                )
             name = name or type(source).__name__
             source = f'{type(source).__module__}:{type(source).__qualname__}'
         self.size = size or foreign.size

@@ -142,6 +142,15 @@ def test_a_network_that_is_there_already(build):
     assert classifier.name == 'Toy' and classifier.config['source'] == f'{__name__}:Toy'
 
 
+@pytest.mark.parametrize(
+    'arguments', [dict(model='resnet18'), dict(pretrained=True), dict(arguments=dict(depth=99))]
+)
+def test_what_is_there_is_not_built(arguments):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    with pytest.raises(UsageError, match='source is a Sequential that is built already'):
+        ForeignClassifier(network, input_shape=(1, 4, 4), mean=[0.0], std=[255.0], **arguments)
+
+
 @pytest.mark.parametrize('hidden', [False, True])
 def test_the_original_network_is_given_back(build, hidden):
     classifier = build(arguments=dict(hidden=hidden))
