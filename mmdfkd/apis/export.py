@@ -19,6 +19,7 @@ from mmdfkd.models.classifiers import (
     load_classifier,
     read_checkpoint,
 )
+from mmdfkd.models.classifiers.checkpoint import state_dict_of
 from mmdfkd.models.classifiers.foreign import close
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import atomic_path
@@ -104,17 +105,34 @@ class Normalize(nn.Module):
 def _load(source: str | os.PathLike, network: nn.Module | None) -> Classifier:
     """The student of a run or a file."""
     path = Path(source, 'student.pth') if Path(source).is_dir() else source
-    known = (read_checkpoint(path).get('meta') or {}).get('model') or {}
+    content = read_checkpoint(path)
+    known = (content.get('meta') or {}).get('model') or {}
     if network is not None:
         names = ('size', 'fc', 'maps', 'input_shape', 'mean', 'std', 'name')
         settings: dict[str, Any] = {name: known.get(name) for name in names}
-        return load_classifier(path, ForeignClassifier(copy.deepcopy(network).cpu(), **settings))
+        network = _filled(network, state_dict_of(content, path))
+        return load_classifier(path, ForeignClassifier(network, **settings))
     if known.get('type') == 'ForeignClassifier':
         raise UsageError(
             f'{path} holds the weights of {known["source"]}, which its file cannot rebuild. Give '
             'a module like it: network=....'
         )
     return load_classifier(path)
+
+
+def _filled(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """A copy of a module with those weights of a ``ForeignClassifier`` that fit.
+
+    Its layers are found by what they compute, so its own weights, perhaps not even numbers, must
+    not matter. Whether all fit is checked when they are loaded.
+    """
+    network = copy.deepcopy(network).cpu()
+    for name, tensor in network.state_dict().items():
+        final = f'head.fc.{name.rpartition(".")[2]}'  # the layer that was taken out
+        weights = state.get(f'network.{name}', state.get(final))
+        if weights is not None and weights.shape == tensor.shape:
+            tensor.copy_(weights)
+    return network
 
 
 def _images(count: int, student: Classifier, pixels: bool) -> Tensor:

@@ -97,6 +97,17 @@ def test_a_module_of_the_callers(make_net, tmp_path):
         export_student(tmp_path, tmp_path / 'student.pt', network=make_net(2, width=6))
 
 
+def test_weights_of_the_module_do_not_matter(make_net, tmp_path):
+    trained, broken = make_net(1).eval(), make_net(2)
+    for tensor in broken.state_dict().values():
+        tensor.fill_(float('nan') if tensor.is_floating_point() else 0)
+    save(make_net(1), tmp_path)
+    file = export_student(tmp_path, tmp_path / 'student.pt', pixels=False, network=broken)
+    x = torch.randn(3, 1, 16, 16)
+    torch.testing.assert_close(torch.jit.load(file)(x), trained(x))
+    assert broken.out.weight.isnan().all()
+
+
 class BatchDependent(nn.Module):
     """Does something that a trace does not see."""
 
