@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmdfkd.apis.given import as_dataset, as_student, as_teacher
@@ -36,6 +37,7 @@ def test_arrays_tensors_and_folders_are_the_same_images(images, tmp_path):
 
 
 def test_a_view_is_packed_into_rows(images):
+    images = images.repeat(3, axis=3)  # one channel can be turned and stays as it is
     turned = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     dataset = as_dataset('images', turned)
     assert dataset.images.flags['C_CONTIGUOUS']  # a batch of a view costs a copy of everything
@@ -85,8 +87,9 @@ def test_a_classifier_states_its_own():
         as_teacher(ours, [78.0], [82.6], None)
 
 
-def test_logits_that_leave_no_linear_layer(make_net):
-    """An ensemble, for instance: its logits are a mean."""
+def test_logits_that_leave_no_linear_layer(make_net, tmp_path, capsys):
+    """An ensemble, for instance: its logits are a mean. The log of an earlier run hears nothing."""
+    MMLogger.get_instance(str(tmp_path), log_file=tmp_path / 'earlier.log')
     one, two = make_net(1), make_net(2)
 
     class Ensemble(nn.Module):
@@ -100,7 +103,8 @@ def test_logits_that_leave_no_linear_layer(make_net):
     x = torch.randn(3, *SHAPE)
     copied = as_teacher(Ensemble(), [120.0], [60.0], SHAPE)
     expected = (one.eval()(x) + two.eval()(x)) / 2
-    assert copied.name == 'Ensemble'
+    assert copied.name == 'Ensemble' and 'taken for a black box' in capsys.readouterr().out
+    assert not (tmp_path / 'earlier.log').read_text()
     torch.testing.assert_close(copied(x), expected, rtol=0, atol=1e-7)
     torch.testing.assert_close(copied.extract(x).vector, expected, rtol=0, atol=1e-7)
 
