@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmdfkd.datasets import PackedDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
-from mmdfkd.models.algorithms import BaseDistiller
+from mmdfkd.models.algorithms import KD3, BaseDistiller, HiDFD
 from mmdfkd.models.classifiers import Classifier, ForeignClassifier, load_classifier
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
@@ -24,8 +26,21 @@ from mmdfkd.utils.config_check import apply_options, check_config, load_config
 from .given import Images, as_dataset, as_student, as_teacher
 from .methods import find_method, find_recipe
 
-#: Keys of a config that :func:`distill` has arguments for.
-ARGUMENTS = ('work_dir', 'resume', 'load_from')
+#: What of a config an argument of :func:`distill` may give, and which one.
+ARGUMENTS = {
+    'work_dir': 'work_dir',
+    'resume': 'resume',
+    'load_from': 'student',
+    'randomness.seed': 'seed',
+    'model.teacher': 'teacher',
+    'model.student': 'student',
+    'train_dataloader.dataset': 'images',
+    'train_dataloader.dataset.collected': 'images',
+    'val_dataloader.dataset': 'evaluation',
+}
+#: Methods that build the student around the teacher's classifier, so that it needs no head.
+HEADLESS = (KD3, HiDFD)
+ONE_PROCESS = 'distill() is one process. For several use tools/train.py and a config.'
 
 
 class Distilled(NamedTuple):
@@ -119,7 +134,7 @@ def distill(
         UsageError: An argument is wrong; the message names it, and the remedy.
     """
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        raise UsageError('distill() is one process. For several use tools/train.py and a config.')
+        raise UsageError(ONE_PROCESS)
     kind = find_method(method)
     pool = _training_images(kind, images)
     tests = None if evaluation is None else as_dataset('evaluation', evaluation)
@@ -138,16 +153,24 @@ def distill(
         parts['val_dataloader.dataset'] = tests
 
     path = find_recipe(kind, recipe, teacher.input_shape[0])
+    given = {*parts, 'work_dir', 'resume', 'load_from'}
+    if seed is not None:
+        given.add('randomness.seed')
+    for option in _keys(options or {}):
+        _check_read(option, given)
     cfg = _config(path, kind, parts, student, options or {}, teacher.input_shape)
-    cfg.work_dir = str(work_dir or Path('work_dirs', 'distill', path.stem))
+    folder = _make_folder(work_dir or Path('work_dirs', 'distill', path.stem))
+    cfg.work_dir = str(folder)
     cfg.experiment_name = f'{path.stem}_{uuid.uuid4().hex[:8]}'  # two runs of a second are two
     cfg.resume = resume
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=int(seed))
     set_loader_defaults(cfg)
-    DistillRunner.from_cfg(cfg, parts).train()
+    try:
+        DistillRunner.from_cfg(cfg, parts).train()
+    finally:
+        _close_log(cfg.experiment_name)
 
-    folder = Path(cfg.work_dir)
     summary = json.loads((folder / 'summary.json').read_text())
     return Distilled(
         student=_trained(folder / 'student.pth', student, parts.get('model.student')),
@@ -223,13 +246,13 @@ def _config(
     for transform in (cfg.get('data_preprocessor') or {}).get('augment') or ():
         if 'size' in transform:
             transform.size = tuple(input_shape[1:])
-    for option in _keys(options):
-        _check_read(option, parts)
     apply_options(cfg, options, 'options')
     if 'val_dataloader.dataset' not in parts:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
     check_config(cfg)
+    if 'model.student' not in parts:
+        _check_student(cfg.model.student, method)
     cfg.merge_from_dict({place: dict(_record(p), _delete_=True) for place, p in parts.items()})
     return cfg
 
@@ -243,19 +266,60 @@ def _keys(options: dict[str, Any], prefix: str = '') -> Iterator[str]:
             yield f'{prefix}{key}'
 
 
-def _check_read(option: str, parts: dict[str, Any]) -> None:
-    """An option must reach what reads it."""
-    first = option.partition('.')[0]
-    if first in ARGUMENTS or any(f'{option}.'.startswith(f'{place}.') for place in parts):
-        raise UsageError(f'options: {option} is what an argument gives. Change it there.')
-    if first in ('launcher', 'experiment_name'):
+def _check_read(option: str, given: set[str]) -> None:
+    """An option must reach what reads it; ``given`` are the places that arguments fill."""
+    for place, argument in ARGUMENTS.items():
+        if place in given and f'{option}.'.startswith(f'{place}.'):
+            raise UsageError(
+                f'options: {option} is what the argument {argument} gives. Change it there.'
+            )
+    if option == 'launcher':
+        raise UsageError(f'options: {option}: {ONE_PROCESS}')
+    if option == 'experiment_name':
         raise UsageError(f'options: {option} is set by distill() itself. Leave it out.')
-    phase = first.partition('_')[0]
-    if phase == 'test' or (phase == 'val' and 'val_dataloader.dataset' not in parts):
+    phase = option.partition('_')[0]
+    if phase == 'test' or (phase == 'val' and 'val_dataloader.dataset' not in given):
         raise UsageError(
             f'options: {option} has no effect, since nothing is measured. Leave it out'
             + (', or give an evaluation set.' if phase == 'val' else '.')
         )
+
+
+def _check_student(config: dict[str, Any], method: type[BaseDistiller]) -> None:
+    """The config of a ``Classifier`` must have the parts that the method does not add."""
+    if config.get('type', 'Classifier') != 'Classifier':
+        return
+    if 'type' not in (config.get('backbone') or {}):
+        raise UsageError('student: the config has no backbone. Add backbone=dict(type=...).')
+    head = config.get('head') or {}
+    if issubclass(method, HEADLESS) or 'type' in head or {'in_channels', 'num_classes'} <= {*head}:
+        return
+    raise UsageError(
+        f'student: {method.__name__} needs the head in the config. Add '
+        'head=dict(in_channels=..., num_classes=...).'
+    )
+
+
+def _make_folder(work_dir: str | os.PathLike) -> Path:
+    """The folder of the run, which is there from now on."""
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f'work_dir={str(work_dir)!r} cannot be a folder ({error.strerror}). Choose another.'
+        ) from error
+    return Path(work_dir)
+
+
+def _close_log(run: str) -> None:
+    """Close the log file of a run that is over: what comes later is none of it."""
+    logger = MMLogger.get_current_instance()
+    if not logger.instance_name.startswith(run):  # the run never came to have one
+        return
+    for handler in [*logger.handlers]:
+        if isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)  # closed alone it would open again
+            handler.close()
 
 
 def _record(part: Classifier | PackedDataset) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 import copy
 import importlib
 import json
+import logging
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmdfkd.apis import distill
 from mmdfkd.apis.methods import find_method, find_recipe
-from mmdfkd.datasets import PackedDataset, write_pool
+from mmdfkd.datasets import DigitsDataset, ImagePool, PackedDataset, write_pool
 from mmdfkd.models.classifiers import Classifier, ForeignClassifier, load_classifier
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import load_config
@@ -136,7 +138,7 @@ def test_images_only(teacher, make_net, images, tmp_path, monkeypatch):
     monkeypatch.setattr(opened, lambda *args, **kwargs: pytest.fail('opened original data'))
     options = {**SHORT, 'model.alpha': 1.0}
     result = distill(
-        teacher, make_net(2), images, method='KD', options=options, seed=3, **STATISTICS
+        teacher, make_net(2), images, method='KD', options=options, seed=np.int64(3), **STATISTICS
     )
     assert result.accuracy is None and result.agreement is None
     assert result.summary['seed'] == 3
@@ -159,6 +161,66 @@ def test_crops_are_as_large_as_the_images(teacher, make_net, images, tmp_path):
     assert record.data_preprocessor.augment[0] == dict(
         type='BatchRandomCrop', size=(16, 16), padding=4
     )
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'data_preprocessor.augment.0.size': 12},
+        {'data_preprocessor.augment': [dict(type='BatchRandomCrop', size=12, padding=0)]},
+    ],
+)
+def test_crops_of_a_size_that_is_asked_for(change, teacher, make_net, images, tmp_path):
+    """They are made, so that the teacher can say what it thinks of them."""
+    options = {**SHORT, 'model.alpha': 1.0, **change}
+    with pytest.raises(UsageError, match='has 1x12x12 images, the teacher expects 1x16x16'):
+        distill(
+            teacher,
+            make_net(2),
+            images,
+            method='KD',
+            options=options,
+            work_dir=tmp_path,
+            **STATISTICS,
+        )
+
+
+def test_the_record_says_which_images(make_net, images, tmp_path):
+    """A share of a pool, and one split of a set: neither their folder nor their name tells."""
+    write_pool(tmp_path / 'pool', images, 'pool')
+    pool, tests = ImagePool(tmp_path / 'pool', ratio=0.5), DigitsDataset('test', image_size=16)
+    distill(
+        make_net(1, num_classes=10),
+        make_net(2, num_classes=10),
+        pool,
+        method='KD',
+        evaluation=tests,
+        options={**SHORT, 'model.alpha': 1.0},
+        work_dir=tmp_path / 'run',
+        **STATISTICS,
+    )
+    record = load_config(next((tmp_path / 'run').glob('kd_*.py')))
+    for phase, known in dict(train=pool, val=tests).items():
+        dataset = record[f'{phase}_dataloader'].dataset
+        assert dataset.num_images == len(known) and dataset.content_hash == known.content_hash
+
+
+def test_the_log_ends_with_the_run(teacher, make_net, images, tmp_path):
+    distill(
+        teacher,
+        make_net(2),
+        images,
+        method='KD',
+        options={**SHORT, 'model.alpha': 1.0},
+        work_dir=tmp_path,
+        **STATISTICS,
+    )
+    (log,) = tmp_path.glob('*/*.log')
+    logger, text = MMLogger.get_current_instance(), log.read_text()
+    assert 'Epoch(train)' in text
+    assert not any(isinstance(handler, logging.FileHandler) for handler in logger.handlers)
+    logger.info('of another run')
+    assert log.read_text() == text
 
 
 def test_a_foreign_classifier_says_more(teacher, make_net, images, tmp_path):
@@ -292,18 +354,39 @@ def test_resumes(teacher, make_net, images, tmp_path, monkeypatch):
         (dict(method='HiDFD'), r'model\.student is a network that is built'),
         (dict(recipe='kd3_resnet8_resnet8-half_1xb128-40e_digits'), r'recipe: .* one of KD3, not'),
         (dict(recipe='missing.py'), r'no config file missing\.py'),
-        (dict(options={'model.teacher.name': 'T'}), r'options: model\.teacher\.name is what'),
+        (
+            dict(options={'model.teacher.name': 'T'}),
+            r'model\.teacher\.name is what the argument teacher',
+        ),
         (dict(options={'val_dataloader.batch_size': 2}), r'options: val_.*an evaluation set'),
-        (dict(options={'work_dir': 'other'}), r'options: work_dir is what an argument gives'),
-        (dict(options={'resume': True}), r'options: resume is what an argument gives'),
-        (dict(options={'launcher': 'pytorch'}), r'options: launcher is set by distill'),
+        (dict(options={'work_dir': 'other'}), r'work_dir is what the argument work_dir gives'),
+        (dict(options={'resume': True}), r'resume is what the argument resume gives'),
+        (dict(options={'load_from': 'my.pth'}), r'load_from is what the argument student gives'),
+        (
+            dict(options={'randomness': dict(seed=1)}, seed=2),
+            r'randomness\.seed is what the argument seed gives',
+        ),
+        (dict(options={'launcher': 'pytorch'}), r'options: launcher: .*one process.*tools/train'),
+        (dict(options={'experiment_name': 'E'}), r'options: experiment_name is set by distill'),
         (
             dict(options={'train_dataloader': dict(dataset=dict(type='DigitsDataset'))}),
-            r'options: train_dataloader\.dataset\.type is what an argument gives',
+            r'train_dataloader\.dataset\.type is what the argument images gives',
         ),
-        (dict(options={'train_dataloader.datset.x': 1}), r"^options train_dataloader.*'datset'"),
+        (
+            dict(options={'train_cfgs.max_epochs': 1}),
+            r"^options train_cfgs.*Did you mean 'train_cfg'",
+        ),
         (dict(options={'model.divergence': 2}), r'model\.divergence is no argument of DFND'),
         (dict(student=dict(bakbone=BACKBONE)), r"bakbone is no argument of Classifier.*'backbone'"),
+        (dict(student={}), r'student: the config has no backbone\. Add'),
+        (dict(student={}, method='KD3'), r'student: the config has no backbone\. Add'),
+        (dict(student=dict(backbone='CifarResNet')), r'student: the config has no backbone\. Add'),
+        (dict(student=dict(backbone=BACKBONE)), r'student: DFND needs the head .*Add head=dict'),
+        (
+            dict(student=dict(backbone=BACKBONE, head=dict(num_classes=5))),
+            r'student: DFND needs the head .*Add head=dict\(in_channels',
+        ),
+        (dict(work_dir=__file__), r"^work_dir='.*' cannot be a folder \(File exists\)\. Choose"),
         (dict(evaluation=[1, 2]), r'evaluation: found list'),
     ],
 )
