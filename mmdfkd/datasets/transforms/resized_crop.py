@@ -76,6 +76,7 @@ class BatchRandomResizedCrop(BatchTransform):
         self.scale = _range(scale, 'scale')
         self.ratio = _range(ratio, 'ratio')
         self.antialias = antialias
+        self.tables: dict[tuple[int, int], Tensor] = {}
 
     def draw(self, batch: int, height: int, width: int, device: Device = None) -> ResizedCropParams:
         """The first of ten candidates that fits, else the central window of the nearest ratio."""
@@ -159,17 +160,40 @@ class BatchRandomResizedCrop(BatchTransform):
             like: A tensor of the type that they are to have.
             whole: Whether pixels are whole numbers, see :func:`_in_binary`.
         """
-        length, which = _ascending(length, merge=whole and length.device.type == 'cpu')
-        weights = self._weights(length, size, out_size, torch.float64 if whole else like.dtype)
-        if whole:
-            weights = _in_binary(weights)
-        # Rows of ``size`` numbers, zero behind the window. Before a row stand the zeros of the one
-        # above, whose window is not longer: reading from ``start`` places earlier moves the window.
-        flat = F.pad(weights.to(like.dtype).flatten(), (size, 0))
+        if whole and length.device.type == 'cpu':
+            flat, which = self._of_all_lengths(size, out_size), length - 1
+        else:  # images may be large and few
+            length, order = length.sort()
+            flat, which = self._in_rows(length, size, out_size, like.dtype, whole), order.argsort()
+        # Before a row stand the zeros of the one above, whose window is not longer: reading from
+        # ``start`` places earlier moves the window.
         row = (which * out_size).view(-1, 1) + torch.arange(out_size, device=which.device)
         first = ((row + 1) * size - start.view(-1, 1)).flatten()
         runs = flat.as_strided((len(flat) - size + 1, size), (1, 1))
         return runs.index_select(0, first).view(len(start), out_size, size)
+
+    def _of_all_lengths(self, size: int, out_size: int) -> Tensor:
+        """What :meth:`_in_rows` gives for windows of 1 to ``size`` whole pixels, made once."""
+        if (size, out_size) not in self.tables:
+            lengths = torch.arange(1, size + 1)
+            self.tables[size, out_size] = self._in_rows(
+                lengths, size, out_size, torch.float32, whole=True
+            )
+        return self.tables[size, out_size]
+
+    def _in_rows(
+        self, length: Tensor, size: int, out_size: int, dtype: torch.dtype, whole: bool
+    ) -> Tensor:
+        """Matrices of windows of ascending length that begin at the first pixel.
+
+        Returns:
+            Their rows of ``size`` numbers behind each other, zero behind the window, below a row of
+            zeros.
+        """
+        weights = self._weights(length, size, out_size, torch.float64 if whole else dtype)
+        if whole:
+            weights = _in_binary(weights)
+        return F.pad(weights.to(dtype).flatten(), (size, 0))
 
     def _weights(self, length: Tensor, size: int, out_size: int, dtype: torch.dtype) -> Tensor:
         """Interpolation matrices ``(N, out_size, size)`` of windows that begin at the first pixel.
@@ -190,19 +214,6 @@ class BatchRandomResizedCrop(BatchTransform):
         # The triangle upside down: dividing by its negative sum turns it up.
         weights = (position - centre * step).abs_().sub_(reach).clamp_(max=0)
         return weights.div_(weights.sum(dim=-1, keepdim=True))
-
-
-def _ascending(lengths: Tensor, merge: bool) -> tuple[Tensor, Tensor]:
-    """Sort lengths ``(B,)``; return them and where each went, ``(B,)``.
-
-    Args:
-        lengths: Whole numbers.
-        merge: Whether equal ones become one: few differ, but their number has to be waited for.
-    """
-    if merge:
-        return lengths.unique(return_inverse=True)
-    ascending, order = lengths.sort()
-    return ascending, order.argsort()
 
 
 def _in_binary(weights: Tensor) -> Tensor:

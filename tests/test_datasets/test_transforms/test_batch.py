@@ -15,7 +15,6 @@ from mmdfkd.datasets.transforms import (
     CropParams,
     FlipParams,
     ResizedCropParams,
-    resized_crop,
 )
 from mmdfkd.registry import TRANSFORMS
 from mmdfkd.utils import UsageError
@@ -155,16 +154,30 @@ def test_resized_crop_of_uint8_far_smaller_is_at_most_one_level_apart():
     assert (transform.apply(images, params).int() - expected.int()).abs().max() <= 1
 
 
-def test_resized_crop_by_products_is_the_same_where_equal_lengths_are_not_merged(monkeypatch):
+def test_matrices_of_a_table_are_those_of_the_windows(monkeypatch):
     images = make_images(200)
     transform = ByProducts((13, 31))
     params = draw(transform, images)
-    merged = transform.apply(images, params)
-    ascending = resized_crop._ascending
-    monkeypatch.setattr(
-        resized_crop, '_ascending', lambda lengths, merge: ascending(lengths, False)
-    )
-    assert torch.equal(transform.apply(images, params), merged)  # as on a GPU
+    by_table = transform.apply(images, params)
+
+    def of_windows(self, start, length, size, out_size, like, whole):  # as on a GPU
+        ascending, order = length.sort()
+        flat = self._in_rows(ascending, size, out_size, like.dtype, whole)
+        matrices = flat[size:].view(-1, out_size, size)[order.argsort()]
+        moved = [matrix.roll(int(first), 1) for matrix, first in zip(matrices, start, strict=True)]
+        return torch.stack(moved)
+
+    monkeypatch.setattr(ByProducts, '_matrices', of_windows)
+    assert torch.equal(transform.apply(images, params), by_table)
+
+
+def test_windows_of_floats_are_moved_to_their_places():
+    transform = ByProducts((13, 31))
+    start, length = torch.tensor([0, 7, 19, 3]), torch.tensor([20, 5, 1, 11])
+    matrices = transform._matrices(start, length, 20, 13, torch.zeros(()), whole=False)
+    alone = transform._weights(length, 20, 13, torch.float32)
+    for matrix, weights, first in zip(matrices, alone, start.tolist(), strict=True):
+        assert torch.equal(matrix, weights.roll(first, 1))
 
 
 def test_resized_crop_keeps_white_and_black():
