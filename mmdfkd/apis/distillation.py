@@ -17,7 +17,7 @@ from torch import nn
 
 from mmdfkd.datasets import PackedDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
-from mmdfkd.models.algorithms import KD3, BaseDistiller, HiDFD
+from mmdfkd.models.algorithms import BaseDistiller
 from mmdfkd.models.classifiers import Classifier, ForeignClassifier, load_classifier
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
@@ -38,8 +38,6 @@ ARGUMENTS = {
     'train_dataloader.dataset.collected': 'images',
     'val_dataloader.dataset': 'evaluation',
 }
-#: Methods that build the student around the teacher's classifier, so that it needs no head.
-HEADLESS = (KD3, HiDFD)
 ONE_PROCESS = 'distill() is one process. For several use tools/train.py and a config.'
 
 
@@ -251,8 +249,6 @@ def _config(
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
     check_config(cfg)
-    if 'model.student' not in parts:
-        _check_student(cfg.model.student, method)
     cfg.merge_from_dict({place: dict(_record(p), _delete_=True) for place, p in parts.items()})
     return cfg
 
@@ -283,21 +279,6 @@ def _check_read(option: str, given: set[str]) -> None:
             f'options: {option} has no effect, since nothing is measured. Leave it out'
             + (', or give an evaluation set.' if phase == 'val' else '.')
         )
-
-
-def _check_student(config: dict[str, Any], method: type[BaseDistiller]) -> None:
-    """The config of a ``Classifier`` must have the parts that the method does not add."""
-    if config.get('type', 'Classifier') != 'Classifier':
-        return
-    if 'type' not in (config.get('backbone') or {}):
-        raise UsageError('student: the config has no backbone. Add backbone=dict(type=...).')
-    head = config.get('head') or {}
-    if issubclass(method, HEADLESS) or 'type' in head or {'in_channels', 'num_classes'} <= {*head}:
-        return
-    raise UsageError(
-        f'student: {method.__name__} needs the head in the config. Add '
-        'head=dict(in_channels=..., num_classes=...).'
-    )
 
 
 def _make_folder(work_dir: str | os.PathLike) -> Path:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmdfkd.models.classifiers import (
     Classifier,
     check_inputs,
+    check_parts,
     load_classifier,
     network_fingerprint,
 )
@@ -64,7 +65,7 @@ class BaseDistiller(BaseModel):
         data_preprocessor: dict | None = None,
     ) -> None:
         teacher = build_teacher(teacher) if teacher is not None else None
-        student = build_student(student, teacher)
+        student = build_student(student, teacher, self.method)
         inputs = dict(
             type='BatchPreprocessor',
             mean=student.mean,
@@ -227,23 +228,28 @@ def build_teacher(config: dict | Classifier) -> Classifier:
 
 
 def build_student(
-    config: dict | Classifier, teacher: Classifier | None, key: str = 'model.student'
+    config: dict | Classifier,
+    teacher: Classifier | None,
+    method: str,
+    key: str = 'model.student',
 ) -> Classifier:
     """Build a student; input shape and normalisation are the teacher's.
 
     Args:
         config: ``Classifier`` config, or a network, which is taken as it is.
         teacher: The teacher, if there is one.
+        method: What builds it, for messages.
         key: Where the config is, for messages.
 
     Raises:
-        UsageError: The config states others.
+        UsageError: The config states others, or lacks a part.
     """
     if not isinstance(config, dict):
         if teacher is not None:
             check_inputs(config.config, teacher, key)
         return config
     config = {'type': 'Classifier', **config}
+    check_parts(config, key, method)
     if teacher is not None:
         check_inputs(config, teacher, key)
         for name in ('input_shape', 'mean', 'std'):

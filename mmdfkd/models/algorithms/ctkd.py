@@ -90,7 +90,9 @@ class CTKD(BaseDistiller):
             raise UsageError(f'model.hint_weight is {hint_weight}; give 0 or more, 0.03 is usual.')
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)
         scratch_teacher = architecture(self.teacher) if scratch_teacher is None else scratch_teacher
-        self.scratch_teacher = build_student(scratch_teacher, self.teacher, 'model.scratch_teacher')
+        self.scratch_teacher = build_student(
+            scratch_teacher, self.teacher, self.method, 'model.scratch_teacher'
+        )
         if self.scratch_teacher.num_classes != self.teacher.num_classes:
             raise UsageError(
                 f'model.scratch_teacher has {self.scratch_teacher.num_classes} classes, '

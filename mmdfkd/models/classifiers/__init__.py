@@ -6,7 +6,7 @@ from .checkpoint import (
     resolve_checkpoint,
     save_classifier,
 )
-from .classifier import Classifier, Features, check_inputs, map_shapes, pool
+from .classifier import Classifier, Features, check_inputs, check_parts, map_shapes, pool
 from .cls_head import ClsHead
 from .folding import BatchNormFolding
 from .foreign import ForeignClassifier
@@ -19,6 +19,7 @@ __all__ = [
     'Features',
     'ForeignClassifier',
     'check_inputs',
+    'check_parts',
     'load_classifier',
     'map_shape',
     'map_shapes',

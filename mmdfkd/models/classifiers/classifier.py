@@ -171,6 +171,29 @@ def check_inputs(student: dict, teacher: Classifier, key: str = 'model.student')
             )
 
 
+def check_parts(config: dict, key: str, head_for: str = '') -> None:
+    """Check that the config of a ``Classifier`` has the parts that nothing else gives it.
+
+    Args:
+        config: The config.
+        key: Where it is, for the message.
+        head_for: The method that needs a head in it; empty where the head is somebody else's.
+
+    Raises:
+        UsageError: It has no backbone, or no head.
+    """
+    if config.get('type', 'Classifier') != 'Classifier':
+        return
+    if 'type' not in (config.get('backbone') or {}):
+        raise UsageError(f'{key}: the config has no backbone. Add backbone=dict(type=...).')
+    head = config.get('head') or {}
+    if head_for and 'type' not in head and not {'in_channels', 'num_classes'} <= {*head}:
+        raise UsageError(
+            f'{key}: {head_for} needs the head in the config. Add '
+            'head=dict(in_channels=..., num_classes=...).'
+        )
+
+
 def plain(config: Any) -> Any:
     """Turn a (nested) mmengine config into plain dicts, lists and scalars."""
     if isinstance(config, dict):

@@ -9,7 +9,7 @@ from torch import nn
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
-from .classifier import Classifier, check_inputs
+from .classifier import Classifier, check_inputs, check_parts
 
 
 def share_classifier(
@@ -37,6 +37,7 @@ def share_classifier(
             "around the teacher's classifier. Give a config, dict(backbone=dict(type=...)), or "
             'choose a method that takes any network.'
         )
+    check_parts(student, 'model.student')
     classes = (student.get('head') or {}).get('num_classes', teacher.num_classes)
     if classes != teacher.num_classes:
         raise UsageError(

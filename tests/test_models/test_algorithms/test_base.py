@@ -78,6 +78,13 @@ def test_student_must_see_the_teachers_images(teacher, student, key, value):
         KD(teacher, built)
 
 
+def test_student_must_have_its_parts(teacher, student):
+    with pytest.raises(UsageError, match=r'model\.student: the config has no backbone'):
+        KD(teacher, dict(head=student['head']))
+    with pytest.raises(UsageError, match=r'model\.student: KD needs the head'):
+        KD(teacher, dict(backbone=student['backbone']))
+
+
 @pytest.mark.parametrize('mode', ['train', 'eval'])
 def test_a_network_that_passes_gradient_on_is_as_before_afterwards(model, mode):
     model.train()
