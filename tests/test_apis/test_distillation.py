@@ -145,18 +145,16 @@ def test_images_only(teacher, make_net, images, tmp_path, monkeypatch):
     assert str(result.work_dir) == 'work_dirs/distill/kd_resnet8_resnet8-half_1xb64-60e_digits'
 
 
+def distill_by_kd(teacher, student, images, work_dir, **options):
+    options = {**SHORT, 'model.alpha': 1.0, **options}
+    return distill(
+        teacher, student, images, method='KD', options=options, work_dir=work_dir, **STATISTICS
+    )
+
+
 def test_crops_are_as_large_as_the_images(teacher, make_net, images, tmp_path):
     """Those of the recipe have 32 pixels; the record has what was done."""
-    options = {**SHORT, 'model.alpha': 1.0}
-    distill(
-        teacher,
-        make_net(2),
-        images,
-        method='KD',
-        options=options,
-        work_dir=tmp_path,
-        **STATISTICS,
-    )
+    distill_by_kd(teacher, make_net(2), images, tmp_path)
     record = load_config(next(tmp_path.glob('kd_*.py')))
     assert record.data_preprocessor.augment[0] == dict(
         type='BatchRandomCrop', size=(16, 16), padding=4
@@ -172,17 +170,8 @@ def test_crops_are_as_large_as_the_images(teacher, make_net, images, tmp_path):
 )
 def test_crops_of_a_size_that_is_asked_for(change, teacher, make_net, images, tmp_path):
     """They are made, so that the teacher can say what it thinks of them."""
-    options = {**SHORT, 'model.alpha': 1.0, **change}
     with pytest.raises(UsageError, match='has 1x12x12 images, the teacher expects 1x16x16'):
-        distill(
-            teacher,
-            make_net(2),
-            images,
-            method='KD',
-            options=options,
-            work_dir=tmp_path,
-            **STATISTICS,
-        )
+        distill_by_kd(teacher, make_net(2), images, tmp_path, **change)
 
 
 def test_the_record_says_which_images(make_net, images, tmp_path):

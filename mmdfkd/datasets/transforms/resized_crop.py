@@ -134,8 +134,8 @@ class BatchRandomResizedCrop(BatchTransform):
         whole = not images.is_floating_point()
         # (B, H, C, W): the layout in which both products run on plain matrices, without copies.
         rows = at_least_float32(torch.stack(images.unbind(1), dim=2))
-        columns_of = self._matrices(params.left, params.width, width, out_width, rows, whole)
-        rows_of = self._matrices(params.top, params.height, height, out_height, rows, whole)
+        columns_of = self._matrices(params.left, params.width, width, out_width, rows.dtype, whole)
+        rows_of = self._matrices(params.top, params.height, height, out_height, rows.dtype, whole)
         rows = rows.view(batch, height * channels, width) @ columns_of.transpose(1, 2)
         rows = _round_half_up(rows) if whole else rows
         rows = rows_of @ rows.view(batch, height, channels * out_width)
@@ -148,7 +148,13 @@ class BatchRandomResizedCrop(BatchTransform):
         return torch.stack(planes, dim=1)
 
     def _matrices(
-        self, start: Tensor, length: Tensor, size: int, out_size: int, like: Tensor, whole: bool
+        self,
+        start: Tensor,
+        length: Tensor,
+        size: int,
+        out_size: int,
+        dtype: torch.dtype,
+        whole: bool,
     ) -> Tensor:
         """Interpolation matrices ``(B, out_size, size)`` of one axis.
 
@@ -157,14 +163,14 @@ class BatchRandomResizedCrop(BatchTransform):
             length: How long they are, ``(B,)``.
             size: Pixels of the image.
             out_size: Pixels of the result.
-            like: A tensor of the type that they are to have.
+            dtype: Type of the matrices.
             whole: Whether pixels are whole numbers, see :func:`_in_binary`.
         """
         if whole and length.device.type == 'cpu':
             flat, which = self._of_all_lengths(size, out_size), length - 1
         else:  # images may be large and few
             length, order = length.sort()
-            flat, which = self._in_rows(length, size, out_size, like.dtype, whole), order.argsort()
+            flat, which = self._in_rows(length, size, out_size, dtype, whole), order.argsort()
         # Before a row stand the zeros of the one above, whose window is not longer: reading from
         # ``start`` places earlier moves the window.
         row = (which * out_size).view(-1, 1) + torch.arange(out_size, device=which.device)

@@ -160,9 +160,9 @@ def test_matrices_of_a_table_are_those_of_the_windows(monkeypatch):
     params = draw(transform, images)
     by_table = transform.apply(images, params)
 
-    def of_windows(self, start, length, size, out_size, like, whole):  # as on a GPU
+    def of_windows(self, start, length, size, out_size, dtype, whole):  # as on a GPU
         ascending, order = length.sort()
-        flat = self._in_rows(ascending, size, out_size, like.dtype, whole)
+        flat = self._in_rows(ascending, size, out_size, dtype, whole)
         matrices = flat[size:].view(-1, out_size, size)[order.argsort()]
         moved = [matrix.roll(int(first), 1) for matrix, first in zip(matrices, start, strict=True)]
         return torch.stack(moved)
@@ -174,7 +174,7 @@ def test_matrices_of_a_table_are_those_of_the_windows(monkeypatch):
 def test_windows_of_floats_are_moved_to_their_places():
     transform = ByProducts((13, 31))
     start, length = torch.tensor([0, 7, 19, 3]), torch.tensor([20, 5, 1, 11])
-    matrices = transform._matrices(start, length, 20, 13, torch.zeros(()), whole=False)
+    matrices = transform._matrices(start, length, 20, 13, torch.float32, whole=False)
     alone = transform._weights(length, 20, 13, torch.float32)
     for matrix, weights, first in zip(matrices, alone, start.tolist(), strict=True):
         assert torch.equal(matrix, weights.roll(first, 1))

@@ -56,10 +56,9 @@ def measure_epochs(
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         kinds = [KD3Floor, PublishedKD3] if mode == PUBLISHED else [KD3Floor]
         floors = [kind(model, runner.optim_wrapper) for kind in kinds]
-        for floor in floors:
-            use_published_layers(floor.model)
         data = {name: value.to(args.device) for name, value in pool.__getitems__(range(8)).items()}
         for floor in floors:
+            use_published_layers(floor.model)
             if model.teacher_term:
                 check_floor(model, floor, data)
         epochs = [functools.partial(run_epoch, each, pool, batch, args.device) for each in floors]
