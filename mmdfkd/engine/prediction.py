@@ -58,7 +58,7 @@ def predict_logits(
     network.eval()
     parts = []
     for first in track(starts, description) if description else starts:
-        batch = dataset.__getitems__(range(first, min(first + batch_size, stop)))
+        batch = dataset.__getitems__(np.arange(first, min(first + batch_size, stop)))
         images = preprocessor(batch, training=augment)['inputs']
         parts.append(network(images).float())
     network.train(training)

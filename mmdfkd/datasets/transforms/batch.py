@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -148,32 +149,27 @@ class BatchRandomFlip(BatchTransform):
 
     def apply(self, images: Tensor, params: FlipParams) -> Tensor:
         """Mirror the chosen samples: ``(B, C, H, W)`` to the same shape, dtype and format."""
-        # Mirrored images behind the others, then one memory copy per sample: many times as fast on
-        # a CPU as torch.where. On a GPU all are mirrored, since counting would wait for it.
-        batch, flip = len(images), params.flip
-        place = torch.arange(batch, device=images.device)
-        if images.device.type == 'cpu':
-            mirrored = flip.nonzero().flatten()
-            place[mirrored] = torch.arange(batch, batch + len(mirrored))
-        else:
-            mirrored, place = place, place + batch * flip
+        if not numpy_reads(images):
+            return torch.where(params.flip.view(-1, 1, 1, 1), images.flip(-1), images)
+        # torch mirrors many pixels at a time, numpy moves whole images.
         is_last = is_channels_last(images)
-        pixels = images.permute(0, 2, 3, 1) if is_last else images
-        rows = pixels.reshape(batch, -1)
-        flipped = rows.index_select(0, mirrored).view(len(mirrored), *pixels.shape[1:])
+        pixels = (images.permute(0, 2, 3, 1) if is_last else images).numpy()
+        chosen = params.flip.numpy()
+        mirrored = torch.from_numpy(pixels[chosen])
         if is_last:
-            flipped = flipped.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1)
+            mirrored = mirrored.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1)
         else:
-            flipped = flipped.flip(-1)
-        both = torch.cat([rows, flipped.flatten(1)])
-        chosen = both.index_select(0, place).view(pixels.shape)
-        return chosen.permute(0, 3, 1, 2) if is_last else chosen
+            mirrored = mirrored.flip(-1)
+        flipped = pixels.copy()
+        flipped[chosen] = mirrored.numpy()
+        result = torch.from_numpy(flipped)
+        return result.permute(0, 3, 1, 2) if is_last else result
 
 
 def _windows(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut the window of ``size`` at ``(top, left)`` from each image, keeping the memory format."""
     batch, channels, height, width = images.shape
-    if images.requires_grad:  # the row copies below would need a far larger gradient buffer
+    if not numpy_reads(images):
         sample = torch.arange(batch, device=images.device).view(-1, 1, 1, 1)
         channel = torch.arange(channels, device=images.device).view(-1, 1, 1)
         y = top.view(-1, 1, 1, 1) + torch.arange(size[0], device=images.device).view(-1, 1)
@@ -181,30 +177,26 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -
         windows = images[sample, channel, y, x]
         return windows.contiguous(memory_format=memory_format_of(images))
 
-    if channels == 1 or is_channels_last(images):
-        planes = images.permute(0, 2, 3, 1).contiguous().view(batch, height, width * channels)
-        windows = _plane_windows(planes, top, left * channels, size[0], size[1] * channels)
-        return windows.view(batch, *size, channels).permute(0, 3, 1, 2)
-    planes = images.contiguous().view(batch * channels, height, width)
-    top, left = top.repeat_interleave(channels), left.repeat_interleave(channels)
-    return _plane_windows(planes, top, left, *size).view(batch, channels, *size)
+    # A view of the windows at all places, of which numpy copies one per sample, row by row.
+    is_last = channels == 1 or is_channels_last(images)
+    of_sample, of_channel, of_row, of_column = images.stride()
+    if is_last:
+        window, steps = (*size, channels), (of_row, of_column, of_channel)
+    else:
+        window, steps = (channels, *size), (of_channel, of_row, of_column)
+    windows = images.as_strided(
+        (batch, height - size[0] + 1, width - size[1] + 1, *window),
+        (of_sample, of_row, of_column, *steps),
+    )
+    chosen = torch.from_numpy(windows.numpy()[np.arange(batch), top.numpy(), left.numpy()])
+    return chosen.permute(0, 3, 1, 2) if is_last else chosen
 
 
-def _plane_windows(planes: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """Cut windows ``(N, height, width)`` from contiguous planes ``(N, H, W)``, row by row.
-
-    All runs of ``width`` elements of the memory, overlapping, form a matrix without a copy, and a
-    row of a window is a row of it: ``index_select`` copies whole rows, which is many times faster
-    than indexing element by element.
-    """
-    count, plane_height, plane_width = planes.shape
-    runs = planes.as_strided((planes.numel() - width + 1, width), (1, 1))
-    size = plane_height * plane_width
-    corner = torch.arange(0, count * size, size, device=planes.device)
-    corner = corner + torch.add(left, top, alpha=plane_width)
-    row = torch.arange(0, height * plane_width, plane_width, device=planes.device)
-    start = corner.view(-1, 1) + row
-    return runs.index_select(0, start.flatten()).view(count, height, width)
+def numpy_reads(images: Tensor) -> bool:
+    """Tells whether numpy can work in the memory of ``images`` and nobody asks for a gradient."""
+    return (
+        images.device.type == 'cpu' and images.dtype != torch.bfloat16 and not images.requires_grad
+    )
 
 
 def is_channels_last(images: Tensor) -> bool:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +22,7 @@ from .batch import (
     height_width,
     is_channels_last,
     memory_format_of,
+    numpy_reads,
 )
 
 
@@ -133,15 +135,18 @@ class BatchRandomResizedCrop(BatchTransform):
         out_height, out_width = self.size
         whole = not images.is_floating_point()
         # (B, H, C, W): the layout in which both products run on plain matrices, without copies.
-        rows = at_least_float32(torch.stack(images.unbind(1), dim=2))
+        rows = images.permute(0, 2, 1, 3)
+        if numpy_reads(images):  # twice as fast
+            rows = torch.from_numpy(np.ascontiguousarray(rows.numpy()))
+        rows = at_least_float32(rows.contiguous())
         columns_of = self._matrices(params.left, params.width, width, out_width, rows.dtype, whole)
         rows_of = self._matrices(params.top, params.height, height, out_height, rows.dtype, whole)
         rows = rows.view(batch, height * channels, width) @ columns_of.transpose(1, 2)
-        rows = _round_half_up(rows) if whole else rows
+        # Rounded as integer kernels do, by adding a half and cutting off.
+        rows = rows.add_(0.5).floor_() if whole else rows
         rows = rows_of @ rows.view(batch, height, channels * out_width)
-        rows = _round_half_up(rows) if whole else rows
-        if whole:  # by way of int16 in a third of the time
-            rows = rows.to(torch.int16)
+        if whole:  # by way of int16, which cuts off, in a third of the time
+            rows = rows.add_(0.5).to(torch.int16)
         planes = rows.to(images.dtype).view(batch, out_height, channels, out_width).unbind(2)
         if channels == 1 or is_channels_last(images):
             return torch.stack(planes, dim=-1).permute(0, 3, 1, 2)
@@ -231,11 +236,6 @@ def _in_binary(weights: Tensor) -> Tensor:
     room = (2**15 - 0.5) / weights.amax((1, 2), keepdim=True)
     scale = (room.log2().ceil() - 1).exp2()
     return (weights * scale + 0.5).floor() / scale
-
-
-def _round_half_up(pixels: Tensor) -> Tensor:
-    """Round in place as integer kernels do, by adding a half and cutting off."""
-    return pixels.add_(0.5).floor_()
 
 
 def _central_window(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:

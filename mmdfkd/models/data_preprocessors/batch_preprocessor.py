@@ -61,6 +61,7 @@ class BatchPreprocessor(BaseDataPreprocessor):
         # Not in checkpoints: the statistics belong to the config and to the teacher's metadata.
         self.register_buffer('mean', torch.tensor(mean).float().view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).float().view(-1, 1, 1), persistent=False)
+        self._affine: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Make a batch ready for the networks.
@@ -97,12 +98,12 @@ class BatchPreprocessor(BaseDataPreprocessor):
         Returns:
             Float tensor of the same shape and memory format.
         """
-        mean, std = self.mean, self.std
-        if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
-            mean, std = _along_rows(mean, images.shape[-1]), _along_rows(std, images.shape[-1])
-        # Subtracting from uint8 directly converts number by number: at times ten times slower.
-        centred = images - mean if images.is_floating_point() else images.to(mean.dtype).sub_(mean)
-        return centred.div_(std)
+        scale, shift = self._scale_and_shift(images)
+        if images.is_floating_point():
+            return torch.addcmul(shift, images, scale)
+        # Arithmetic on uint8 itself converts number by number, at times ten times slower.
+        pixels = images.to(scale.dtype)
+        return torch.addcmul(shift, pixels, scale, out=pixels)
 
     @torch.no_grad()
     def denormalize(self, images: Tensor) -> Tensor:
@@ -115,6 +116,24 @@ class BatchPreprocessor(BaseDataPreprocessor):
             uint8 tensor of the same shape, rounded and clamped to 0-255.
         """
         return torch.mul(images, self.std).add_(self.mean).round_().clamp_(0, 255).to(torch.uint8)
+
+    def _scale_and_shift(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The numbers of ``shift + images * scale``, per channel: ``(C, 1, 1)``.
+
+        On a CPU they are repeated to a whole image in the memory order of ``images``: arithmetic
+        along images takes half the time of arithmetic along their rows.
+        """
+        on_cpu = self.mean.device.type == 'cpu'
+        layout = (images.shape[1:], images.stride()[1:]) if on_cpu else None
+        key = (self.mean.device, self.mean.dtype, layout)
+        if key not in self._affine:
+            with torch.inference_mode(False):  # else no later batch could have a gradient
+                scale, shift = 1 / self.std, -self.mean / self.std
+                if on_cpu:
+                    image = torch.empty_like(images[:1], dtype=scale.dtype)
+                    scale, shift = torch.empty_like(image).copy_(scale), image.copy_(shift)
+            self._affine[key] = scale, shift
+        return self._affine[key]
 
     def _check_shape(self, images: Tensor) -> None:
         found = tuple(images.shape[1:])
@@ -134,14 +153,6 @@ class BatchPreprocessor(BaseDataPreprocessor):
             f'the dataloader (after data_preprocessor.augment) has {_shape(found)} images, the '
             f'teacher expects {_shape(expected)} (data_preprocessor.input_shape, mean): {remedy}.'
         )
-
-
-def _along_rows(statistic: Tensor, width: int) -> Tensor:
-    """``(C, 1, 1)`` repeated to ``(C, 1, width)`` in the memory order of a channels_last row.
-
-    Arithmetic then runs along whole rows instead of the C numbers of a pixel: 3 to 5 times faster.
-    """
-    return statistic.flatten().repeat(width).view(width, -1).t().unsqueeze(1)
 
 
 def _check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:

@@ -326,6 +326,17 @@ def test_gradient_reaches_float_images(transform, layout):
     torch.testing.assert_close(left, right, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize('layout', FORMATS)
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('moving', [BatchRandomCrop(size=20, padding=3), BatchRandomFlip()])
+def test_bfloat16_which_numpy_lacks_is_moved_alike(moving, channels, layout):
+    images = make_images(channels=channels, layout=layout)
+    params = draw(moving, images)
+    output = moving.apply(images.bfloat16(), params)
+    assert torch.equal(output, moving.apply(images, params).bfloat16())
+    assert output.is_contiguous(memory_format=FORMATS[layout])
+
+
 def test_autocast_does_not_coarsen_pixels(transform):
     images = make_images(dtype=torch.float32)
     params = draw(transform, images)

@@ -71,6 +71,16 @@ def test_gradcheck_in_double():
     assert torch.autograd.gradcheck(preprocessor.normalize, images)
 
 
+def test_images_with_a_gradient_after_some_in_inference_mode():
+    preprocessor = BatchPreprocessor(MEAN, STD)
+    with torch.inference_mode():
+        preprocessor.normalize(torch.zeros(2, 3, 4, 4))
+    images = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    preprocessor.normalize(images).sum().backward()
+    expected = (1 / torch.tensor(STD)).view(-1, 1, 1).expand(2, 3, 4, 4)
+    torch.testing.assert_close(images.grad, expected)
+
+
 def test_augments_uint8_before_normalising_and_only_in_training():
     seen = []
 
