@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -142,9 +144,26 @@ class DistillRunner(Runner):
         with atomic_path(Path(out_dir, filename)) as temporary:
             super().save_checkpoint(str(temporary.parent), temporary.name, *args, **kwargs)
 
+    @functools.cached_property
+    def _acting(self) -> dict[str, list[Hook]]:
+        """Which hooks do something in a stage, as far as it was asked."""
+        return {}
+
+    def register_hook(self, hook: Hook | dict, priority: str | int | None = None) -> None:
+        """Register a hook; arguments are those of mmengine's runner."""
+        super().register_hook(hook, priority)
+        self._acting.clear()
+
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call a stage of all hooks; a checkpoint to be saved is turned into plain data first."""
-        super().call_hook(fn_name, **kwargs)
+        """Call a stage of the hooks that do something in it.
+
+        Most do nothing in most, which would be some thirty calls in each iteration. After the
+        hooks, a checkpoint to be saved is turned into plain data.
+        """
+        if fn_name not in self._acting:
+            self._acting[fn_name] = [hook for hook in self._hooks if acts(hook, fn_name)]
+        for hook in self._acting[fn_name]:
+            getattr(hook, fn_name)(self, **kwargs)
         if fn_name == 'before_save_checkpoint':
             checkpoint = kwargs['checkpoint']
             checkpoint['message_hub'] = as_data(checkpoint['message_hub'])
@@ -184,6 +203,13 @@ class DistillRunner(Runner):
                 'resumed from it. Resume from an epoch_N.pth, or use load_from to start from it.'
             )
         super().resume(filename, *args, **kwargs)
+
+
+def acts(hook: Hook, stage: str) -> bool:
+    """Tells whether a hook has a stage of its own, be it one that mmengine does not know."""
+    if stage in Hook.stages:
+        return stage in vars(hook) or stage in hook.get_triggered_stages()
+    return hasattr(hook, stage)
 
 
 def set_loader_defaults(

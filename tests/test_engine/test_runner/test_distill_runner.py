@@ -403,3 +403,37 @@ def test_learning_rates_of_all_roles_are_scaled(train):
     )
     (rate,) = runner.optim_wrapper['student'].get_lr()['lr']
     assert rate == pytest.approx(0.05 * 16 / 64)  # linear in the batch size
+
+
+def test_every_hook_with_a_part_in_a_stage_is_called(train, without_validation):
+    called = []
+
+    class Base(Hook):
+        def before_train_epoch(self, runner):
+            called.append('inherited')
+
+    class Generic(Base):  # mmengine calls it in training, validation and test
+        def _after_iter(self, runner, batch_idx, mode='train', **ignored):
+            called.append(mode)
+
+        def at_noon(self, runner, hour):  # a stage of one's own
+            called.append(hour)
+
+    class Late(Hook):
+        def after_train_iter(self, runner, batch_idx, **ignored):
+            called.append('late')
+
+    class Registrar(Hook):
+        def after_train_iter(self, runner, batch_idx, **ignored):
+            if runner.iter == 0:
+                runner.register_hook(Late(), 'LOWEST')
+
+    def prepare(runner):
+        for hook in (Generic(), Registrar()):
+            runner.register_hook(hook)
+
+    runner = train(before=prepare, **{'train_cfg.max_epochs': 1, **without_validation})
+    assert runner.iter >= 2
+    assert called == ['inherited', 'train', *['train', 'late'] * (runner.iter - 1)]
+    runner.call_hook('at_noon', hour=12)
+    assert called[-1] == 12
