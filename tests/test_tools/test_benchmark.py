@@ -268,3 +268,14 @@ def test_nothing_against_something_is_far_apart(tool):
     assert base.apart([ones], [None]) > 1e30
     assert base.apart([None], [ones]) == 1
     assert base.apart([1.1 * ones, ones], [ones, ones]) == pytest.approx(0.1 / 2**0.5, rel=1e-5)
+
+
+def test_error_of_a_ratio_is_how_far_medians_scatter(tool):
+    timing = importlib.import_module('measuring.timing')
+    torch.manual_seed(0)
+    samples = (1.05 + 0.04 * torch.randn(2000, 25)).tolist()
+    bare = [1.0] * 25
+    medians = torch.tensor([timing.ratio(sample, bare) for sample in samples])
+    errors = torch.tensor([timing.error(sample, bare) for sample in samples])
+    assert errors.mean().item() == pytest.approx(medians.std().item(), rel=0.1)
+    assert timing.error([2.0] * 7, [1.0] * 7) == 0

@@ -21,8 +21,9 @@ it and the method's step must give the same loss and gradients on one batch, and
 synthesis the same images.
 
 Everything runs in one process, in alternating blocks; a ratio is the median over pairs of
-neighbouring blocks. Ratios travel to other machines, absolute times do not. On one CPU thread the
-clock is the processor time of this process, which other processes leave alone.
+neighbouring blocks, +- its standard error. Ratios travel to other machines, absolute times do not.
+On one CPU thread the clock is the processor time of this process, which other processes leave
+alone, but for caches and memory.
 """
 
 from __future__ import annotations
@@ -43,7 +44,16 @@ from measuring.growth import draw_growth, measure_growth, measure_memory, measur
 from measuring.overhead import measure_overhead
 from measuring.profiling import measure_profile
 from measuring.runners import PAIRS, build_runner, find_recipe, has_recipe
-from measuring.timing import Clock, InterleaveHook, compare, machine, median, print_table, ratio
+from measuring.timing import (
+    Clock,
+    InterleaveHook,
+    compare,
+    error,
+    machine,
+    median,
+    print_table,
+    ratio,
+)
 from mmengine.device import utils as device_utils
 from mmengine.runner import ValLoop
 from torch import nn
@@ -105,6 +115,7 @@ def measure_step(
         'method': method,
         'batch': batch,
         'Runner/bare': ratio(times['runner'], times['bare']),
+        '+-': error(times['runner'], times['bare']),
         'Runner/(bare+data)': ratio(times['runner'], times['bare_data']),
         'train_step/bare': ratio(times['train_step'], times['bare']),
         'Runner/train_step': ratio(times['runner'], times['train_step']),
@@ -154,6 +165,7 @@ def measure_selection(
         {
             'pass': name,
             'ours/bare': ratio(times[f'ours{key}'], times[f'bare{key}']),
+            '+-': error(times[f'ours{key}'], times[f'bare{key}']),
             'bare us/image': us[f'bare{key}'],
             'ours us/image': us[f'ours{key}'],
         }
@@ -194,6 +206,7 @@ def measure_synthesis(
         'steps': model.iterations,
         'round/bare': ratio(times['complete'], times['bare']),
         'synthesize/bare': ratio(times['method'], times['bare']),
+        '+-': error(times['method'], times['bare']),
         'bare ms': 1e3 * median(times['bare']),
         'round ms': 1e3 * median(times['complete']),
         'images/s': batch / median(times['complete']),
@@ -237,6 +250,7 @@ def measure_evaluation(
     return {
         'images': size,
         'Runner/bare': ratio(times['ours'], times['bare']),
+        '+-': error(times['ours'], times['bare']),
         'bare us/image': us['bare'],
         'Runner us/image': us['ours'],
     }

@@ -17,7 +17,7 @@ from mmdfkd.engine.hooks import SelectionHook
 from mmdfkd.models.backbones import LeNet5
 
 from .runners import build_runner
-from .timing import Clock, InterleaveHook, compare, median, ratio
+from .timing import Clock, InterleaveHook, compare, error, median, ratio
 
 FAST = {
     'optim_wrapper.student.type': 'AutocastOptimWrapper',
@@ -74,6 +74,7 @@ def measure_epochs(
             'epoch': mode,
             'batch': batch,
             '/authors': ratio(times['runner'], times['authors']),
+            '+-': error(times['runner'], times['authors']),
             'us/image': 1e6 * median(times['runner']) / len(pool),
             'authors us/image': 1e6 * median(times['authors']) / len(pool),
         }
