@@ -11,6 +11,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from mmdfkd.engine.runner.distill_runner import acts
+
 from .runners import build_runner
 from .timing import Clock
 
@@ -71,7 +73,8 @@ def measure_profile(
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     for hook in runner.hooks:
         for stage in ('before_train_iter', 'after_train_iter'):
-            watch.watch(hook, stage, f'hook {type(hook).__name__}')
+            if acts(hook, stage):  # the Runner calls no other
+                watch.watch(hook, stage, f'hook {type(hook).__name__}')
     watch.watch(model, 'train_step', 'forward and backward')
     watch.watch(model.data_preprocessor, 'forward', 'preprocessor')
     for role, wrapper in runner.optim_wrapper.items():
