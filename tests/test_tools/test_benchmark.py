@@ -44,7 +44,7 @@ def test_tables_and_json_at_tiny_size(run_tool, tmp_path):
     assert [(row['method'], row['batch']) for row in result['step']] == [('KD3', 16), ('DFQ', 16)]
     assert set(result) == {'machine', *tables}
     found = {table: numbers(result[table]) for table in tables}
-    assert [len(found[table]) for table in ('step', 'selection', 'parts')] == [2 * 8, 2 * 3, 5]
+    assert [len(found[table]) for table in ('step', 'selection', 'parts')] == [2 * 9, 2 * 4, 5]
     assert all(math.isfinite(number) for table in found.values() for number in table)
     assert min(min(table) for table in found.values()) >= 0
     assert 'Runner/bare' in printed and '--pairs 2' in printed
@@ -79,7 +79,7 @@ def test_whole_epochs(run_tool, tmp_path):
         run_tool, tmp_path, 'KD3', '--only', 'epoch', '--batch', '32', '--modes', *modes
     )
     assert [row['epoch'] for row in result['epoch']] == list(modes)
-    assert all(len(numbers([row])) == 3 and min(numbers([row])) > 0 for row in result['epoch'])
+    assert all(len(numbers([row])) == 4 and min(numbers([row])) > 0 for row in result['epoch'])
 
 
 def test_a_runner_that_does_nothing(tool, run_tool, tmp_path, monkeypatch):

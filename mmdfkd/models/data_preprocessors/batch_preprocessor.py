@@ -61,7 +61,7 @@ class BatchPreprocessor(BaseDataPreprocessor):
         # Not in checkpoints: the statistics belong to the config and to the teacher's metadata.
         self.register_buffer('mean', torch.tensor(mean).float().view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).float().view(-1, 1, 1), persistent=False)
-        self._affine: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._of_an_image: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Make a batch ready for the networks.
@@ -98,12 +98,10 @@ class BatchPreprocessor(BaseDataPreprocessor):
         Returns:
             Float tensor of the same shape and memory format.
         """
-        scale, shift = self._scale_and_shift(images)
-        if images.is_floating_point():
-            return torch.addcmul(shift, images, scale)
+        mean, std = self._statistics(images)
         # Arithmetic on uint8 itself converts number by number, at times ten times slower.
-        pixels = images.to(scale.dtype)
-        return torch.addcmul(shift, pixels, scale, out=pixels)
+        centred = images - mean if images.is_floating_point() else images.to(mean.dtype).sub_(mean)
+        return centred.div_(std)
 
     @torch.no_grad()
     def denormalize(self, images: Tensor) -> Tensor:
@@ -117,23 +115,21 @@ class BatchPreprocessor(BaseDataPreprocessor):
         """
         return torch.mul(images, self.std).add_(self.mean).round_().clamp_(0, 255).to(torch.uint8)
 
-    def _scale_and_shift(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The numbers of ``shift + images * scale``, per channel: ``(C, 1, 1)``.
+    def _statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, per channel: ``(C, 1, 1)``.
 
         On a CPU they are repeated to a whole image in the memory order of ``images``: arithmetic
-        along images takes half the time of arithmetic along their rows.
+        along images takes less time than arithmetic along their rows or pixels.
         """
-        on_cpu = self.mean.device.type == 'cpu'
-        layout = (images.shape[1:], images.stride()[1:]) if on_cpu else None
-        key = (self.mean.device, self.mean.dtype, layout)
-        if key not in self._affine:
+        if self.mean.device.type != 'cpu':
+            return self.mean, self.std
+        key = (self.mean.dtype, images.shape[1:], images.stride()[1:])
+        if key not in self._of_an_image:
             with torch.inference_mode(False):  # else no later batch could have a gradient
-                scale, shift = 1 / self.std, -self.mean / self.std
-                if on_cpu:
-                    image = torch.empty_like(images[:1], dtype=scale.dtype)
-                    scale, shift = torch.empty_like(image).copy_(scale), image.copy_(shift)
-            self._affine[key] = scale, shift
-        return self._affine[key]
+                image = torch.empty_like(images[:1], dtype=self.mean.dtype)
+                std = torch.empty_like(image).copy_(self.std)
+                self._of_an_image[key] = image.copy_(self.mean), std
+        return self._of_an_image[key]
 
     def _check_shape(self, images: Tensor) -> None:
         found = tuple(images.shape[1:])
