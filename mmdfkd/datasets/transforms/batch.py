@@ -152,18 +152,16 @@ class BatchRandomFlip(BatchTransform):
         if not numpy_reads(images):
             return torch.where(params.flip.view(-1, 1, 1, 1), images.flip(-1), images)
         # torch mirrors many pixels at a time, numpy moves whole images.
-        is_last = is_channels_last(images)
-        pixels = (images.permute(0, 2, 3, 1) if is_last else images).numpy()
+        result, is_last = images.clone(), is_channels_last(images)
+        pixels = (result.permute(0, 2, 3, 1) if is_last else result).numpy()
         chosen = params.flip.numpy()
         mirrored = torch.from_numpy(pixels[chosen])
         if is_last:
             mirrored = mirrored.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1)
         else:
             mirrored = mirrored.flip(-1)
-        flipped = pixels.copy()
-        flipped[chosen] = mirrored.numpy()
-        result = torch.from_numpy(flipped)
-        return result.permute(0, 3, 1, 2) if is_last else result
+        pixels[chosen] = mirrored.numpy()
+        return result
 
 
 def _windows(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
