@@ -45,7 +45,7 @@ class CompiledForward:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Pass the module."""
-        if any(map(_is_heard, self.layers)):
+        if any(map(is_heard, self.layers)):
             return self.eager(*args, **kwargs)
         for value in args:
             if isinstance(value, torch.Tensor):
@@ -57,7 +57,8 @@ class CompiledForward:
         return copy.deepcopy(self.eager, memo)
 
 
-def _is_heard(layer: nn.Module) -> bool:
+def is_heard(layer: nn.Module) -> bool:
+    """Whether a forward hook listens to a layer."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 

@@ -1,10 +1,11 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """When switches pay: ``python tools/analysis_tools/benchmark_switches.py [PAIR ...]``.
 
-A KD³ step and the forward pass of its teacher, with each switch of ``SpeedHook`` and with
-``--amp``, against the same in eager float32 on batches as the loader gives them (*strict*).
-Networks have random weights. All variants run in one process, in turn; a ratio is the median over
-rounds. Ratios travel to other machines of the kind, absolute times do not.
+A KD³ step and the forward pass of its teacher, with each switch of ``SpeedHook``, with ``--amp``
+and with all of these and a fused optimiser (*all*), against the same in eager float32 on batches as
+the loader gives them (*strict*). Networks have random weights. All variants run in one process, in
+turn; a ratio is the median over rounds. Ratios travel to other machines of the kind, absolute times
+do not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from measuring.timing import Clock, compare, machine, median, print_table, ratio  # beside this
@@ -37,16 +38,26 @@ RECIPES = dict(
     resnet34='kd3_resnet34_resnet18_1xb1024-240e_cifar10.py',
 )
 TRAINED = ['teacher', 'student']
-#: Switches of the hook, and whether forwards are in bfloat16.
-VARIANTS: dict[str, tuple[dict[str, Any], bool]] = {
-    'NCHW images': ({}, False),
-    'strict': ({}, False),
-    'channels_last': (dict(channels_last=True), False),
-    'folded': (dict(fold_teacher=True), False),
-    'bf16': ({}, True),
-    'all three': (dict(channels_last=True, fold_teacher=True), True),
-    'compiled': (dict(channels_last=True, compile=TRAINED), False),
-    'compiled, bf16': (dict(channels_last=True, compile=TRAINED), True),
+
+
+class Switches(NamedTuple):
+    """What differs from *strict*: arguments of the hook, bfloat16, a fused optimiser."""
+
+    hook: dict[str, Any] = {}
+    half: bool = False
+    fused: bool = False
+
+
+VARIANTS = {
+    'NCHW images': Switches(),
+    'strict': Switches(),
+    'channels_last': Switches(dict(channels_last=True)),
+    'folded': Switches(dict(fold_teacher=True)),
+    'small_convs': Switches(dict(small_convs=True)),
+    'bf16': Switches(half=True),
+    'all': Switches(dict(channels_last=True, fold_teacher=True, small_convs=True), True, True),
+    'compiled': Switches(dict(channels_last=True, compile=TRAINED)),
+    'compiled, bf16': Switches(dict(channels_last=True, compile=TRAINED), half=True),
 }
 
 
@@ -61,10 +72,12 @@ class Variant:
     """
 
     def __init__(self, name: str, model: KD3, optim_wrapper: dict, images: torch.Tensor) -> None:
-        switches, half = VARIANTS[name]
+        switches = VARIANTS[name]
         optim_wrapper = copy.deepcopy(optim_wrapper)
-        if half:
+        if switches.half:
             optim_wrapper['student']['type'] = 'AutocastOptimWrapper'
+        if switches.fused:
+            optim_wrapper['student']['optimizer']['fused'] = True
         constructor = optim_wrapper.pop('constructor')
         self.images = images.contiguous() if name == 'NCHW images' else images
         self.model = copy.deepcopy(model).train()
@@ -74,7 +87,7 @@ class Variant:
         # The hook switches this method too: a pass of the teacher as it happens in a step.
         vars(self.model)['synthesize'] = self._teacher_pass
         runner: Any = SimpleNamespace(model=self.model, logger=logging.getLogger('speed'))
-        SpeedHook(**switches).before_train(runner)
+        SpeedHook(**switches.hook).before_train(runner)
 
     def step(self) -> None:
         """One training step."""

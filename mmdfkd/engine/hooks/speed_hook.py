@@ -17,6 +17,7 @@ from mmdfkd.registry import HOOKS
 from mmdfkd.utils.errors import UsageError, check_choice
 
 from ..compiled import MODES, CompiledForward, compiler_error, parts_to_compile
+from ..small_convs import SmallConvs
 
 # What the switches are on in; all else that runs a network is as without them.
 FAST = ('train_step', 'synthesize')
@@ -24,13 +25,13 @@ FAST = ('train_step', 'synthesize')
 
 @HOOKS.register_module()
 class SpeedHook(Hook):
-    """Layout, folding and compilation of networks, each off unless asked for.
+    """Layout, folding, products and compilation of networks, each off unless asked for.
 
-    ``fold_teacher`` and ``compile`` are on inside training steps and rounds of synthesis alone.
-    Everything that chooses, measures or keeps runs the networks as they are: selection passes,
-    cached teacher logits, evaluation, figures. Weights, their names, fingerprints, checkpoints and
-    ``student.pth`` do not depend on any switch, so a run may be resumed with others; with the same
-    ones it goes on bit for bit on a CPU.
+    ``fold_teacher``, ``small_convs`` and ``compile`` are on inside training steps and rounds of
+    synthesis alone. Everything that chooses, measures or keeps runs the networks as they are:
+    selection passes, cached teacher logits, evaluation, figures. Weights, their names,
+    fingerprints, checkpoints and ``student.pth`` do not depend on any switch, so a run may be
+    resumed with others; with the same ones it goes on bit for bit on a CPU.
 
     Args:
         channels_last: Keep the weights of these networks in channels-last layout: ``True`` for all
@@ -39,6 +40,8 @@ class SpeedHook(Hook):
         fold_teacher: Fold the teacher's BatchNorm into the convolutions before it, see
             :class:`~mmdfkd.models.classifiers.BatchNormFolding`. Passes whose BatchNorm statistics
             or inner features are read are not folded.
+        small_convs: On a CPU, compute LeNet5's first layers, and convolutions whose kernel covers
+            the map, as matrix products, see :class:`~mmdfkd.engine.small_convs.SmallConvs`.
         compile: Names of networks to run through ``torch.compile``. Without a working compiler
             they stay as they are, which is said.
         compile_mode: Mode of ``torch.compile``: ``'default'``, ``'reduce-overhead'`` (CUDA graphs),
@@ -52,13 +55,16 @@ class SpeedHook(Hook):
         self,
         channels_last: bool | str | Sequence[str] = False,
         fold_teacher: bool = False,
+        small_convs: bool = False,
         compile: str | Sequence[str] = (),
         compile_mode: str = 'default',
     ) -> None:
         check_choice('default_hooks.speed.compile_mode', compile_mode, MODES)
         check_choice('default_hooks.speed.fold_teacher', fold_teacher, (True, False))
+        check_choice('default_hooks.speed.small_convs', small_convs, (True, False))
         self.channels_last = [channels_last] if isinstance(channels_last, str) else channels_last
         self.fold_teacher = fold_teacher
+        self.small_convs = small_convs
         self.compile = [compile] if isinstance(compile, str) else list(compile)
         self.compile_mode = compile_mode
         self.switches: list[Callable[[], AbstractContextManager]] = []
@@ -69,6 +75,8 @@ class SpeedHook(Hook):
         self._lay_out(runner)
         if self.fold_teacher:
             self._fold(runner)
+        if self.small_convs:
+            self._multiply(runner)
         if self.compile:
             self._compile(runner)
         if self.switches:
@@ -118,6 +126,14 @@ class SpeedHook(Hook):
                 f'Speed: none of the {total} BatchNorm layers of the teacher {teacher.name} stands '
                 'right behind a convolution, so nothing is folded.'
             )
+
+    def _multiply(self, runner: Any) -> None:
+        device = next(runner.model.parameters()).device.type
+        if device != 'cpu':
+            runner.logger.info(f'Speed: small_convs is for CPUs and does nothing on {device}.')
+            return
+        self.switches.append(SmallConvs(runner.model).active)
+        runner.logger.info('Speed: small convolutions are matrix products in training steps.')
 
     def _compile(self, runner: Any) -> None:
         networks = pick(runner.model, self.compile, 'compile')

@@ -10,12 +10,13 @@ from mmdfkd.engine import DistillRunner, ReplicatedModel
 from mmdfkd.engine.compiled import compiler_error
 from mmdfkd.engine.hooks import SpeedHook, speed_hook
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
 
 FOLDED = {'default_hooks.speed.fold_teacher': True}
 LAID_OUT = {'default_hooks.speed.channels_last': True}
+PRODUCTS = {'default_hooks.speed.small_convs': True}
 AMP = {'optim_wrapper.student.type': 'AutocastOptimWrapper'}
 
 
@@ -98,7 +99,7 @@ def test_students_that_listen_are_served(train, inversion):
 
 @pytest.mark.parametrize(
     'switches',
-    [{**FOLDED, **LAID_OUT}, {**FOLDED, **LAID_OUT, **AMP}],
+    [{**FOLDED, **LAID_OUT, **PRODUCTS}, {**FOLDED, **LAID_OUT, **PRODUCTS, **AMP}],
     ids=['float32', 'bfloat16'],
 )
 def test_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, tmp_path, switches):
@@ -189,6 +190,42 @@ def test_switches_reach_a_model_of_several_processes(teacher_file):
     runner.model.train_step()
     hook.after_train(runner)
     assert seen == [True] and 'train_step' not in vars(model)
+
+
+def lenet_step(**switches):
+    """A step of KD³ between LeNet5s: the student behind it, and its maps outside the step."""
+    torch.manual_seed(0)
+    images = dict(input_shape=(1, 32, 32), mean=[127.5], std=[64.0])
+    head = dict(in_channels=120, num_classes=10, hidden_channels=(84,))
+    teacher = MODELS.build(
+        dict(type='Classifier', backbone=dict(type='LeNet5'), head=head, **images)
+    )
+    student = dict(backbone=dict(type='LeNet5', width=0.5))
+    model = MODELS.build(dict(type='KD3', teacher=teacher, student=student)).train()
+    wrapper = dict(student=dict(optimizer=dict(type='SGD', lr=0.1)))
+    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(type='RoleOptimWrapperConstructor', optim_wrapper_cfg=wrapper)
+    )(model)
+    SpeedHook(**switches).before_train(SimpleNamespace(model=model, logger=logging.getLogger('t')))
+    batch = dict(inputs=torch.randint(256, (8, 1, 32, 32), dtype=torch.uint8))
+    before = model.student.backbone(torch.ones(2, 1, 32, 32))[0]
+    model.train_step(batch, wrapper)
+    return flat(model.student.state_dict()), before
+
+
+def test_small_convolutions_are_products_in_steps_and_nowhere_else():
+    (plain, maps), (multiplied, same_maps) = lenet_step(), lenet_step(small_convs=True)
+    assert not torch.equal(plain, multiplied)  # rounding says that they were products
+    torch.testing.assert_close(plain, multiplied, rtol=1e-4, atol=1e-6)
+    assert torch.equal(maps, same_maps)
+
+
+def test_small_convolutions_are_left_to_other_devices(caplog):
+    model = SimpleNamespace(parameters=lambda: iter([torch.empty(1, device='meta')]))
+    hook = SpeedHook(small_convs=True)
+    with caplog.at_level(logging.INFO, 'test'):
+        hook.before_train(SimpleNamespace(model=model, logger=logging.getLogger('test')))
+    assert 'does nothing on meta' in caplog.text and not hook.switches
 
 
 @pytest.mark.slow

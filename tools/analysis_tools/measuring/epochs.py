@@ -23,6 +23,7 @@ FAST = {
     'optim_wrapper.student.type': 'AutocastOptimWrapper',
     'default_hooks.speed.fold_teacher': True,
     'default_hooks.speed.channels_last': True,
+    'default_hooks.speed.small_convs': True,
     'optim_wrapper.student.optimizer.fused': True,
 }
 COMPILED = {'default_hooks.speed.compile': ['teacher', 'student']}
