@@ -3,6 +3,7 @@
 
 import contextlib
 import io
+import multiprocessing
 import os
 import runpy
 import sys
@@ -14,6 +15,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # also for the processes that tes
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing import start_processes
 
 ROOT = Path(__file__).parents[1]
 # Real images are not part of the repository: see the marker `realdata`.
@@ -54,6 +56,17 @@ def run_tool():
             with mock.patch.dict(os.environ), contextlib.redirect_stdout(printed):
                 runpy.run_path(str(path), run_name='__main__')
         return printed.getvalue()
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def in_two_processes():
+    """Run ``function(rank, *args)`` as two processes, forked from one that has all imported."""
+    multiprocessing.set_forkserver_preload(['mmdfkd.apis', 'mmdfkd.models'])
+
+    def run(function, *args):
+        start_processes(function, args, nprocs=2, start_method='forkserver')
 
     return run
 

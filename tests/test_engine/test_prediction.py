@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from mmdfkd.datasets import NoisePool, PackedDataset
@@ -220,8 +219,8 @@ def _two_ranks(rank, folder):
 
 
 @pytest.mark.dist
-def test_two_processes_answer_like_one(tmp_path):
-    mp.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+def test_two_processes_answer_like_one(in_two_processes, tmp_path):
+    in_two_processes(_two_ranks, str(tmp_path))
     expected = _answers()
     assert torch.equal(expected['teacher'], _logits(1))
     assert torch.equal(expected['student'], _logits(2))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import yapf.yapflib.yapf_api
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
@@ -130,10 +129,10 @@ def _two_ranks(rank, folder):
 
 
 @pytest.fixture(scope='module')
-def ranks(tmp_path_factory):
+def ranks(in_two_processes, tmp_path_factory):
     """What both ranks answered, and where their run lies."""
     folder = tmp_path_factory.mktemp('ranks')
-    mp.spawn(_two_ranks, args=(str(folder),), nprocs=2)
+    in_two_processes(_two_ranks, str(folder))
     return [torch.load(folder / f'{rank}.pt', weights_only=True) for rank in (0, 1)], folder
 
 

@@ -7,7 +7,6 @@ from unittest.mock import Mock
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 
@@ -419,10 +418,10 @@ def _rank(rank, folder, teacher, student):
     dist.destroy_process_group()
 
 
-def test_two_processes_make_what_one_makes(teacher, student, tmp_path):
+def test_two_processes_make_what_one_makes(teacher, student, in_two_processes, tmp_path):
     student = dict(student, input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
     expected = _two_rounds(teacher, student)
-    mp.spawn(_rank, args=(str(tmp_path), teacher, student), nprocs=2)
+    in_two_processes(_rank, str(tmp_path), teacher, student)
     for rank in range(2):
         found = torch.load(tmp_path / f'{rank}.pt', weights_only=True)
         torch.testing.assert_close(found, expected)

@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -461,8 +460,8 @@ def _rank(rank, folder):
 
 
 @pytest.mark.dist
-def test_two_processes_are_one(tmp_path):
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+def test_two_processes_are_one(in_two_processes, tmp_path):
+    in_two_processes(_rank, str(tmp_path))
     expected = two_steps(lenets(), 0, 8)
     untrained = lenets().state_dict()
     for rank in (0, 1):

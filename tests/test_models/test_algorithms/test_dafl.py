@@ -2,7 +2,6 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DAFL
@@ -244,11 +243,11 @@ def _rank(rank, folder, teacher, images, gain):
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_gradient_of_one(teacher, tmp_path):
+def test_two_processes_have_the_gradient_of_one(teacher, in_two_processes, tmp_path):
     images = torch.randn(8, 1, 16, 16) * torch.linspace(0.2, 3, 8).view(8, 1, 1, 1)
     gain = torch.tensor(1.5)
     expected, balance = _objective(teacher, images, gain)
-    mp.spawn(_rank, args=(str(tmp_path), teacher, images, gain), nprocs=2)
+    in_two_processes(_rank, str(tmp_path), teacher, images, gain)
     ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
     torch.testing.assert_close((ranks[0][0] + ranks[1][0]) / 2, expected)
     assert all(torch.allclose(rank[1], balance) for rank in ranks)

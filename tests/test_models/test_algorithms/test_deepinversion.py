@@ -2,7 +2,6 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
@@ -338,10 +337,10 @@ def _rank(rank, folder, model):
 
 
 @pytest.mark.dist
-def test_two_processes_make_the_images_of_one(make, tmp_path):
+def test_two_processes_make_the_images_of_one(make, in_two_processes, tmp_path):
     model = make()
     expected = synthesize(model).images
-    mp.spawn(_rank, args=(str(tmp_path), model), nprocs=2)
+    in_two_processes(_rank, str(tmp_path), model)
     for rank in range(2):
         images = torch.load(tmp_path / f'{rank}.pt', weights_only=True)
         torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)

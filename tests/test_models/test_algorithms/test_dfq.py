@@ -2,7 +2,6 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DFQ
@@ -266,12 +265,12 @@ def _rank(rank, folder, teacher, student, images, gain):
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_gradient_of_one(teacher, student, tmp_path):
+def test_two_processes_have_the_gradient_of_one(teacher, student, in_two_processes, tmp_path):
     student = MODELS.build(dict(student, input_shape=(1, 16, 16), mean=[120.0], std=[60.0]))
     images = torch.randn(8, 1, 16, 16) * torch.linspace(0.2, 3, 8).view(8, 1, 1, 1)
     gain = torch.tensor(1.5)
     expected = _objective(teacher, student, images, gain)
-    mp.spawn(_rank, args=(str(tmp_path), teacher, student, images, gain), nprocs=2)
+    in_two_processes(_rank, str(tmp_path), teacher, student, images, gain)
     ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
     torch.testing.assert_close((ranks[0][0] + ranks[1][0]) / 2, expected[0])
     for rank in ranks:

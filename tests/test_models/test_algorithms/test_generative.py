@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmdfkd.engine import ReplicatedModel, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DDAD, DFAD, ZSKT
@@ -390,9 +389,9 @@ def _two_ranks(rank, folder):
 
 
 @pytest.fixture(scope='module')
-def ranks(tmp_path_factory):
+def ranks(in_two_processes, tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
-    mp.spawn(_two_ranks, args=(str(folder),), nprocs=2)
+    in_two_processes(_two_ranks, str(folder))
     return [torch.load(folder / f'{rank}.pt', weights_only=True) for rank in (0, 1)]
 
 

@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 
@@ -573,8 +572,8 @@ def _two_ranks(rank, folder):
 
 
 @pytest.mark.dist
-def test_two_processes_do_what_one_does(tmp_path):
-    mp.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+def test_two_processes_do_what_one_does(in_two_processes, tmp_path):
+    in_two_processes(_two_ranks, str(tmp_path))
     ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
     for leak in (False, True):
         answers, expected = [rank[leak] for rank in ranks], two_iterations(leak)

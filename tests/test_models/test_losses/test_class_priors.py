@@ -4,7 +4,6 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmdfkd.models.losses import (
     ActivationLoss,
@@ -196,11 +195,11 @@ def _half_of_the_batch(rank, folder, images, weight):
     dist.destroy_process_group()
 
 
-def test_two_processes_balance_their_common_batch(golden, tmp_path):
+def test_two_processes_balance_their_common_batch(golden, in_two_processes, tmp_path):
     """Each rank has half of the images; averaging gradients over ranks gives the whole batch's."""
     arrays = golden('dafl')
     arguments = str(tmp_path), arrays['dist_x'], arrays['dist_w']
-    mp.spawn(_half_of_the_batch, args=arguments, nprocs=2)
+    in_two_processes(_half_of_the_batch, *arguments)
     ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
     gradient = (ranks[0][1] + ranks[1][1]) / 2
     for loss, _ in ranks:

@@ -4,7 +4,6 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmdfkd.models.losses import MixDistributionContrastiveLoss, cross_view_contrast, nt_xent
 from mmdfkd.registry import MODELS
@@ -168,8 +167,8 @@ def _two_ranks(rank, folder):
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path):
-    mp.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+def test_two_processes_equal_one(in_two_processes, tmp_path):
+    in_two_processes(_two_ranks, str(tmp_path))
     results = torch.load(tmp_path / 'results.pt', weights_only=True)
     for form, contrast in FORMS.items():
         loss, gradient = _loss_and_gradient(

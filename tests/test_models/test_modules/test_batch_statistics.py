@@ -4,7 +4,6 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from mmdfkd.models.losses import bn_statistics_loss
@@ -173,10 +172,10 @@ def _half(rank, folder, images, weight):
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_statistics_of_their_common_batch(tmp_path):
+def test_two_processes_have_the_statistics_of_their_common_batch(in_two_processes, tmp_path):
     images = torch.randn(8, 2, 3, 3) + torch.arange(8.0).view(8, 1, 1, 1)  # the halves differ
     weight = torch.tensor([0.5, 2.0])
-    mp.spawn(_half, args=(str(tmp_path), images, weight), nprocs=2)
+    in_two_processes(_half, str(tmp_path), images, weight)
     ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
     for form in ('l2', 'gauss_kl'):
         loss, gradient, mean, var = _whole(images, weight, form)

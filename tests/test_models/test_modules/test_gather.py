@@ -1,7 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmdfkd.models.modules import gather_batch
 
@@ -22,8 +21,8 @@ def _two_ranks(rank, folder):
     dist.destroy_process_group()
 
 
-def test_two_processes(tmp_path):
-    mp.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+def test_two_processes(in_two_processes, tmp_path):
+    in_two_processes(_two_ranks, str(tmp_path))
     expected = torch.tensor([[0.0, 1.0], [2.0, 3.0], [10.0, 11.0], [12.0, 13.0]])
     for rank in range(2):
         everything, gradient = torch.load(tmp_path / f'{rank}.pt', weights_only=True)
