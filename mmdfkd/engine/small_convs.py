@@ -112,20 +112,28 @@ class _Pair:
         dtype = torch.get_autocast_dtype('cpu') if low else conv.weight.dtype
         x, weight, bias = (tensor.to(dtype) for tensor in (x, conv.weight, conv.bias))
         with torch.autocast('cpu', enabled=False):
-            return _convolve_and_pool(x, weight, bias)
+            return convolve_and_pool(x, weight, bias)
 
     def finish(self, x: Tensor) -> Tensor:
         """Pool what is not pooled yet."""
         return x if self.is_pooled else MaxPool.forward(self.pool, x)
 
 
-class _ConvolutionAndPooling(torch.autograd.Function):
-    """2x2 max-pooling of a convolution, by one product.
+def convolve_and_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``max_pool2d(conv2d(x, weight, bias), 2)`` by one product with a banded matrix.
 
-    Maps ``(B, C, H, W)``, weight ``(C', C, k, k)`` and bias ``(C',)`` give ``(B, C', h, w)`` with
-    ``h = (H - k + 1) // 2``, channels last.
+    Args:
+        x: Maps ``(B, C, H, W)``.
+        weight: ``(C', C, k, k)``, of the same type.
+        bias: ``(C',)``.
+
+    Returns:
+        ``(B, C', h, w)`` with ``h = (H - k + 1) // 2``, channels last. Once differentiable.
     """
+    return _ConvolutionAndPooling.apply(x, weight, bias)
 
+
+class _ConvolutionAndPooling(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -174,9 +182,6 @@ class _ConvolutionAndPooling(torch.autograd.Function):
         grad_matrix = grad_maps.t() @ windows
         grad_weight = _bands(grad_matrix, weight, width).sum((0, 1, 2)).permute(0, 3, 1, 2)
         return grad_x, grad_weight, grad.view(-1, out).sum(0)
-
-
-_convolve_and_pool: Callable[[Tensor, Tensor, Tensor], Tensor] = _ConvolutionAndPooling.apply
 
 
 def _bands(matrix: Tensor, weight: Tensor, width: int) -> Tensor:

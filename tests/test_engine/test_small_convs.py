@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdfkd.engine.small_convs import SmallConvs, _convolve_and_pool
+from mmdfkd.engine.small_convs import SmallConvs, convolve_and_pool
 from mmdfkd.models.backbones import LeNet5
 from mmdfkd.models.modules import SimKDAdapter
 
@@ -26,7 +26,7 @@ def whole_numbers(shape):
 def test_equals_a_convolution_and_pooling(shape, out, size, draw):
     """With whole numbers many of the four are equal: the gradient goes where pooling sends it."""
     tensors = arguments(shape, out, size, draw)
-    maps = _convolve_and_pool(*tensors)
+    maps = convolve_and_pool(*tensors)
     expected = F.max_pool2d(F.conv2d(*tensors), 2)
     torch.testing.assert_close(maps, expected, rtol=1e-13, atol=1e-13)
     grad = draw(maps.shape).double()
@@ -37,12 +37,12 @@ def test_equals_a_convolution_and_pooling(shape, out, size, draw):
 
 @pytest.mark.parametrize('shape, out, size', SHAPES)
 def test_gradients(shape, out, size):
-    assert torch.autograd.gradcheck(_convolve_and_pool, arguments(shape, out, size))
+    assert torch.autograd.gradcheck(convolve_and_pool, arguments(shape, out, size))
 
 
 def test_a_second_derivative_is_refused():
     tensors = arguments(*SHAPES[0])
-    loss = _convolve_and_pool(*tensors).square().sum()
+    loss = convolve_and_pool(*tensors).square().sum()
     first = torch.autograd.grad(loss, tensors, create_graph=True)
     with pytest.raises(RuntimeError, match='once_differentiable'):
         first[1].sum().backward()
