@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -133,6 +135,16 @@ def test_a_listener_sees_the_true_map(student, index):
     handle.remove()
     assert torch.equal(*heard) and torch.equal(found, expected)
     assert heard[0].shape[2] == (28, 14)[index]
+
+
+def test_a_copy_has_weights_of_its_own(student):
+    """As FastDFKD's of its generator, in the middle of a step."""
+    images = torch.randn(4, 1, 32, 32)
+    with SmallConvs(student).active():
+        maps, twin = maps_of(student, images), copy.deepcopy(student)
+        for parameter in student.parameters():
+            parameter.data.zero_()
+        assert all(map(torch.equal, maps_of(twin, images), maps))
 
 
 @pytest.mark.parametrize(

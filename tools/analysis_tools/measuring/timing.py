@@ -54,7 +54,7 @@ def median(values: list[float]) -> float:
 
 def ratio(ours: list[float], bare: list[float]) -> float:
     """Median of paired ratios."""
-    return median([a / b for a, b in zip(ours, bare, strict=True)])
+    return median(_ratios(ours, bare))
 
 
 def error(ours: list[float], bare: list[float]) -> float:
@@ -63,9 +63,13 @@ def error(ours: list[float], bare: list[float]) -> float:
     Of normally distributed numbers the quartiles are 1.35 standard deviations apart, and the median
     of n has a standard error of 1.25 standard deviations over the root of n.
     """
-    ratios = torch.tensor(ours, dtype=torch.float64) / torch.tensor(bare, dtype=torch.float64)
-    low, high = ratios.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
-    return 1.25 * (high - low) / 1.35 / len(ratios) ** 0.5
+    quarters = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    low, high = torch.tensor(_ratios(ours, bare), dtype=torch.float64).quantile(quarters).tolist()
+    return 1.25 * (high - low) / 1.35 / len(ours) ** 0.5
+
+
+def _ratios(ours: list[float], bare: list[float]) -> list[float]:
+    return [a / b for a, b in zip(ours, bare, strict=True)]
 
 
 class InterleaveHook(Hook):
