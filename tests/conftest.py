@@ -63,7 +63,7 @@ def run_tool():
 @pytest.fixture(scope='session')
 def in_two_processes():
     """Run ``function(rank, *args)`` as two processes, forked from one that has all imported."""
-    multiprocessing.set_forkserver_preload(['mmdfkd.apis', 'mmdfkd.models'])
+    multiprocessing.set_forkserver_preload(['mmdfkd.apis'])
 
     def run(function, *args):
         start_processes(function, args, nprocs=2, start_method='forkserver')

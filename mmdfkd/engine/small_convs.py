@@ -3,7 +3,7 @@ r"""Convolutions of tiny networks as matrix products, which a CPU computes in le
 
 Libraries make convolutions fast for many channels and large maps. Two kinds of layers have neither:
 
-* LeNet5's first, from one channel to a few, and the pooling behind it. The rows of an image on
+* LeNet5's first, from up to three channels to a few, and the pooling behind. The rows of a map on
   which two rows of the result depend, :math:`r`, times a matrix whose rows are kernels, each moved
   down by :math:`p` and right by :math:`2j + q` pixels, and zeros:
 
@@ -51,7 +51,7 @@ class SmallConvs:
     def __init__(self, network: nn.Module) -> None:
         self.forwards: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
         for layer in network.modules():
-            if isinstance(layer, nn.Conv2d) and _is_plain(layer):
+            if type(layer) is nn.Conv2d and _is_plain(layer):
                 self.forwards[layer] = functools.partial(_as_product, layer)
         for backbone in network.modules():
             if isinstance(backbone, LeNet5):
@@ -74,9 +74,8 @@ class SmallConvs:
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
-    if type(conv) is not nn.Conv2d or conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
-        return False
-    return conv.groups == 1 and conv.dilation == (1, 1)
+    zeros = conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
+    return zeros and conv.groups == 1 and conv.dilation == (1, 1)
 
 
 def _as_product(conv: Any, x: Tensor) -> Tensor:
@@ -139,7 +138,7 @@ class _ConvolutionAndPooling(torch.autograd.Function):
         batch, channels, height, width = x.shape
         out, _, size, _ = weight.shape
         h, w, row = (height - size + 1) // 2, (width - size + 1) // 2, width * channels
-        # Rows of an image lie behind each other, so those of a window do.
+        # Rows of a map lie behind each other, so those of a window do.
         windows = x.permute(0, 2, 3, 1).reshape(batch, -1).unfold(1, (size + 1) * row, 2 * row)
         windows = windows.reshape(batch * h, -1)
         matrix = weight.new_zeros(4 * w * out, windows.shape[1])

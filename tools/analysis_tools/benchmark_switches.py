@@ -17,15 +17,16 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from measuring.timing import Clock, compare, machine, median, print_table, ratio  # beside this
+from measuring.epochs import COMPILED, FAST  # beside this file
+from measuring.timing import Clock, compare, machine, median, print_table, ratio
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdfkd.engine.hooks import SpeedHook
 from mmdfkd.models.algorithms import KD3
-from mmdfkd.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmdfkd.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import load_config
 from mmdfkd.utils.files import write_json
@@ -37,27 +38,19 @@ RECIPES = dict(
     wrn='kd3_wrn-40-2_wrn-16-1_1xb1024-240e_cifar10.py',
     resnet34='kd3_resnet34_resnet18_1xb1024-240e_cifar10.py',
 )
-TRAINED = ['teacher', 'student']
-
-
-class Switches(NamedTuple):
-    """What differs from *strict*: arguments of the hook, bfloat16, a fused optimiser."""
-
-    hook: dict[str, Any] = {}
-    half: bool = False
-    fused: bool = False
-
-
-VARIANTS = {
-    'NCHW images': Switches(),
-    'strict': Switches(),
-    'channels_last': Switches(dict(channels_last=True)),
-    'folded': Switches(dict(fold_teacher=True)),
-    'small_convs': Switches(dict(small_convs=True)),
-    'bf16': Switches(half=True),
-    'all': Switches(dict(channels_last=True, fold_teacher=True, small_convs=True), True, True),
-    'compiled': Switches(dict(channels_last=True, compile=TRAINED)),
-    'compiled, bf16': Switches(dict(channels_last=True, compile=TRAINED), half=True),
+LAID_OUT = {'default_hooks.speed.channels_last': True}
+HALF = {'optim_wrapper.student.type': 'AutocastOptimWrapper'}
+#: What differs from the recipe, as ``--cfg-options`` say it.
+VARIANTS: dict[str, dict[str, Any]] = {
+    'NCHW images': {},
+    'strict': {},
+    'channels_last': LAID_OUT,
+    'folded': {'default_hooks.speed.fold_teacher': True},
+    'small_convs': {'default_hooks.speed.small_convs': True},
+    'bf16': HALF,
+    'all': FAST,
+    'compiled': LAID_OUT | COMPILED,
+    'compiled, bf16': LAID_OUT | COMPILED | HALF,
 }
 
 
@@ -67,27 +60,23 @@ class Variant:
     Args:
         name: Key of :data:`VARIANTS`.
         model: What is copied.
-        optim_wrapper: Config of its optimiser.
+        cfg: Its recipe.
         images: uint8 ``(B, C, H, W)``, laid out as the loader does.
     """
 
-    def __init__(self, name: str, model: KD3, optim_wrapper: dict, images: torch.Tensor) -> None:
-        switches = VARIANTS[name]
-        optim_wrapper = copy.deepcopy(optim_wrapper)
-        if switches.half:
-            optim_wrapper['student']['type'] = 'AutocastOptimWrapper'
-        if switches.fused:
-            optim_wrapper['student']['optimizer']['fused'] = True
-        constructor = optim_wrapper.pop('constructor')
+    def __init__(self, name: str, model: KD3, cfg: Config, images: torch.Tensor) -> None:
+        cfg = copy.deepcopy(cfg)
+        cfg.merge_from_dict(VARIANTS[name])
+        constructor = cfg.optim_wrapper.pop('constructor')
         self.images = images.contiguous() if name == 'NCHW images' else images
         self.model = copy.deepcopy(model).train()
         self.optim_wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
-            dict(type=constructor, optim_wrapper_cfg=optim_wrapper)
+            dict(type=constructor, optim_wrapper_cfg=cfg.optim_wrapper)
         )(self.model)
         # The hook switches this method too: a pass of the teacher as it happens in a step.
         vars(self.model)['synthesize'] = self._teacher_pass
         runner: Any = SimpleNamespace(model=self.model, logger=logging.getLogger('speed'))
-        SpeedHook(**switches.hook).before_train(runner)
+        HOOKS.build(cfg.default_hooks.speed).before_train(runner)
 
     def step(self) -> None:
         """One training step."""
@@ -110,14 +99,14 @@ def measure(args: argparse.Namespace, clock: Clock, pair: str) -> list[dict[str,
     teacher = dict(cfg.model.teacher)
     teacher.pop('checkpoint', None)
     torch.manual_seed(0)
-    cfg.model.teacher = MODELS.build(dict(teacher, type='Classifier'))
-    model = MODELS.build(cfg.model).to(args.device)
+    teacher = MODELS.build(dict(teacher, type='Classifier'))
+    model = MODELS.build(dict(cfg.model, teacher=teacher)).to(args.device)
     model.selector = None
     channels, height, width = model.teacher.input_shape
     shape = (args.batch, height, width, channels)
     images = torch.randint(256, shape, dtype=torch.uint8, device=args.device).permute(0, 3, 1, 2)
     names = [name for name in VARIANTS if name == 'strict' or name in args.switches]
-    variants = {n: Variant(n, model, cfg.optim_wrapper, images) for n in names}
+    variants = {n: Variant(n, model, cfg, images) for n in names}
 
     compared = functools.partial(compare, clock, args.rounds)
     forward = compared(
