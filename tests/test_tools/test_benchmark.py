@@ -44,11 +44,29 @@ def test_tables_and_json_at_tiny_size(run_tool, tmp_path):
     assert [(row['method'], row['batch']) for row in result['step']] == [('KD3', 16), ('DFQ', 16)]
     assert set(result) == {'machine', *tables}
     found = {table: numbers(result[table]) for table in tables}
-    assert [len(found[table]) for table in ('step', 'selection', 'parts')] == [2 * 9, 2 * 4, 5]
+    assert [len(found[table]) for table in ('step', 'selection', 'parts')] == [2 * 9, 2 * 4, 17]
     assert all(math.isfinite(number) for table in found.values() for number in table)
     assert min(min(table) for table in found.values()) >= 0
     assert 'Runner/bare' in printed and '--pairs 2' in printed
     assert result['machine']['threads'] == 1
+
+
+def test_plain_crops_are_crops(tool):
+    parts = importlib.import_module('measuring.parts')
+    images = torch.arange(1, 1 + 5 * 3 * 6 * 6).view(5, 3, 6, 6)
+    for image, crop in zip(images, parts.crop_and_flip(images, padding=1), strict=True):
+        padded = torch.nn.functional.pad(image, [1] * 4)
+        windows = [padded[:, y : y + 6, x : x + 6] for y in range(3) for x in range(3)]
+        assert any(crop.equal(w.float()) or crop.equal(w.flip(-1).float()) for w in windows)
+
+    ramp = torch.arange(32.0).expand(40, 1, 32, 32)  # any window of it is a ramp, a flatter one
+    resized = parts.resized_crop_and_flip(ramp)
+    assert resized.min() >= 0 and resized.max() <= 31
+    steps = resized[..., 4:-4].diff()
+    torch.testing.assert_close(steps, steps[..., :1].expand_as(steps), atol=1e-4, rtol=0)
+    slopes = steps[:, 0, 0, 0]
+    assert slopes.abs().min() > 0.1 and slopes.abs().max() <= 1
+    assert slopes.min() < 0 < slopes.max()
 
 
 def test_shares_of_a_profile_make_a_whole(run_tool, tmp_path):

@@ -10,7 +10,7 @@ selection    KD3's selection pass against the forward over resident, normalised 
 synthesis    a round of images made out of the teacher, against its floor
 evaluation   the Runner's validation against the student's forward over resident images
 packing      making a pool of image files, against decoding and resizing them
-parts        what surrounds the networks, per image
+parts        what surrounds the networks, per image, against plain torch
 memory       of the process, over the size of a pool on disk
 growth       what is no network, over the size of the pool, the classes, the batch, the images
 ===========  ====================================================================================
@@ -40,8 +40,9 @@ import torch
 from benchmark_data import measure_packing  # these lie beside this file
 from floors import FLOORS, check_floor, check_round
 from measuring.epochs import MODES, PUBLISHED, measure_epochs
-from measuring.growth import draw_growth, measure_growth, measure_memory, measure_parts
+from measuring.growth import draw_growth, measure_growth, measure_memory
 from measuring.overhead import measure_overhead
+from measuring.parts import measure_parts
 from measuring.profiling import measure_profile
 from measuring.runners import PAIRS, build_runner, find_recipe, has_recipe
 from measuring.timing import (
@@ -65,6 +66,7 @@ from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import write_json
+from mmdfkd.utils.memory import keep_freed_memory
 from mmdfkd.utils.reporting import report_errors
 
 # A training step ------------------------------------------------------------------------------
@@ -326,6 +328,8 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
     methods = chosen_methods(args)
     device_utils.DEVICE = args.device  # what mmengine asks, also where there is a GPU
     torch.set_num_threads(args.threads)
+    if args.device == 'cpu':
+        keep_freed_memory()  # as the Runner does
     clock = Clock(args.device)
     result: dict[str, Any] = dict(machine=machine(args, clock))
     for name, fact in result['machine'].items():

@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""How costs grow with pool, classes, batch and images; what surrounds the networks; memory."""
+"""How costs grow with pool, classes, batch and images; memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmdfkd.datasets import NoisePool, PackedDataset, whole_batch_collate
+from mmdfkd.datasets import PackedDataset, whole_batch_collate
 from mmdfkd.datasets.samplers import EvenBatchSampler, SelectionSampler
 from mmdfkd.models.data_preprocessors import BatchPreprocessor
 from mmdfkd.models.losses import class_balance_loss, kl_divergence, noisy_nll, nt_xent
@@ -25,50 +25,6 @@ from mmdfkd.models.selectors.dynamic_selector import class_thresholds
 from mmdfkd.visualization import style
 
 from .timing import Clock, compare, median
-
-
-def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, float | str]]:
-    """What surrounds the networks, per image."""
-    batch, pool = 128, NoisePool(4096, channels=3)
-    order = torch.randperm(len(pool)).split(batch)
-    batches = [pool.__getitems__(part) for part in order]
-    teacher, student = 5 * torch.randn(2, 20_000, 10)
-    selector, sampler = DynamicSelector(), SelectionSampler(range(len(teacher)), seed=0)
-
-    def select() -> None:
-        chosen = selector(teacher_logits=teacher, student_logits=student, epoch=1, max_epochs=2)
-        sampler.select(chosen.indices, batch)
-
-    def gather() -> None:
-        for part in order:
-            pool.__getitems__(part)
-
-    def road(*augment: dict) -> Callable[[], None]:
-        preprocessor = BatchPreprocessor([120.0] * 3, [60.0] * 3, augment).to(args.device)
-
-        def run() -> None:
-            for part in batches:
-                preprocessor(part, training=True)
-
-        return run
-
-    crop = dict(type='BatchRandomCrop', size=32, padding=4)
-    resized_crop = dict(type='BatchRandomResizedCrop', size=32)
-    flip = dict(type='BatchRandomFlip')
-    actions = {
-        'combine + threshold + index': select,
-        'gather a shuffled batch': gather,
-        'normalise': road(),
-        'crop + flip + normalise': road(crop, flip),
-        'resized crop + flip + normalise': road(resized_crop, flip),
-    }
-    times = compare(clock, args.pairs, **actions)
-    counts = dict.fromkeys(actions, len(pool)) | {'combine + threshold + index': len(teacher)}
-    return [
-        {'3x32x32 images, 10 classes': name, 'us/image': 1e6 * median(times[name]) / counts[name]}
-        for name in actions
-    ]
-
 
 #: What grows.
 SIZES: dict[str, tuple[int, ...]] = dict(
