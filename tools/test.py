@@ -21,7 +21,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a distilled student')
     parser.add_argument('config', help='config file the student was trained with')
     parser.add_argument('checkpoint', help='student.pth or epoch_N.pth')
-    parser.add_argument('--work-dir', help='where the log goes; default work_dirs/<config stem>')
+    parser.add_argument(
+        '--work-dir', help='where the log goes; default: a folder test in that of the run'
+    )
     parser.add_argument('--out', help='write metrics and predictions to this .json file')
     parser.add_argument('--show-dir', help='write a picture of the mistakes into this folder')
     parser.add_argument(
@@ -44,16 +46,18 @@ def main() -> None:
     with report_errors():
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
-        cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+        run = cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+        cfg.work_dir = args.work_dir or f'{run}/test'  # the training's record stays as it is
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_config(cfg, phase='test')
         if args.out or args.show_dir:
             cfg.default_hooks.predictions = dict(
                 type='PredictionHook', out=args.out, show_dir=args.show_dir
             )
-        from mmdfkd.engine import DistillRunner, leave_processes
+        from mmdfkd.engine import leave_processes
+        from mmdfkd.registry import RUNNERS
 
-        DistillRunner.from_cfg(cfg).test()
+        RUNNERS.get(cfg.get('runner_type', 'DistillRunner')).from_cfg(cfg).test()
         leave_processes()
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -93,9 +95,12 @@ def make_config(args: argparse.Namespace) -> Config:
             f'The work directory {cfg.work_dir} cannot be made ({error.strerror}). Choose another '
             'with --work-dir.'
         ) from None
-    cfg.resume = args.resume is not None
-    if cfg.resume:
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto':
+        if Path(cfg.work_dir, 'last_checkpoint').is_file():
+            cfg.load_from = None
+        cfg.resume = cfg.get('load_from') is None  # else the run starts from what the config names
+    elif args.resume:
+        cfg.resume, cfg.load_from = True, args.resume
     return cfg
 
 
@@ -119,22 +124,22 @@ def gpu_present() -> bool:
 def main() -> None:
     """Run."""
     args = parse_args()
+    work_dir = ''
 
     def resume_hint() -> str:
-        work_dir = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
-        last = work_dir / 'last_checkpoint'
-        if not last.exists():
+        last = Path(work_dir, 'last_checkpoint')
+        if not work_dir or not last.exists():
             return 'no checkpoint was written yet; start again.'
-        return (
-            f'kept {last.read_text().strip()}. Continue with: python tools/train.py '
-            f'{args.config} --work-dir {work_dir} --resume'
-        )
+        command = sys.argv if args.resume else [*sys.argv, '--resume']
+        return f'kept {last.read_text().strip()}. Continue with: python {shlex.join(command)}'
 
     with report_errors(resume_hint):
         cfg = make_config(args)
-        from mmdfkd.engine import DistillRunner, leave_processes
+        work_dir = cfg.work_dir
+        from mmdfkd.engine import leave_processes
+        from mmdfkd.registry import RUNNERS
 
-        DistillRunner.from_cfg(cfg).train()
+        RUNNERS.get(cfg.get('runner_type', 'DistillRunner')).from_cfg(cfg).train()
         leave_processes()
 
 

@@ -14,6 +14,3 @@ model = dict(
     teacher_accuracy=0.6644,  # of the teacher in KD³'s Table 1; None: of your teacher's file
 )
 train_dataloader = dict(batch_size=256)
-data_preprocessor = dict(
-    augment=[dict(type='BatchRandomCrop', size=64, padding=4), dict(type='BatchRandomFlip')],
-)

@@ -22,6 +22,7 @@ from mmdfkd.models.classifiers import Classifier, ForeignClassifier, load_classi
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import apply_options, check_config, load_config
+from mmdfkd.utils.progress import stop_bars
 
 from .given import Images, as_dataset, as_student, as_teacher
 from .methods import find_method, find_recipe
@@ -167,9 +168,10 @@ def distill(
     try:
         DistillRunner.from_cfg(cfg, parts).train()
     finally:
+        stop_bars()
         _close_log(cfg.experiment_name)
 
-    summary = json.loads((folder / 'summary.json').read_text())
+    summary = json.loads((folder / 'summary.json').read_text(encoding='utf-8'))
     return Distilled(
         student=_trained(folder / 'student.pth', student, parts.get('model.student')),
         accuracy=summary['student_accuracy_last'],

@@ -29,7 +29,7 @@ from rich.progress import track
 from torch import Tensor
 
 from mmdfkd.registry import DATASETS
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import UsageError, files
 
 from .image_pool import ImagePool, is_pool, remove_stale, write_pool
 
@@ -90,10 +90,10 @@ class GlyphPool(ImagePool):
                 f'GlyphPool got num_images={num_images}, image_size={image_size}, seed={seed}; '
                 'give at least 1 image of at least 8 pixels and a seed of 0 or more.'
             )
-        folder = Path(cache_dir or os.environ.get('MMDFKD_CACHE_DIR') or '~/.cache/mmdfkd')
+        folder = Path(cache_dir).expanduser() if cache_dir else files.cache_dir()
         recipe = _recipe(num_images, image_size, seed)
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
-        root = folder.expanduser() / f'glyphs-{num_images}x{image_size}-seed{seed}-{key}'
+        root = folder / f'glyphs-{num_images}x{image_size}-seed{seed}-{key}'
         exists = root.exists()
         if regenerate or not exists or not _is_sound(root):
             _require_writable(root.parent)

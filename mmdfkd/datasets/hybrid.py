@@ -96,9 +96,10 @@ class HybridDataset(Dataset):
         ]
         device = max((part.device for part in parts), key=lambda device: device.type != 'cpu')
         # Cut and joined as they lie in memory, channels last.
-        rows = torch.cat([part.to(device).permute(0, 2, 3, 1) for part in parts])
+        rows = torch.cat([part.to(device, non_blocking=True).permute(0, 2, 3, 1) for part in parts])
         order = torch.cat([(~is_synthetic).nonzero(), is_synthetic.nonzero()]).flatten().argsort()
-        return dict(inputs=rows[order.to(rows.device)].permute(0, 3, 1, 2), index=index)
+        order = order.to(device, non_blocking=True)
+        return dict(inputs=rows[order].permute(0, 3, 1, 2), index=index)
 
 
 @DATA_SAMPLERS.register_module()

@@ -113,7 +113,8 @@ class PackedDataset(Dataset):
         if self.device_images is None:
             rows = torch.from_numpy(self._gather(self.images, positions))
         else:
-            rows = self.device_images.index_select(0, index.to(self.device_images.device))
+            there = index.to(self.device_images.device, non_blocking=True)
+            rows = self.device_images.index_select(0, there)
         batch = {'inputs': rows.permute(0, 3, 1, 2), 'index': index}
         if self.labels is not None:
             batch['label'] = torch.from_numpy(self._gather(self.labels, positions))

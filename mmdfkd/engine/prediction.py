@@ -15,16 +15,11 @@ from mmengine.dist import all_gather_object, get_dist_info
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import network_fingerprint
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import atomic_path, cache_dir
 from mmdfkd.utils.progress import track
 
 #: So many cached predictions are made again, and may differ by this share of the largest.
 SAMPLE, TOLERANCE = 8, 1e-2
-
-
-def cache_dir() -> Path:
-    """Folder of what can be computed again: ``$MMDFKD_CACHE_DIR`` or ``~/.cache/mmdfkd``."""
-    return Path(os.environ.get('MMDFKD_CACHE_DIR', '~/.cache/mmdfkd')).expanduser()
 
 
 @torch.no_grad()

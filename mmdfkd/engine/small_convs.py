@@ -158,7 +158,7 @@ class _ConvolutionAndPooling(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         batch, channels, height, width = ctx.input_shape
         windows, matrix, weight, first_wins, third_wins, upper_wins = ctx.saved_tensors
         out, _, size, _ = weight.shape
@@ -178,6 +178,8 @@ class _ConvolutionAndPooling(torch.autograd.Function):
             for place, of_row in enumerate(of_windows.unbind(2)):
                 rows[:, place : place + 2 * of_row.shape[1] - 1 : 2] += of_row
             grad_x = rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        if not any(ctx.needs_input_grad[1:]):  # a frozen network passes gradient on
+            return grad_x, None, None
         grad_matrix = grad_maps.t() @ windows
         grad_weight = _bands(grad_matrix, weight, width).sum((0, 1, 2)).permute(0, 3, 1, 2)
         return grad_x, grad_weight, grad.view(-1, out).sum(0)

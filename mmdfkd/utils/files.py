@@ -7,11 +7,16 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def cache_dir() -> Path:
+    """Folder of what can be made again: ``$MMDFKD_CACHE_DIR`` or ``~/.cache/mmdfkd``."""
+    return Path(os.environ.get('MMDFKD_CACHE_DIR') or '~/.cache/mmdfkd').expanduser()
 
 
 @contextmanager
@@ -36,10 +41,33 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process after the other make ``path``, where the system has file locks.
+
+    Raises:
+        OSError: The folder above cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not POSIX: each process makes it, and the first to finish wins
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / f'.{path.name}.lock', 'w') as lock:
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            Path(lock.name).unlink(missing_ok=True)
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n')
+        text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+        temporary.write_text(text, encoding='utf-8')
 
 
 def write_npz(path: str | os.PathLike, **arrays: Any) -> None:

@@ -54,6 +54,12 @@ def progress_bar(transient: bool = True) -> Progress:
     )
 
 
+def stop_bars() -> None:
+    """Stop the bars that still run: those of a run that failed."""
+    for bar in [*_running]:
+        bar.stop()
+
+
 @contextmanager
 def advancing(description: str, total: int | None) -> Iterator[Callable[[], None]]:
     """A line of its own below a bar that runs, or else a bar; yields what advances it by one."""

@@ -10,6 +10,3 @@ train_dataloader = dict(
     dataset=dict(_delete_=True, type='ImagePool', root='data/pools/imagenet-64'),
     batch_size=1024,
 )
-data_preprocessor = dict(
-    augment=[dict(type='BatchRandomResizedCrop', size=64), dict(type='BatchRandomFlip')],
-)

@@ -5,8 +5,6 @@ optim_wrapper = dict(
     constructor='RoleOptimWrapperConstructor',
     student=dict(type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=2e-3)),
 )
-param_scheduler = dict(
-    student=[dict(type='CosineAnnealingLR', T_max=10, by_epoch=True, convert_to_iter_based=True)]
-)
+param_scheduler = dict(student=[dict(type='CosineAnnealingLR', T_max=10, by_epoch=True)])
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=1)
 auto_scale_lr = dict(base_batch_size=128)

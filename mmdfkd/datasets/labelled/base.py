@@ -18,13 +18,14 @@ import numpy as np
 from mmengine.logging import print_log
 
 from mmdfkd.utils import UsageError, check_choice
+from mmdfkd.utils.files import cache_dir, one_at_a_time
 from mmdfkd.utils.progress import progress_bar
 
 from ..image_pool import ImagePool, is_pool, write_pool
 from ..packed import PackedDataset
 from .archive import File, stamp
 from .download import Download, fetch, require_md5
-from .reader import Part, one_at_a_time, read_images
+from .reader import Part, read_images
 
 _READER_VERSION = 1  # raise it with every change that may change a pixel or a label
 
@@ -165,22 +166,29 @@ class LabelledSet(PackedDataset):
             **self.recipe(),
         }
         key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
-        cache = Path(os.environ.get('MMDFKD_CACHE_DIR') or '~/.cache/mmdfkd').expanduser()
-        root = cache / 'datasets' / f'{self.name}-{self.split or "all"}-{key}'
+        root = cache_dir() / 'datasets' / f'{self.name}-{self.split or "all"}-{key}'
         if not is_pool(root):
-            with one_at_a_time(root):
-                if not is_pool(root):  # another process may have packed it while we waited
-                    start = time.perf_counter()
-                    try:
-                        self._pack(root)
-                    except OSError as error:
-                        raise UsageError(
-                            f'Packing {self.name} into the cache {root.parent} failed: {error}. '
-                            'Free some space there, or set MMDFKD_CACHE_DIR to another folder.'
-                        ) from error
-                    seconds = time.perf_counter() - start
-                    print_log(f'Packed {self.source} into {root} in {seconds:.1f} s.', 'current')
+            self._pack_once(root)
         return ImagePool(root)
+
+    def _pack_once(self, root: Path) -> None:
+        """Packs, unless another process does it while this one waits."""
+        try:
+            with one_at_a_time(root):
+                if not is_pool(root):
+                    start = time.perf_counter()
+                    self._pack(root)
+                    took = time.perf_counter() - start
+                    print_log(f'Packed {self.source} into {root} in {took:.1f} s.', 'current')
+        except OSError as error:
+            cannot = not os.access(root.parent, os.W_OK)
+            raise UsageError(
+                f'The cache folder {root.parent} cannot be written ({error.strerror}). Set the '
+                'environment variable MMDFKD_CACHE_DIR to a folder that can.'
+                if cannot
+                else f'Packing {self.name} into the cache {root.parent} failed: {error}. Free some '
+                'space there, or set MMDFKD_CACHE_DIR to another folder.'
+            ) from error
 
     def _pack(self, root: Path) -> None:
         if self.source.is_file():

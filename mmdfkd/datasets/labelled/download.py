@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.files import one_at_a_time
 
 
 class Download(NamedTuple):
@@ -28,13 +29,14 @@ def fetch(file: Download, folder: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     target = folder / file.filename
-    if target.exists():
-        return
     partial = folder / f'.{file.filename}.part'
     try:
-        partial.unlink(missing_ok=True)
-        download_url(file.url, folder, partial.name, file.md5)
-        os.replace(partial, target)
+        with one_at_a_time(target):  # each process of a run asks for it
+            if target.exists():
+                return
+            partial.unlink(missing_ok=True)
+            download_url(file.url, folder, partial.name, file.md5)
+            os.replace(partial, target)
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(
             f'Downloading {file.url} to {target} failed: {error}. Try again, or fetch it by hand.'

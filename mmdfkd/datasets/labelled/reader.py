@@ -7,13 +7,10 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-
-from mmdfkd.utils import UsageError
 
 from .archive import File, is_image, reported, walk
 from .decode import decode_image, fit_array
@@ -97,32 +94,3 @@ def _decode(source: Source, part: Part) -> list[np.ndarray]:
         decode_image(data, f'{source.source}: {name}', source.image_size, source.grey)
         for name, data in zip(part.names, part.images, strict=True)
     ]
-
-
-@contextmanager
-def one_at_a_time(root: Path) -> Iterator[None]:
-    """Lets one process after the other make ``root``, where the system has file locks.
-
-    Raises:
-        UsageError: The folder above cannot be written.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: each process packs, and the first to finish wins
-        yield
-        return
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(root.parent / f'.{root.name}.lock', 'w')
-    except OSError as error:
-        raise UsageError(
-            f'The cache folder {root.parent} cannot be written ({error.strerror}). Set the '
-            'environment variable MMDFKD_CACHE_DIR to a folder that can.'
-        ) from error
-    with lock:
-        with suppress(OSError):  # some network file systems know no locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            Path(lock.name).unlink(missing_ok=True)

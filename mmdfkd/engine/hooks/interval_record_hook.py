@@ -47,9 +47,15 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         last = self.end_of_epoch(runner.train_dataloader, batch_idx)
         if self.every_n_inner_iters(batch_idx, self.interval) or last:
             self._read(runner)
+            if isinstance(runner.train_loop, IterBasedTrainLoop):
+                self._check_weights(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
         """Stop before a checkpoint is written if the last step broke what no loss has seen yet."""
+        self._check_weights(runner)
+
+    @staticmethod
+    def _check_weights(runner: Any) -> None:
         state = runner.model.state_dict().values()
         finite = [value.isfinite().all() for value in state if value.is_floating_point()]
         if not torch.stack(finite).all():

@@ -86,7 +86,8 @@ class PredictionHook(Hook):
             runner.logger.info('No mistake to draw: every test image is classified correctly.')
             return
         dataset = runner.test_dataloader.dataset
-        names = dataset.metainfo['classes'] or [str(i) for i in range(int(label.max()) + 1)]
+        count = 1 + int(torch.cat([label, prediction]).max())
+        names = dataset.metainfo['classes'] or [str(i) for i in range(count)]
         captions = [
             f'{names[label[i]]}, not {names[prediction[i]]}\n{confidence[i]:.2f}' for i in wrong
         ]

@@ -53,6 +53,7 @@ class ProgressHook(Hook):
     def after_train(self, runner: Any) -> None:
         """Take the bar away."""
         self.bar.stop()
+        atexit.unregister(self.bar.stop)
         for handler in runner.logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.setStream(sys.stdout)

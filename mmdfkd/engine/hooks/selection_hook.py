@@ -54,6 +54,10 @@ class SelectionHook(Hook):
         batch_size: int = 512,
     ) -> None:
         check_choice('default_hooks.selection.view', view, ('plain', 'train'))
+        if interval < 1:
+            raise UsageError(
+                f'default_hooks.selection.interval={interval}; give a number of epochs >= 1.'
+            )
         self.interval = interval
         self.view = view
         self.batch_size = batch_size

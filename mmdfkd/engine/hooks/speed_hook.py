@@ -65,7 +65,7 @@ class SpeedHook(Hook):
         self.channels_last = [channels_last] if isinstance(channels_last, str) else channels_last
         self.fold_teacher = fold_teacher
         self.small_convs = small_convs
-        self.compile = [compile] if isinstance(compile, str) else list(compile)
+        self.compile = [compile] if isinstance(compile, str) else list(dict.fromkeys(compile))
         self.compile_mode = compile_mode
         self.switches: list[Callable[[], AbstractContextManager]] = []
         self.folding: BatchNormFolding | None = None

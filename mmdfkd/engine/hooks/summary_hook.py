@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdfkd.models.classifiers import Classifier, save_classifier
@@ -75,7 +76,7 @@ class SummaryHook(Hook):
     def _recall(self, runner: Any) -> None:
         """On resuming, take over what the record says of the part that is not repeated."""
         path = Path(runner.work_dir, 'summary.json')
-        record = json.loads(path.read_text()) if path.is_file() else {}
+        record = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
         for step, accuracy in record.get('student_accuracies', ()):
             if step <= runner.iter:
                 self.accuracies[step] = accuracy
@@ -95,10 +96,18 @@ class SummaryHook(Hook):
     ) -> None:
         """Count images."""
         self.images += len(data_batch['index']) * runner.world_size
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            self._note(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
         """Stop the clock."""
-        self.seconds += time.perf_counter() - self.started
+        self._note(runner)
+
+    def _note(self, runner: Any) -> None:
+        """Take the time and let checkpoints know what was done so far."""
+        now = time.perf_counter()
+        self.seconds += now - self.started
+        self.started = now
         hub = runner.message_hub
         hub.update_info('train_seconds', self.seconds_before + self.seconds)
         hub.update_info('images_seen', self.images_before + self.images)
@@ -113,6 +122,7 @@ class SummaryHook(Hook):
             runner.message_hub.update_info('student_accuracies', history)
         self.agreement = metrics.get('agreement/teacher')
         self.write(runner, finished=False)
+        self.started = time.perf_counter()  # a validation is no training
 
     def after_train(self, runner: Any) -> None:
         """Write the final record and the student."""
@@ -206,9 +216,15 @@ def _version(package: str) -> str:
 
 def commit() -> str:
     """Commit of the checkout this package runs from; ``'unknown'`` where it is none."""
-    command = ['git', '-C', str(Path(__file__).parent), 'rev-parse', 'HEAD']
+    here = Path(__file__)
+
+    def git(*command: str) -> str:
+        words = ['git', '-C', str(here.parent), *command]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        git('ls-files', '--error-unmatch', here.name)  # else this is another project's checkout
+        return git('rev-parse', 'HEAD')
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
 

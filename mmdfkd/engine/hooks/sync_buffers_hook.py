@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
 
 from mmdfkd.registry import HOOKS
 
@@ -16,12 +17,37 @@ from mmdfkd.registry import HOOKS
 class SyncBuffersHook(Hook):
     """Average the model's buffers over the processes at the end of each epoch.
 
-    Takes the place of mmengine's hook of this name, whose mean in single precision does not give
-    equal values back when the number of processes is no power of two: it would change the teacher.
+    Loops that count iterations average before each validation and every ``interval`` iterations,
+    which should divide the interval of checkpoints. This takes the place of mmengine's hook of the
+    name, whose mean in single precision does not give equal values back when the number of
+    processes is no power of two: it would change the teacher.
+
+    Args:
+        interval: Iterations between two averages where the loop counts iterations.
     """
 
+    def __init__(self, interval: int = 100) -> None:
+        self.interval = interval
+
     def after_train_epoch(self, runner: Any) -> None:
-        """Average; in double precision, so that what is equal everywhere stays as it is."""
+        """Average."""
+        self._average(runner)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Average what an unfinished epoch has changed."""
+        self._average(runner)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Average now and then in a loop that counts iterations."""
+        by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
+        if by_iteration and self.every_n_train_iters(runner, self.interval):
+            self._average(runner)
+
+    @staticmethod
+    def _average(runner: Any) -> None:
+        """Average in double precision, so that what is equal everywhere stays as it is."""
         buffers = list(runner.model.buffers())
         if get_world_size() == 1 or not buffers:
             return

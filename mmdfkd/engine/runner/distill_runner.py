@@ -19,7 +19,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmdfkd.datasets import HybridDataset, PackedDataset, whole_batch_collate
+from mmdfkd.datasets import HybridDataset, LatentDataset, PackedDataset, whole_batch_collate
 from mmdfkd.datasets.residency import make_resident
 from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
@@ -57,6 +57,10 @@ class DistillRunner(Runner):
         """
         arguments = inspect.signature(Runner.__init__).parameters
         settings = {name: copy.deepcopy(cfg[name]) for name in arguments if name in cfg}
+        for split in ('val', 'test'):  # no image counts twice where processes share them unevenly
+            sampler = (settings.get(f'{split}_dataloader') or {}).get('sampler')
+            if isinstance(sampler, dict) and sampler['type'] == 'DefaultSampler':
+                sampler.setdefault('round_up', False)
         for place, part in (parts or {}).items():
             *path, key = place.split('.')
             node = settings
@@ -78,8 +82,9 @@ class DistillRunner(Runner):
         if isinstance(dataloader, dict):
             defaults: dict[str, Any] = dict(collate_fn=whole_batch_collate)
             sampler = dataloader.get('sampler')
-            if isinstance(sampler, dict) and sampler['type'] in BATCH_SAMPLERS:
-                defaults['batch_sampler'] = dict(type=BATCH_SAMPLERS[sampler['type']])
+            name = str(sampler['type']).removeprefix('mmdfkd.') if isinstance(sampler, dict) else ''
+            if name in BATCH_SAMPLERS:
+                defaults['batch_sampler'] = dict(type=BATCH_SAMPLERS[name])
             dataloader = {**defaults, **dataloader}
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         dataset = loader.dataset
@@ -87,13 +92,16 @@ class DistillRunner(Runner):
         packed = [part for part in parts if isinstance(part, PackedDataset)]
         if any([make_resident(part, get_device()) for part in packed]):
             loader.num_workers, loader.pin_memory = 0, False  # batches are born on the device
+        if loader.num_workers:  # else starting them would draw from the run's own generator
+            loader.generator = torch.Generator()
         return loader
 
     def build_train_loop(self, loop: Any) -> Any:
         """Build the training loop.
 
-        A :class:`LatentDataset` is told the shape of a latent, an :class:`ImageBank` its folder and
-        the shape of an image, also where it is the synthetic part of a :class:`HybridDataset`.
+        A :class:`LatentDataset` is told the run's seed and the shape of a latent, an
+        :class:`ImageBank` its folder and the shape of an image, also where it is the synthetic part
+        of a :class:`HybridDataset`.
         """
         dataset = self._train_dataloader['dataset']
         if not isinstance(dataset, dict):  # it is built already
@@ -103,15 +111,18 @@ class DistillRunner(Runner):
         if dataset['type'] == 'ImageBank' and self.model.teacher is not None:
             dataset.setdefault('root', str(Path(self.work_dir, 'bank')))
             dataset.setdefault('shape', self.model.teacher.input_shape)
-        if dataset['type'] == 'LatentDataset' and hasattr(self.model, 'latent_shape'):
-            dataset.setdefault('shape', self.model.latent_shape)
+        if dataset['type'] == 'LatentDataset':
+            dataset.setdefault('seed', self.seed)
+            if hasattr(self.model, 'latent_shape'):
+                dataset.setdefault('shape', self.model.latent_shape)
         return super().build_train_loop(loop)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Build the schedulers of each role; a role that has none keeps its learning rate.
 
         Raises:
-            UsageError: A role is named that the algorithm does not train.
+            UsageError: A role is named that the algorithm does not train, or a schedule counts
+                iterations of whole pools where epochs are shorter.
         """
         if isinstance(scheduler, dict) and 'type' not in scheduler:
             roles = list(self.optim_wrapper.keys())
@@ -122,6 +133,8 @@ class DistillRunner(Runner):
                     f'trains {sorted(roles)}. Rename or remove {unknown[0]!r}.'
                 )
             scheduler = {role: scheduler.get(role, []) for role in roles}
+            if self.model.selector is not None:
+                check_schedules(scheduler)
         return super().build_param_scheduler(scheduler)
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -184,10 +197,17 @@ class DistillRunner(Runner):
         checkpoint = read_checkpoint(filename, map_location)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         state, source = state_dict_of(checkpoint, filename), f'Checkpoint {filename}'
+        teacher = self.model.teacher_fingerprint()
         if checkpoint.get('meta', {}).get('format') == FORMAT:
             load_state(self.model.student, state, source)
         else:
             load_state(self.model, state, source)
+        if self.model.teacher_fingerprint() != teacher:  # by the layers that it shares
+            raise UsageError(
+                f'{source} has another classifier than the teacher, with whom this student shares '
+                "it. Load a student of this teacher with model.classifier='shared', or set "
+                'model.classifier to what it was then.'
+            )
         if 'message_hub' in checkpoint:
             restore_histories(checkpoint['message_hub'])
         self._has_loaded = True
@@ -202,7 +222,32 @@ class DistillRunner(Runner):
                 f'{filename} holds a network, not the state of a training, so nothing can be '
                 'resumed from it. Resume from an epoch_N.pth, or use load_from to start from it.'
             )
+        seed = self.seed
         super().resume(filename, *args, **kwargs)
+        # It goes on with the seed of the checkpoint; loader and data were made with the config's.
+        sampler, dataset = (
+            self.train_dataloader.batch_sampler.sampler,
+            self.train_dataloader.dataset,
+        )
+        for part in (sampler, dataset) if isinstance(dataset, LatentDataset) else (sampler,):
+            if getattr(part, 'seed', None) == seed:
+                part.seed = self.seed
+
+
+def check_schedules(schedulers: Mapping[str, Any]) -> None:
+    """Epochs of a selection are shorter than the pool, by which mmengine converts to iterations.
+
+    Raises:
+        UsageError: A schedule would be converted, and not have come to its end at the end.
+    """
+    for role, config in schedulers.items():
+        for each in config if isinstance(config, (list, tuple)) else [config]:
+            if isinstance(each, Mapping) and each.get('convert_to_iter_based'):
+                raise UsageError(
+                    f'param_scheduler.{role}: convert_to_iter_based counts iterations of the whole '
+                    'pool, but model.selector makes epochs shorter, so the schedule would never '
+                    'end. Leave it out, or set by_epoch=False and count iterations.'
+                )
 
 
 def acts(hook: Hook, stage: str) -> bool:

@@ -126,7 +126,8 @@ class BatchPreprocessor(BaseDataPreprocessor):
         key = (self.mean.dtype, images.shape[1:], images.stride()[1:])
         if key not in self._of_an_image:
             with torch.inference_mode(False):  # else no later batch could have a gradient
-                image = torch.empty_like(images[:1], dtype=self.mean.dtype)
+                shape, strides = (1, *images.shape[1:]), (1, *images.stride()[1:])
+                image = torch.empty_strided(shape, strides, dtype=self.mean.dtype)
                 std = torch.empty_like(image).copy_(self.std)
                 self._of_an_image[key] = image.copy_(self.mean), std
         return self._of_an_image[key]

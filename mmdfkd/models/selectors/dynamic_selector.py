@@ -102,8 +102,8 @@ class DynamicSelector(Selector):
             "only N_S" of the paper's Table 2.
         mode: ``'criterion'``, or ``'random'``: as many images as the criterion keeps, drawn at
             random (Table 2).
-        min_selected: When the criterion keeps fewer images, the most confident ones fill up; said
-            in the log.
+        min_selected: When the criterion keeps fewer images, the most confident of the others fill
+            up; said in the log.
     """
 
     needs = ('teacher', 'student')
@@ -127,6 +127,10 @@ class DynamicSelector(Selector):
         if teacher_weight is not None and not 0 <= teacher_weight <= 1:
             raise UsageError(
                 f'model.selector.teacher_weight is {teacher_weight}; it must lie in [0, 1].'
+            )
+        if min_selected < 0:
+            raise UsageError(
+                f'model.selector.min_selected is {min_selected}; give a number of images >= 0.'
             )
         self.threshold = threshold
         self.ramp = ramp
@@ -180,9 +184,10 @@ class DynamicSelector(Selector):
         if len(indices) >= wanted:
             return indices
         print_log(
-            f'Selection: only {len(indices)} images beat their threshold; taking the {wanted} most '
-            'confident ones (model.selector.min_selected).',
+            f'Selection: only {len(indices)} images beat their threshold; the most confident '
+            f'others make up the {wanted} of model.selector.min_selected.',
             'current',
             30,
         )
-        return confidence.topk(wanted).indices.sort().values
+        first = confidence.index_fill(0, indices, math.inf)
+        return first.topk(wanted).indices.sort().values

@@ -193,6 +193,19 @@ def test_too_few_are_filled_up_by_confidence():
     assert select(DynamicSelector(min_selected=64), logits).indices.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_filling_up_keeps_what_beats_its_threshold():
+    sure_of_first, sure_of_second = confident(*[0.9] * 7, 0.55), confident(0.6).flip(1)
+    logits = torch.cat([sure_of_first, sure_of_second])  # the last alone beats its low bar
+    assert select(DynamicSelector(min_selected=0), logits).indices.tolist() == [8]
+    chosen = select(DynamicSelector(min_selected=3), logits).indices.tolist()
+    assert len(chosen) == 3 and 8 in chosen and 7 not in chosen
+
+
+def test_a_negative_fill_is_refused():
+    with pytest.raises(UsageError, match=r'min_selected is -1.*>= 0'):
+        DynamicSelector(min_selected=-1)
+
+
 def test_nothing_left_says_what_to_do():
     selector = DynamicSelector(threshold=0.99, min_selected=0)
     with pytest.raises(UsageError, match=r'V_th = 0\.99.*model\.selector\.threshold.*min_selected'):
