@@ -92,7 +92,10 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     optim_wrapper = constructor(wrappers)(model)
 
     bank = ImageBank(out, model.teacher.input_shape)
-    facts = bank_facts(model, seed, cfg.model, class_names(cfg, model.teacher.num_classes))
+    # Optimisers of what is carried from round to round.
+    lasting = {role: config for role, config in wrappers.items() if role != 'student'}
+    settings = dict(cfg.model, optim_wrapper=lasting) if lasting else cfg.model
+    facts = bank_facts(model, seed, settings, class_names(cfg, model.teacher.num_classes))
     bank.open(facts, f'{model.method} bank', (*IDENTITY, 'method', 'seed', 'settings'))
     state = State(out, model, optim_wrapper)
     state.load(bank.rounds)

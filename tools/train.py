@@ -105,10 +105,16 @@ def make_config(args: argparse.Namespace) -> Config:
 
 
 def use_amp(cfg: Config) -> None:
-    """Train every role in mixed precision: bfloat16, or float16 on a GPU that lacks it."""
-    from mmdfkd.engine.optimizers.autocast import has_bfloat16
+    """Train every role in mixed precision: bfloat16, or float16 on a GPU that lacks it.
 
-    half = gpu_present() and not has_bfloat16('cuda')
+    Methods that fill a bank have no float16: their images are optimised outside of any wrapper that
+    would scale losses.
+    """
+    from mmdfkd.engine.optimizers.autocast import has_bfloat16
+    from mmdfkd.registry import MODELS
+
+    fills_bank = hasattr(MODELS.get(cfg.model.type), 'synthesize')
+    half = gpu_present() and not has_bfloat16('cuda') and not fills_bank
     for role, wrapper in cfg.optim_wrapper.items():
         if role != 'constructor':
             wrapper.type = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'

@@ -157,7 +157,7 @@ def distill(
         given.add('randomness.seed')
     for option in _keys(options or {}):
         _check_read(option, given)
-    cfg = _config(path, kind, parts, student, options or {}, teacher.input_shape)
+    cfg = _config(path, kind, parts, student, options or {}, teacher, recipe is None)
     folder = _make_folder(work_dir or Path('work_dirs', 'distill', path.stem))
     cfg.work_dir = str(folder)
     cfg.experiment_name = f'{path.stem}_{uuid.uuid4().hex[:8]}'  # two runs of a second are two
@@ -232,7 +232,8 @@ def _config(
     parts: dict[str, Any],
     student: Any,
     options: dict[str, Any],
-    input_shape: tuple[int, ...],
+    teacher: Classifier,
+    by_default: bool,
 ) -> Config:
     """The recipe with what the caller gives in it, checked; parts are described."""
     cfg = load_config(path)
@@ -245,7 +246,9 @@ def _config(
         cfg.model.student = dict(student)
     for transform in (cfg.get('data_preprocessor') or {}).get('augment') or ():
         if 'size' in transform:
-            transform.size = tuple(input_shape[1:])
+            transform.size = tuple(teacher.input_shape[1:])
+    if by_default and isinstance(teacher, ForeignClassifier):
+        cfg.model.pop('feature_layers', None)  # are layers of the recipe's own teacher
     apply_options(cfg, options, 'options')
     if 'val_dataloader.dataset' not in parts:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None

@@ -47,6 +47,12 @@ class RoleOptimWrapperConstructor:
                 f'{sorted(roles)}. Give each of these one entry with an optimizer.'
             )
         wrappers = {}
+        for role, config in self.configs.items():
+            if 'AmpOptimWrapper' in str(config.get('type')) and hasattr(model, 'synthesize'):
+                raise UsageError(
+                    f'optim_wrapper.{role}.type=AmpOptimWrapper scales losses, and {model.method} '
+                    "optimises images outside of it. Use 'AutocastOptimWrapper', or leave it out."
+                )
         for role, modules in roles.items():
             config = {'type': 'mmdfkd.RoleOptimWrapper', **self.configs[role]}
             paramwise = config.pop('paramwise_cfg', None)

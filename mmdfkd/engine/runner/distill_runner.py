@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from mmdfkd.datasets import HybridDataset, LatentDataset, PackedDataset, whole_batch_collate
 from mmdfkd.datasets.residency import make_resident
+from mmdfkd.models.algorithms import InversionDistiller
 from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
 from mmdfkd.registry import RUNNERS
@@ -136,6 +137,16 @@ class DistillRunner(Runner):
             if self.model.selector is not None:
                 check_schedules(scheduler)
         return super().build_param_scheduler(scheduler)
+
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
+        """Scale learning rates of roles that learn from the loader's batches with their size.
+
+        Where a method fills a bank, that is the student: the others learn from rounds, whose size
+        is that of ``model.batch_size``.
+        """
+        if isinstance(self.model, InversionDistiller):
+            optim_wrapper = optim_wrapper['student']
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment.

@@ -71,7 +71,8 @@ class CMI(InversionDistiller):
         class_weight: Weight of L_oh.
         adversarial_weight: Weight of L_adv; 0 leaves the student out.
         contrast: Config of L_cr; ``type`` defaults to ``InstanceContrastLoss``, its ``loss_weight``
-            to 0.8, its ``temperature`` to 0.1. With weight 0 neither views nor features are made.
+            to 0.8, its ``temperature`` to 0.1. With weight 0 there are no local views
+            and no features.
         head_channels: Length of a unit vector. The hidden layer is as wide as a feature.
         bank_size: Features that are remembered, a multiple of ``batch_size`` at best. A feature of
             D numbers takes 8 D bytes: 0.9 GB for WRN-40-2.
@@ -155,7 +156,8 @@ class CMI(InversionDistiller):
         defaults = dict(type='InstanceContrastLoss', temperature=0.1, loss_weight=0.8)
         self.contrast = MODELS.build(defaults | (contrast or {}))
         if feature_layers is None:
-            layers = batch_norm_layers(self.teacher)
+            remedy = 'Name other layers in model.feature_layers, or choose another method.'
+            layers = batch_norm_layers(self.teacher, remedy=remedy)
         else:
             layers = named_layers(self.teacher, feature_layers, 'model.feature_layers')
         self._feature_layers = tuple(layers)  # no list: they are the teacher's, not ours

@@ -167,7 +167,7 @@ class DeepInversion(InversionDistiller):
         if self.bn_statistics.loss_weight:
             batch_norm_layers(self.teacher)
         if student_bn_weight:
-            batch_norm_layers(self.student)
+            batch_norm_layers(self.student, 'student', 'Set model.student_bn_weight to 0.')
 
     def synthesize(
         self,
@@ -179,7 +179,7 @@ class DeepInversion(InversionDistiller):
         """Turn noise into images that the teacher knows, see :class:`InversionDistiller`."""
         targets = self.draw_targets()
         images = self.draw_noise()
-        coarse = round(self.coarse_share * self.iterations)
+        coarse = min(round(self.coarse_share * self.iterations), self.iterations - 1)
         with self.gradient_only_through(self.student, 'eval'):
             for steps, scale in ((coarse, 2), (self.iterations - coarse, 1)):
                 images = images.detach().clone().requires_grad_()

@@ -84,7 +84,7 @@ class GenerativeDistiller(BaseDistiller):
         generator = torch.Generator().manual_seed(seed)
         latent = torch.randn(count, self.generator.latent_size, generator=generator)
         with statistics_kept(self.generator):
-            images = self.generator(latent.to(next(self.generator.parameters()).device))
+            images = self.generate(latent.to(next(self.generator.parameters()).device))
         return images, self.teacher(images)
 
 

@@ -32,8 +32,18 @@ class BatchStatistics(NamedTuple):
     running_var: Tensor
 
 
-def batch_norm_layers(network: nn.Module) -> list[Any]:
+def batch_norm_layers(
+    network: nn.Module,
+    role: str = 'teacher',
+    remedy: str = 'Set the weight of the BN loss to 0, or choose a method that does without, such '
+    'as DAFL, DFAD or ZSKT.',
+) -> list[Any]:
     """Layers with running statistics, in the order of the network's modules.
+
+    Args:
+        network: The network.
+        role: What it is under ``model``, for the message.
+        remedy: What to do without such layers, for the message.
 
     Raises:
         UsageError: There are none, so that nothing is remembered of the original data.
@@ -41,10 +51,9 @@ def batch_norm_layers(network: nn.Module) -> list[Any]:
     layers = [m for m in network.modules() if getattr(m, 'running_mean', None) is not None]
     if not layers:
         raise UsageError(
-            f'The teacher {getattr(network, "name", type(network).__name__)} has no BatchNorm '
-            'layer with running statistics (model.teacher), so it remembers nothing of its data. '
-            'Set the weight of the BN loss to 0, or choose a method that does without, such as '
-            'DAFL, DFAD or ZSKT.'
+            f'The {role} {getattr(network, "name", type(network).__name__)} has no BatchNorm '
+            f'layer with running statistics (model.{role}), so it remembers nothing of its data. '
+            f'{remedy}'
         )
     return layers
 

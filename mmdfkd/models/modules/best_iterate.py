@@ -16,10 +16,12 @@ class BestIterate:
 
     Attributes:
         loss: Lowest loss so far, a scalar.
+        last: Loss of the last iterate.
         kept: Tensors of that iterate by name, detached; never the memory of what was offered.
     """
 
     loss: Tensor
+    last: Tensor
 
     def __init__(self) -> None:
         self.kept: dict[str, Tensor] = {}
@@ -28,10 +30,16 @@ class BestIterate:
         return self.kept[name]
 
     def check(self, number: int) -> None:
-        """Raise where no iterate of round ``number`` (from 0) had a finite loss; waits once."""
-        if not self.loss.isfinite():
+        """Raise where round ``number`` (from 0) diverged, at once or in the end; waits once.
+
+        An optimisation that ends at infinity had its best iterate at the beginning, and what
+        outlives the round has become infinite too.
+        """
+        once, still = torch.stack([self.loss.isfinite(), self.last.isfinite()]).tolist()
+        if not (once and still):
+            what = 'did not stay' if once else 'was never'
             raise UsageError(
-                f'The loss of round {number + 1} of synthesis was never a finite number, so none '
+                f'The loss of round {number + 1} of synthesis {what} a finite number, so none '
                 'of its images is any good. Lower model.optimizer.lr, or do without --amp.'
             )
 
@@ -43,6 +51,7 @@ class BestIterate:
             loss: A scalar.
             **tensors: What to keep of it, the same names and shapes every time.
         """
+        self.last = loss.detach()
         if not self.kept:
             self.loss = loss.detach().clone()
             self.kept = {name: value.detach().clone() for name, value in tensors.items()}

@@ -70,7 +70,7 @@ def named_layers(network: nn.Module, names: Sequence[str], key: str) -> list[nn.
     modules = dict(network.named_modules())
     for name in names:
         if name not in modules:
-            direct = [known for known in modules if 0 < len(known.split('.')) <= 2]
+            direct = [known for known in modules if known and known.count('.') < 2]
             raise UsageError(
                 f'{key}: the network has no layer {name!r}. It has, among others, '
                 f'{", ".join(direct[:12])}.'
