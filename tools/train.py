@@ -111,9 +111,10 @@ def use_amp(cfg: Config) -> None:
     would scale losses.
     """
     from mmdfkd.engine.optimizers.autocast import has_bfloat16
+    from mmdfkd.models.algorithms import InversionDistiller
     from mmdfkd.registry import MODELS
 
-    fills_bank = hasattr(MODELS.get(cfg.model.type), 'synthesize')
+    fills_bank = issubclass(MODELS.get(cfg.model.type), InversionDistiller)
     half = gpu_present() and not has_bfloat16('cuda') and not fills_bank
     for role, wrapper in cfg.optim_wrapper.items():
         if role != 'constructor':

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmdfkd.engine import small_convs
 from mmdfkd.engine.small_convs import SmallConvs, convolve_and_pool
 from mmdfkd.models.backbones import LeNet5
 from mmdfkd.models.modules import SimKDAdapter
@@ -168,3 +169,15 @@ def test_a_kernel_that_covers_its_map(conv, shape, covers, monkeypatch):
         found = conv(maps)
     torch.testing.assert_close(found, expected)
     assert bool(products) == covers
+
+
+def test_a_frozen_pair_passes_gradient_on_and_computes_none(student, monkeypatch):
+    images = torch.randn(3, 1, 32, 32, requires_grad=True)
+    maps_of(student.requires_grad_(False), images)[0].square().sum().backward()
+    expected, images.grad = images.grad, None
+    asked, bands = [], small_convs._bands
+    monkeypatch.setattr(small_convs, '_bands', lambda *args: asked.append(1) or bands(*args))
+    with SmallConvs(student).active():
+        maps_of(student, images)[0].square().sum().backward()
+    torch.testing.assert_close(images.grad, expected)
+    assert len(asked) == 2  # for the matrices of two layers, none for their gradients

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
 from torch import nn
 
+from mmdfkd.models.algorithms import InversionDistiller
 from mmdfkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmdfkd.utils import UsageError
 
@@ -48,7 +49,9 @@ class RoleOptimWrapperConstructor:
             )
         wrappers = {}
         for role, config in self.configs.items():
-            if 'AmpOptimWrapper' in str(config.get('type')) and hasattr(model, 'synthesize'):
+            if 'AmpOptimWrapper' in str(config.get('type')) and isinstance(
+                model, InversionDistiller
+            ):
                 raise UsageError(
                     f'optim_wrapper.{role}.type=AmpOptimWrapper scales losses, and {model.method} '
                     "optimises images outside of it. Use 'AutocastOptimWrapper', or leave it out."

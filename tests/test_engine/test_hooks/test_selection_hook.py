@@ -312,3 +312,8 @@ def test_classes_without_an_image_are_named(train, collect, monkeypatch):
     classes = set(warning.split('class ')[1].split(' to the')[0].split(', '))
     assert classes < set('abcde') and 3 <= len(classes) <= 4
     assert f'({len(classes)} of 5 classes)' in warning
+
+
+def test_an_interval_of_no_epoch_is_refused():
+    with pytest.raises(UsageError, match=r'selection\.interval=0.*>= 1'):
+        SelectionHook(interval=0)

@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import json
+import math
 import re
 from pathlib import Path
 
@@ -201,6 +202,43 @@ def test_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, tmp_path,
     assert_same(students[0]['state_dict'], students[1]['state_dict'])
 
 
+@pytest.mark.parametrize('method', ['KD3', 'DFAD'])
+def test_a_resumed_run_keeps_its_seed(train, toy_config, generative, tmp_path, method):
+    changes = generative if method == 'DFAD' else {'model.selector.min_selected': 48}
+    train('whole', **changes, **{'randomness.seed': 3})
+    cfg = toy_config('resumed', **changes, load_from=f'{tmp_path}/whole/epoch_1.pth', resume=True)
+    assert cfg.randomness.seed == 0
+    DistillRunner.from_cfg(cfg).train()
+    ends = [weights(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'resumed')]
+    assert_same(ends[0]['state_dict'], ends[1]['state_dict'])
+    assert json.loads((tmp_path / 'resumed/summary.json').read_text())['seed'] == 3
+
+
+def test_latents_follow_the_seed(toy_config, generative):
+    first = []
+    for seed in (0, 1):
+        runner = DistillRunner.from_cfg(toy_config(**generative, **{'randomness.seed': seed}))
+        first.append(next(iter(runner.train_loop.dataloader))['latent'])
+    assert not torch.equal(*first)
+
+
+def test_a_run_that_counts_iterations_has_a_record(train, toy_config, tmp_path):
+    changes = {
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=2, _delete_=True),
+        'param_scheduler': None,
+        'model': dict(type='KD', alpha=1.0, selector=None),
+        'default_hooks.checkpoint': dict(by_epoch=False, interval=2),
+    }
+    train('whole', **changes)
+    cfg = toy_config('resumed', **changes, load_from=f'{tmp_path}/whole/iter_2.pth', resume=True)
+    DistillRunner.from_cfg(cfg).train()
+    for name in ('whole', 'resumed'):
+        summary = json.loads((tmp_path / name / 'summary.json').read_text())
+        assert (summary['images_seen'], summary['images_used']) == (64, 96)
+        assert 0 < summary['seconds'] < 60
+        assert summary['images_per_second'] == pytest.approx(64 / summary['seconds'], rel=0.01)
+
+
 def test_resumed_run_has_the_whole_record(train, tmp_path):
     def stop_in_third_epoch(runner):
         class Stop(Hook):
@@ -324,6 +362,50 @@ def test_checkpoint_of_another_student_is_refused(finished, toy_config, change, 
         cfg = toy_config('test', load_from=f'{finished.work_dir}/{name}', **change)
         with pytest.raises(UsageError, match=named):
             DistillRunner.from_cfg(cfg).test()
+
+
+def test_no_checkpoint_changes_the_teacher(train, finished, tmp_path):
+    train('own', **{'model.classifier': 'own_soft', 'train_cfg.max_epochs': 1})
+    for name in ('student.pth', 'epoch_1.pth'):
+        with pytest.raises(UsageError, match=r"another classifier .*model\.classifier='shared'"):
+            train(load_from=f'{tmp_path}/own/{name}')
+    train('next', load_from=f'{finished.work_dir}/student.pth')  # that of the same teacher
+
+
+# Loaders and schedules ------------------------------------------------------------------------
+
+
+def test_no_image_is_evaluated_twice(toy_config):
+    cfg = toy_config()
+    for split in ('val', 'test'):
+        del cfg[f'{split}_dataloader'].sampler['round_up']
+    runner = DistillRunner.from_cfg(cfg)
+    for loop in (runner.val_loop, runner.test_loop):
+        assert loop.dataloader.sampler.round_up is False
+
+
+def test_a_scope_changes_no_sampler(toy_config):
+    cfg = toy_config(**{'train_dataloader.sampler.type': 'mmdfkd.SelectionSampler'})
+    loader = DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)
+    assert type(loader.batch_sampler).__name__ == 'EvenBatchSampler'
+
+
+def test_workers_draw_nothing_from_the_run(toy_config):
+    cfg = toy_config(**{'train_dataloader.num_workers': 1})
+    loader = DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)
+    before = torch.get_rng_state()
+    next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_schedules_of_a_selection_count_epochs(train):
+    cosine = dict(type='CosineAnnealingLR', T_max=2, convert_to_iter_based=True)
+    with pytest.raises(UsageError, match=r'param_scheduler\.student: convert_to_iter_based.*Leave'):
+        train(param_scheduler=dict(student=[cosine]))
+    whole = dict(type='KD', alpha=1.0, selector=None)
+    runner = train(param_scheduler=dict(student=[cosine]), model=whole)
+    last = 0.05 * (1 + math.cos(math.pi * 11 / 12)) / 2  # of 12 steps
+    assert runner.optim_wrapper.get_lr()['student.lr'] == [pytest.approx(last)]
 
 
 # When things go wrong -------------------------------------------------------------------------

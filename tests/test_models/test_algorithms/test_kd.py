@@ -199,3 +199,8 @@ def test_losses_on_maps_are_checked(pair, teacher, student):
     with pytest.raises(UsageError, match='student returns 1 and the teacher 3 feature maps'):
         KD(teacher, student, feature_losses=attention)
     KD(*pair, feature_losses=attention)
+
+
+def test_something_must_be_learnt(teacher, student):
+    with pytest.raises(UsageError, match=r'alpha and model\.ce_weight are 0.*feature_losses'):
+        KD(teacher, student, alpha=0, ce_weight=0)
