@@ -12,9 +12,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.config_check import check_config, load_config
 from mmdfkd.utils.reporting import report_errors
 
@@ -31,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='override config keys, e.g. model.iterations=500',
     )

@@ -10,8 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.config_check import check_config, load_config
 from mmdfkd.utils.reporting import report_errors
 
@@ -29,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='override config keys, e.g. test_dataloader.batch_size=100',
     )

@@ -13,9 +13,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.config_check import check_config, load_config
 from mmdfkd.utils.reporting import report_errors
 
@@ -50,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='override config keys, e.g. model.selector.threshold=0.9',
     )
@@ -98,6 +99,8 @@ def make_config(args: argparse.Namespace) -> Config:
     if args.resume == 'auto':
         if Path(cfg.work_dir, 'last_checkpoint').is_file():
             cfg.load_from = None
+        else:
+            print(f'--resume: there is no checkpoint in {cfg.work_dir}, so the run begins.')
         cfg.resume = cfg.get('load_from') is None  # else the run starts from what the config names
     elif args.resume:
         cfg.resume, cfg.load_from = True, args.resume
@@ -137,7 +140,7 @@ def main() -> None:
         last = Path(work_dir, 'last_checkpoint')
         if not work_dir or not last.exists():
             return 'no checkpoint was written yet; start again.'
-        command = sys.argv if args.resume else [*sys.argv, '--resume']
+        command = sys.argv if args.resume == 'auto' else [*sys.argv, '--resume']
         return f'kept {last.read_text().strip()}. Continue with: python {shlex.join(command)}'
 
     with report_errors(resume_hint):

@@ -167,8 +167,10 @@ def distill(
     set_loader_defaults(cfg)
     try:
         DistillRunner.from_cfg(cfg, parts).train()
-    finally:
+    except BaseException:
         stop_bars()
+        raise
+    finally:
         _close_log(cfg.experiment_name)
 
     summary = json.loads((folder / 'summary.json').read_text(encoding='utf-8'))

@@ -31,7 +31,7 @@ class Method(NamedTuple):
         title: Title of its paper.
         link: Where the paper is.
         images: What the student learns from: ``'original'`` images, ``'collected'`` ones, those
-            that the method ``'generated'`` itself, or ``'both'`` of the latter.
+            that the method ``'generated'`` itself, or ``'both'``: collected and generated ones.
     """
 
     name: str

@@ -145,6 +145,12 @@ def read_meta(root: Path, may_be_empty: bool = False) -> dict[str, Any]:
     """
     path = root / 'meta.json'
     remedy = 'Give the folder of a finished pool, or write one with mmdfkd.datasets.write_pool.'
+    if not root.exists():
+        raise UsageError(
+            f'{root} is no image pool: there is no such folder. Make one: '
+            'tools/dataset_converters/pack_images.py packs images, tools/synthesize.py fills a '
+            'bank with those of a teacher.'
+        )
     try:
         meta = json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:

@@ -23,7 +23,16 @@ from mmengine.model import BaseModel
 from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
-from .config_slots import PHASES, REQUIRED, RUNNER_KEYS, KeyPath, Slot, argument_of, slot_of
+from .config_slots import (
+    ENVIRONMENT_KEYS,
+    PHASES,
+    REQUIRED,
+    RUNNER_KEYS,
+    KeyPath,
+    Slot,
+    argument_of,
+    slot_of,
+)
 from .errors import UsageError
 from .signatures import keyword_arguments
 
@@ -183,14 +192,17 @@ def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None
 
 
 def _check_top_level(cfg: Config, phase: str) -> None:
-    absent_keys = {key: key for key in RUNNER_KEYS - set(cfg)}
+    known = {key: key for key in RUNNER_KEYS}
     for key in set(cfg) - RUNNER_KEYS:
-        meant = _closest(key, absent_keys, TYPO)
+        meant = _closest(key, known, TYPO)
         if meant:
             raise UsageError(
                 f'Nothing reads the key {key!r}. Did you mean {meant!r}? '
                 '(A variable of your own needs a name less like it.)'
             )
+    for key in cfg.get('env_cfg') or {}:
+        if key not in ENVIRONMENT_KEYS:
+            raise _unknown_argument(('env_cfg', key), 'the environment', ENVIRONMENT_KEYS)
     if not cfg.get('model'):
         raise UsageError("The config has no 'model'. Add model=dict(type=..., ...).")
     for name, keys in PHASES.items():
@@ -261,6 +273,8 @@ def _target(
     name = value.get('type')
     if callable(name):
         return name
+    if name is None and path == ('data_preprocessor',) and scope == 'mmdfkd':
+        name = 'BatchPreprocessor'
     if name is None:
         name = _default_type(value, path, slot, owner)
     if name is None:

@@ -62,6 +62,7 @@ _SAMPLER: dict[str, Any] = dict(
 #: What mmengine's runner builds.
 SLOTS = (
     Slot('model', ['MODELS'], REQUIRED),
+    Slot('data_preprocessor', ['MODELS'], adds=['mean', 'std', 'input_shape']),
     Slot('model_wrapper_cfg', ['MODEL_WRAPPERS'], adds=['module']),
     Slot('*_dataloader.dataset', ['DATASETS'], REQUIRED),
     Slot('*_dataloader.sampler', **_SAMPLER),
@@ -108,6 +109,9 @@ RUNNER_KEYS = {
     *('custom_imports', 'runner_type', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn'),
     *('compile', 'tta_model'),
 } - {'self', 'cfg'}
+
+#: Keys of ``env_cfg``, which mmengine and our runner read.
+ENVIRONMENT_KEYS = ('cudnn_benchmark', 'keep_memory', 'mp_cfg', 'dist_cfg', 'resource_limit')
 
 #: Top-level keys that make sense only together.
 PHASES = {

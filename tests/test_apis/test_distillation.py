@@ -3,6 +3,7 @@ import copy
 import importlib
 import json
 import logging
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -229,6 +230,39 @@ def test_a_foreign_classifier_says_more(teacher, make_net, images, tmp_path):
     )
     assert isinstance(result.student, ForeignClassifier) and result.student.size == 24
     assert result.student(torch.randn(2, 1, 16, 16)).shape == (2, 5)
+
+
+def test_layers_of_the_recipes_teacher_are_not_asked_for(tmp_path, monkeypatch):
+    """CMI's recipe names those of a ResNet34; others have BatchNorm layers."""
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        nn.Linear(4, 5),
+    )
+    heads = []
+    monkeypatch.setattr(
+        'mmdfkd.apis.distillation.DistillRunner.train',
+        lambda runner: (heads.append(runner.model.head), 1 / 0),
+    )
+    with pytest.raises(ZeroDivisionError):
+        distill(
+            network,
+            network,
+            method='CMI',
+            input_shape=(3, 16, 16),
+            mean=[120.0] * 3,
+            std=[60.0] * 3,
+            work_dir=tmp_path,
+        )
+    assert heads[0].linear.in_features == 4
+
+
+def test_a_failure_ends_its_bars(teacher, make_net, images, tmp_path, monkeypatch):
+    bar = Mock()
+    monkeypatch.setattr('mmdfkd.utils.progress._running', [bar])
+    monkeypatch.setattr('mmdfkd.apis.distillation.DistillRunner.train', lambda runner: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        distill_by_kd(teacher, make_net(2), images, tmp_path)
+    bar.stop.assert_called_once()
 
 
 # The same run ----------------------------------------------------------------------------------

@@ -227,6 +227,22 @@ def test_a_bank_of_another_recipe(run_tool, refused, tmp_path, others, words):
     assert content(tmp_path / 'bank') == before
 
 
+def test_a_bank_of_other_steps(run_tool, refused, tmp_path, painter):
+    """Of what is carried from round to round; the student takes none."""
+
+    def command(num, role):
+        option = f'optim_wrapper.{role}.optimizer.lr=0.02'
+        return painter, '--num', num, '--out', tmp_path / 'bank', '--cfg-options', option
+
+    run_tool('synthesize.py', *command(8, 'student'))
+    before = content(tmp_path / 'bank')
+    said = refused(*command(16, 'brush'))
+    assert 'was made with settings=' in said and 'Choose another folder' in said
+    assert content(tmp_path / 'bank') == before
+    run_tool('synthesize.py', painter, '--num', 16, '--out', tmp_path / 'bank')
+    assert len(ImagePool(tmp_path / 'bank')) == 16
+
+
 def test_a_folder_of_something_else(refused, tmp_path):
     (tmp_path / 'notes.txt').touch()
     assert 'is no image pool' in refused(DIGITS, '--num', 8, '--out', tmp_path, *SMALL)

@@ -344,3 +344,18 @@ def test_option_close_to_an_existing_key(files):
 def test_new_runner_key_is_fine(files):
     cfg = load_config(files / 'child.py', {'randomness.seed': 3, 'load_from': 'x.pth'})
     assert (cfg.randomness.seed, cfg.load_from) == (3, 'x.pth')
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'said'),
+    [
+        ('trian_cfg', dict(max_epochs=3), r"'trian_cfg'. Did you mean 'train_cfg'"),
+        ('env_cfg.keep_memroy', True, r"env_cfg\.keep_memroy .*Did you mean 'keep_memory'"),
+        ('data_preprocessor.foo', 1, r'data_preprocessor\.foo is no argument of BatchPreproc'),
+    ],
+)
+def test_keys_outside_of_classes(key, value, said):
+    cfg = Config.fromfile(ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py')
+    cfg.merge_from_dict({key: value})
+    with pytest.raises(UsageError, match=said):
+        check_config(cfg)

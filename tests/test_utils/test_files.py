@@ -3,10 +3,13 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from mmdfkd.utils.files import atomic_path, write_json
+from mmdfkd.utils.files import atomic_path, cache_dir, one_at_a_time, write_json
 
 
 def test_file_appears_when_it_is_whole(tmp_path):
@@ -63,9 +66,38 @@ def test_permissions_are_those_of_ordinary_files(tmp_path):
 def test_json_round_trip(tmp_path):
     content = dict(a=1, b=[1.5, None, True], name='KD³')
     write_json(tmp_path / 'x.json', content)
-    text = (tmp_path / 'x.json').read_text()
+    text = (tmp_path / 'x.json').read_text(encoding='utf-8')
     assert json.loads(text) == content
     assert 'KD³' in text and text.endswith('}\n')
     with pytest.raises(TypeError):
         write_json(tmp_path / 'x.json', dict(a=object()))
-    assert (tmp_path / 'x.json').read_text() == text
+    assert (tmp_path / 'x.json').read_text(encoding='utf-8') == text
+
+
+def test_json_is_utf_8_whatever_the_locale(tmp_path):
+    code = f'from mmdfkd.utils.files import *; write_json({str(tmp_path / "x.json")!r}, "KD\\xb3")'
+    locale = dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
+    env = {**os.environ, **locale, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, '-c', code], env=env, check=True)
+    assert (tmp_path / 'x.json').read_bytes() == b'"KD\xc2\xb3"\n'
+
+
+def test_an_empty_variable_names_no_cache(monkeypatch):
+    monkeypatch.setenv('MMDFKD_CACHE_DIR', '')
+    assert cache_dir() == Path.home() / '.cache/mmdfkd'
+
+
+def test_one_at_a_time(tmp_path):
+    inside, seen = [], []
+
+    def enter(number):
+        with one_at_a_time(tmp_path / 'new/set'):
+            inside.append(number)
+            time.sleep(0.05)
+            seen.append(inside.copy())
+            inside.remove(number)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(enter, range(2)))
+    assert sorted(seen) == [[0], [1]]
+    assert not list((tmp_path / 'new').iterdir())

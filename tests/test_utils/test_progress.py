@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from mmdfkd.utils import progress
-from mmdfkd.utils.progress import advancing, progress_bar, track
+from mmdfkd.utils.progress import advancing, progress_bar, stop_bars, track
 
 
 @pytest.fixture
@@ -63,3 +63,11 @@ def test_what_runs_inside_another_bar_is_a_line_of_it(terminal):
         assert [task.description for task in bar.tasks] == ['Epochs']
     assert 'Round 1' in terminal.getvalue() and '1/3' in terminal.getvalue()
     assert progress._running == []
+
+
+def test_bars_that_still_run_are_stopped(terminal):
+    bars = [progress_bar() for _ in range(2)]
+    for bar in bars:
+        bar.start()
+    stop_bars()
+    assert not any(bar.live.is_started for bar in bars) and progress._running == []

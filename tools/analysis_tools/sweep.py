@@ -25,12 +25,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.config_check import check_config, load_config
 from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.progress import progress_bar
@@ -230,7 +230,7 @@ def split_values(text: str) -> tuple[str, list[str]]:
 def parsed(options: Sequence[str]) -> dict[str, Any]:
     """Read ``KEY=VALUE`` texts as ``--cfg-options`` does."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={})
     for option in options:
         if '=' not in option:
             raise UsageError(f'--cfg-options {option} has no value. Write KEY=VALUE.')

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import DictAction
-
+from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.config_check import check_config, load_config
 from mmdfkd.utils.reporting import report_errors
 
@@ -16,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Print a config with all it inherits')
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override keys'
+        '--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help='override keys'
     )
     args = parser.parse_args()
     with report_errors():

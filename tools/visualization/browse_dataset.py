@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.reporting import report_errors
 
 
@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--views', type=int, default=7, help='augmented views of each image')
     parser.add_argument('--seed', type=int, default=0, help='seed of images and views')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override keys'
+        '--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help='override keys'
     )
     return parser.parse_args()
 
@@ -42,6 +42,12 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options)
         check_config(cfg)
         init_default_scope(cfg.get('default_scope', 'mmdfkd'))
+        kind = cfg.train_dataloader.dataset.type
+        if kind in ('LatentDataset', 'ImageBank'):
+            raise UsageError(
+                f'{args.config} learns from images that it makes itself ({kind}). See '
+                'figures/samples in the folder of a run, or tools/visualization/vis_bank.py.'
+            )
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         preprocessor = MODELS.build(cfg.model).data_preprocessor
         dataset = DATASETS.build(cfg.train_dataloader.dataset)

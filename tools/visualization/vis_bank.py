@@ -11,9 +11,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
-
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.reporting import report_errors
 
 
@@ -28,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--per-class', type=int, default=10, help='most images of a class')
     parser.add_argument('--seed', type=int, default=0, help='seed of the draw')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override keys'
+        '--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help='override keys'
     )
     return parser.parse_args()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ BATCH_SAMPLERS = dict(
     BankSampler='EvenBatchSampler',
     HybridSampler='HybridBatchSampler',
 )
+
+#: What each launcher tells its processes.
+LAUNCHERS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
 
 
 @RUNNERS.register_module()
@@ -68,7 +72,10 @@ class DistillRunner(Runner):
             for name in path:
                 node = node[name]
             node[key] = part
-        return cls(**settings, cfg=cfg)
+        runner = cls(**settings, cfg=cfg)
+        # The work directory has its text, formatted; each checkpoint would take 0.2 s for that.
+        object.__setattr__(runner.cfg, '_format_python_code', False)
+        return runner
 
     @staticmethod
     def build_dataloader(
@@ -154,6 +161,13 @@ class DistillRunner(Runner):
         Without a GPU, processes of ``torchrun`` talk by gloo, and with ``keep_memory`` the process
         keeps what it frees, see :func:`~mmdfkd.utils.memory.keep_freed_memory`.
         """
+        variable = LAUNCHERS.get(self.launcher)
+        if variable and variable not in os.environ:
+            raise UsageError(
+                f'--launcher {self.launcher}: the environment variable {variable} is not set, so '
+                'nothing has started several processes. Use tools/dist_train.sh or '
+                'tools/slurm_train.sh (dist_test.sh, slurm_test.sh), or leave --launcher out.'
+            )
         if env_cfg.get('keep_memory') and get_device() == 'cpu':
             keep_freed_memory()
         started = torch.distributed.is_initialized()
@@ -234,7 +248,11 @@ class DistillRunner(Runner):
                 'resumed from it. Resume from an epoch_N.pth, or use load_from to start from it.'
             )
         seed = self.seed
+        schedulers = listed(self.param_schedulers)
+        ends = [scheduler.end for scheduler in schedulers]
         super().resume(filename, *args, **kwargs)
+        for scheduler, end in zip(schedulers, ends, strict=True):
+            lengthen(scheduler, end)
         # It goes on with the seed of the checkpoint; loader and data were made with the config's.
         sampler, dataset = (
             self.train_dataloader.batch_sampler.sampler,
@@ -259,6 +277,24 @@ def check_schedules(schedulers: Mapping[str, Any]) -> None:
                     'pool, but model.selector makes epochs shorter, so the schedule would never '
                     'end. Leave it out, or set by_epoch=False and count iterations.'
                 )
+
+
+def lengthen(scheduler: Any, end: int) -> None:
+    """Let a scheduler go on to ``end``: by default that of its run, which may be longer now.
+
+    It did not take the step with which its run was over.
+    """
+    was_over = scheduler._global_step == scheduler.end < end
+    scheduler.end = end
+    if was_over:
+        scheduler._global_step -= 1
+        scheduler.step()
+
+
+def listed(schedulers: Any) -> list[Any]:
+    """Schedulers of one optimiser or of several roles in one list."""
+    roles = schedulers.values() if isinstance(schedulers, dict) else [schedulers or ()]
+    return [scheduler for role in roles for scheduler in role]
 
 
 def acts(hook: Hook, stage: str) -> bool:

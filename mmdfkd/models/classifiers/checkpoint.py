@@ -47,9 +47,12 @@ def resolve_checkpoint(name: str | os.PathLike) -> Path:
         return found[-1]
     path = Path(name).expanduser()
     if not path.is_file():
+        remedy = 'Correct the path in the config or on the command line.'
+        recipe = Path('configs', 'teachers', f'{path.parent.name}.py')
+        if recipe.is_file():
+            remedy = f'Train it first: python tools/train.py {recipe}'
         raise UsageError(
-            f'Checkpoint {name!r} does not exist (looked for {path.absolute()}). '
-            'Correct the path in the config or on the command line.'
+            f'Checkpoint {name!r} does not exist (looked for {path.absolute()}). {remedy}'
         )
     return path
 

@@ -2,7 +2,9 @@
 """Downloads: only when asked, whole or not at all. The 'server' is a folder on this disk."""
 
 import hashlib
+import time
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from torchvision.datasets import utils
@@ -40,6 +42,20 @@ def test_file_arrives_whole_and_once(server, tmp_path):
     assert (tmp_path / 'new' / 'set.zip').read_bytes() == CONTENT
     assert len(server) == 1
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['set.zip']
+
+
+def test_of_several_readers_one_downloads(server, tmp_path, monkeypatch):
+    retrieve = utils._urlretrieve
+
+    def slowly(url, path):
+        time.sleep(0.1)
+        retrieve(url, path)
+
+    monkeypatch.setattr(utils, '_urlretrieve', slowly)
+    file = Download('https://host/set.zip', 'set.zip', MD5)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(fetch, [file] * 3, [tmp_path] * 3))
+    assert len(server) == 1 and (tmp_path / 'set.zip').read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
+from mmdfkd.datasets import PackedDataset
 from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.hooks import PredictionHook
 
 
 @pytest.fixture
@@ -66,3 +71,15 @@ def test_second_test_starts_afresh(tested):
     runner.test()
     again = json.loads(Path(runner.cfg.default_hooks.predictions.out).read_text())
     assert again == content
+
+
+def test_a_class_of_which_there_is_no_image(tmp_path):
+    """Of classes without names: the labels end at 1, the teacher of five takes one for 4."""
+    dataset = PackedDataset(np.zeros((2, 16, 16, 1), np.uint8), np.arange(2))
+    runner = Mock(rank=0, test_dataloader=Mock(dataset=dataset))
+    hook = PredictionHook(show_dir=str(tmp_path))
+    logits = F.one_hot(torch.tensor([0, 4]), 5).float()
+    batch = dict(index=torch.arange(2), label=torch.arange(2), logits=logits)
+    hook.after_test_iter(runner, 0, outputs=[batch])
+    hook.after_test_epoch(runner)
+    assert dataset.metainfo['classes'] is None and (tmp_path / 'mistakes.png').exists()

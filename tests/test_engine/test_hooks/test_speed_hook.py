@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from mmdfkd.engine import DistillRunner, ReplicatedModel
 from mmdfkd.engine.compiled import compiler_error
@@ -173,6 +174,15 @@ def test_without_a_compiler_the_run_goes_on(train, finished, monkeypatch, caplog
     assert len(warnings) == 1 and 'torch.compile does not work here (no g++)' in warnings[0]
     runs = [weights(f'{run.work_dir}/student.pth') for run in (runner, finished)]
     assert torch.equal(*map(flat, runs))
+
+
+def test_a_network_named_twice_is_compiled_once(monkeypatch):
+    monkeypatch.setattr(speed_hook, 'compiler_error', lambda device: '')
+    monkeypatch.setattr(torch, 'compile', lambda function, mode: function)
+    model = nn.ModuleDict(dict(student=nn.Linear(1, 1)))
+    hook = SpeedHook(compile=['student', 'student'])
+    hook.before_train(SimpleNamespace(model=model, logger=logging.getLogger('test')))
+    assert len(hook.switches) == 1
 
 
 def test_switches_reach_a_model_of_several_processes(teacher_file):

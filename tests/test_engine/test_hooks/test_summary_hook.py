@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mmdfkd.engine.hooks import summary_hook
 from mmdfkd.engine.hooks.summary_hook import (
     accuracy_over_epochs,
     commit,
@@ -48,6 +49,26 @@ def test_versions_and_commit():
         text=True,
     )
     assert commit() == (asked.stdout.strip() if asked.returncode == 0 else 'unknown')
+
+
+def test_another_projects_commit_is_not_ours(tmp_path, monkeypatch):
+    """A package installed inside of its checkout, and one that it has taken in."""
+
+    def git(*words):
+        who = ['-c', 'user.name=x', '-c', 'user.email=x@y.z', '-c', 'commit.gpgsign=false']
+        command = ['git', '-C', str(tmp_path), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git('init')
+    git('commit', '--allow-empty', '-m', 'theirs')
+    package = tmp_path / 'lib/mmdfkd.py'
+    package.parent.mkdir()
+    package.touch()
+    monkeypatch.setattr(summary_hook, '__file__', str(package))
+    assert commit() == 'unknown'
+    git('add', '.')
+    git('commit', '-m', 'ours')
+    assert commit() == git('rev-parse', 'HEAD')
 
 
 def test_no_git_is_no_reason_to_stop(monkeypatch):

@@ -1,10 +1,11 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import pytest
 import torch
-from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import nn
 
 from mmdfkd.engine import ReplicatedModel, RoleOptimWrapperConstructor
+from mmdfkd.models.algorithms import InversionDistiller
 from mmdfkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmdfkd.utils import UsageError
 
@@ -104,6 +105,17 @@ def test_roles_must_be_the_algorithms(model, roles):
     constructor = RoleOptimWrapperConstructor({role: sgd() for role in roles})
     with pytest.raises(UsageError, match=r"TwoRoles trains \['generator', 'student'\]"):
         constructor(model)
+
+
+def test_float16_is_not_for_methods_that_fill_a_bank(model):
+    class Inversion(TwoRoles, InversionDistiller):
+        pass
+
+    model.__class__ = Inversion
+    for kind in ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', AmpOptimWrapper):
+        configs = dict(student=sgd(), generator=sgd(type=kind))
+        with pytest.raises(UsageError, match=r"optim_wrapper\.generator\.type.*'AutocastOptim"):
+            RoleOptimWrapperConstructor(configs)(model)
 
 
 def test_reached_through_mmengine_and_a_wrapper(model):

@@ -214,6 +214,25 @@ def test_a_resumed_run_keeps_its_seed(train, toy_config, generative, tmp_path, m
     assert json.loads((tmp_path / 'resumed/summary.json').read_text())['seed'] == 3
 
 
+def test_a_run_may_be_resumed_for_longer(train, toy_config, tmp_path):
+    cosine = {'param_scheduler.student': [dict(type='CosineAnnealingLR', T_max=4)]}
+    train('whole', **cosine, **{'train_cfg.max_epochs': 4})
+    train('run', **cosine, **{'train_cfg.max_epochs': 1})
+    train('run', **cosine, **{'train_cfg.max_epochs': 4, 'resume': True})
+    ends = [weights(tmp_path / name / 'epoch_4.pth') for name in ('whole', 'run')]
+    rates = [[g['lr'] for g in end['optimizer']['student']['param_groups']] for end in ends]
+    third = 0.05 * (1 + math.cos(math.pi * 3 / 4)) / 2
+    assert rates[0] == rates[1] == [pytest.approx(third)]
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
+def test_a_launcher_that_launched_nothing(toy_config, launcher, monkeypatch):
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match=rf'--launcher {launcher}: .* is not set.*dist_train'):
+        DistillRunner.from_cfg(toy_config(launcher=launcher))
+
+
 def test_latents_follow_the_seed(toy_config, generative):
     first = []
     for seed in (0, 1):

@@ -214,6 +214,20 @@ def test_a_generator_with_nothing_to_learn(teacher, student):
         DDAD(teacher, student, bn_statistics=dict(loss_weight=0), adversarial_weight=0)
 
 
+def test_priors_alone_are_something_to_learn(teacher, student, make_latents, take_steps):
+    model = DDAD(
+        teacher,
+        student,
+        generator=GENERATOR,
+        bn_statistics=dict(loss_weight=0),
+        adversarial_weight=0,
+        priors=dict(balance=dict(type='ClassBalanceLoss')),
+    )
+    before = model.generator.conv.weight.clone()
+    logs = take_steps(model, make_latents(model))
+    assert 'loss_balance' in logs and not torch.equal(model.generator.conv.weight, before)
+
+
 def test_unknown_discrepancy(teacher, student):
     with pytest.raises(UsageError, match=r"model\.discrepancy='l2'.*'l1', 'kl', 'js'"):
         DDAD(teacher, student, discrepancy='l2')

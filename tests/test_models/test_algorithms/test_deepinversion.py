@@ -272,6 +272,19 @@ def test_half_the_resolution_first(make, monkeypatch):
     assert rates == pytest.approx([0.5, 1, 1, 0.5, 0.5, 1])
 
 
+def test_the_last_step_sees_the_whole_image(make, monkeypatch):
+    model, sizes = make(coarse_share=0.9), []
+    original = model.image_loss
+
+    def image_loss(images, view, *args):
+        sizes.append(view.shape[2])
+        return original(images, view, *args)
+
+    monkeypatch.setattr(model, 'image_loss', image_loss)
+    assert synthesize(model).images.isfinite().all()
+    assert sizes == [8] * 3 + [16]
+
+
 def test_a_constant_learning_rate(make, monkeypatch):
     rates = []
     step = torch.optim.Adam.step
@@ -389,6 +402,14 @@ def test_a_teacher_without_batch_norm(student):
         DeepInversion(teacher, student)
     model = DeepInversion(teacher, student, bn_statistics=OFF, **SMALL)
     assert 'loss_bn' not in synthesize(model).logs
+
+
+def test_a_student_without_batch_norm(teacher):
+    lenet = dict(backbone=dict(type='LeNet5', width=0.5), head=dict(in_channels=60, num_classes=5))
+    words = r'The student .* \(model\.student\).* Set model\.student_bn_weight to 0\.$'
+    with pytest.raises(UsageError, match=words):
+        DeepInversion(teacher, lenet, student_bn_weight=0.1)
+    DeepInversion(teacher, lenet)
 
 
 def test_losses_that_are_no_numbers(make):

@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import copy
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -123,6 +125,19 @@ def test_student_steps_leave_the_generator_alone(teacher, student, make_latents,
     assert not changed(model.generator, before[0])
     assert all(parameter.grad is None for parameter in model.generator.parameters())
     assert changed(model.student, before[1]) == before[1].keys()
+
+
+def test_samples_are_images_as_the_student_sees_them(
+    teacher, student, make_latents, take_steps, snapshot, changed
+):
+    model = DFQ(teacher, student, SMALL)
+    take_steps(model, make_latents(model))
+    before = snapshot(model.generator)
+    latent = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    expected = copy.deepcopy(model.generator).eval()(latent)
+    assert torch.equal(model.sample(6)[0], expected)
+    assert torch.equal(model.generate(latent), expected)
+    assert not changed(model.generator, before) and model.generator.training
 
 
 def test_teacher_is_bit_identical_after_ten_steps(

@@ -38,6 +38,14 @@ def test_normalize_by_hand():
 
 
 @pytest.mark.parametrize('layout', FORMATS)
+def test_normalize_after_an_empty_batch(layout):
+    preprocessor, images = BatchPreprocessor(MEAN, STD), make_images(3, layout=layout)
+    assert preprocessor.normalize(images[:0]).shape == (0, 3, 10, 12)
+    expected = F.normalize(images.float(), MEAN, STD)
+    torch.testing.assert_close(preprocessor.normalize(images), expected)
+
+
+@pytest.mark.parametrize('layout', FORMATS)
 def test_denormalize_inverts_normalize_on_every_level(layout):
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, -1, -1)
     levels = levels.contiguous(memory_format=FORMATS[layout])

@@ -111,8 +111,11 @@ def test_train_mode_is_refused(norm):
 
 def test_a_network_that_remembers_nothing():
     net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, track_running_stats=False))
-    with pytest.raises(UsageError, match='Sequential has no BatchNorm.*DAFL'):
+    with pytest.raises(UsageError, match='The teacher Sequential has no BatchNorm.*DAFL'):
         batch_norm_layers(net)
+    words = r'The student Sequential has no BatchNorm.*\(model\.student\).*data\. Leave it\.$'
+    with pytest.raises(UsageError, match=words):
+        batch_norm_layers(net, 'student', 'Leave it.')
 
 
 def test_statistics_kept():

@@ -44,3 +44,6 @@ def test_check():
         best.check(2)
     best.offer(torch.tensor(1.0), images=torch.zeros(1))
     best.check(2)
+    best.offer(torch.tensor(math.inf), images=torch.zeros(1))
+    with pytest.raises(UsageError, match=r'loss of round 3 .* did not stay a finite number'):
+        best.check(2)

@@ -65,5 +65,5 @@ def test_hooks_go_where_the_pass_fails():
 def test_names():
     network = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     assert named_layers(network, ['1', '0'], 'key') == [network[1], network[0]]
-    with pytest.raises(UsageError, match=r"model\.layers: .* no layer '2'.* 0, 1\."):
+    with pytest.raises(UsageError, match=r"model\.layers: .* no layer '2'.*others, 0, 1\."):
         named_layers(network, ['2'], 'model.layers')

@@ -1,0 +1,89 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What tools/train.py makes of its command line, and where tools/test.py writes; no training."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmdfkd.engine import DistillRunner
+from mmdfkd.utils.config_check import load_config
+
+ROOT = Path(__file__).parents[2]
+KD = ROOT / 'configs/kd/kd_resnet8_resnet8-half_1xb64-60e_digits.py'
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """The script as a module."""
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    spec = importlib.util.spec_from_file_location('train_tool', ROOT / 'tools/train.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def configure(tool, tmp_path, monkeypatch):
+    """The config of a command line, as ``(resume, load_from)``."""
+
+    def make(*args):
+        argv = ['train.py', str(KD), '--work-dir', str(tmp_path), *args]
+        monkeypatch.setattr(sys, 'argv', argv)
+        cfg = tool.make_config(tool.parse_args())
+        return cfg.resume, cfg.load_from
+
+    return make
+
+
+def test_resuming(configure, tmp_path):
+    start = ['--cfg-options', 'load_from=start.pth']
+    assert configure(*start) == (False, 'start.pth')
+    assert configure('--resume') == (True, None)
+    assert configure('--resume', *start) == (False, 'start.pth')
+    assert configure('--resume', 'epoch_3.pth', *start) == (True, 'epoch_3.pth')
+    (tmp_path / 'last_checkpoint').touch()
+    assert configure('--resume', *start) == (True, None)
+
+
+def test_the_hint_of_an_interrupted_run(run_tool, tmp_path, monkeypatch, capsys):
+    def interrupt(cfg):
+        Path(cfg.work_dir, 'last_checkpoint').write_text('epoch_3.pth')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DistillRunner, 'from_cfg', interrupt)
+    given = [KD, '--work-dir', tmp_path / 'a run', '--seed', 3]
+    command = f"{ROOT}/tools/train.py {KD} --work-dir '{tmp_path}/a run' --seed 3 --resume"
+    for more in ([], ['--resume']):
+        with pytest.raises(SystemExit):
+            run_tool('train.py', *given, *more)
+        said = capsys.readouterr().err.strip()
+        assert said == f'interrupted: kept epoch_3.pth. Continue with: python {command}'
+
+
+@pytest.mark.parametrize(
+    ('method', 'wrapper'),
+    [('kd', 'AmpOptimWrapper'), ('hidfd', 'AmpOptimWrapper'), ('cmi', 'AutocastOptimWrapper')],
+)
+def test_mixed_precision_without_bfloat16(tool, method, wrapper, monkeypatch):
+    """float16, but for methods that fill a bank."""
+    monkeypatch.setattr(tool, 'gpu_present', lambda: True)
+    monkeypatch.setattr('mmdfkd.engine.optimizers.autocast.has_bfloat16', lambda device: False)
+    path = next(ROOT.glob(f'configs/{method}/{method}_resnet8_resnet8-half_1xb*[0-9]e_digits.py'))
+    cfg = load_config(path)
+    tool.use_amp(cfg)
+    roles = cfg.optim_wrapper.keys() - {'constructor'}
+    assert {cfg.optim_wrapper[role].type for role in roles} == {wrapper}
+
+
+def test_a_test_leaves_the_record_of_its_training_alone(run_tool, tmp_path):
+    record = tmp_path / 'run/lenet5_digits.py'
+    record.parent.mkdir()
+    text = f'_base_ = {str(ROOT / "configs/teachers/lenet5_digits.py")!r}\n'
+    record.write_text(f'{text}work_dir = {str(record.parent)!r}\n')
+    before = record.read_bytes()
+    printed = run_tool('test.py', record, 'mmdfkd://lenet5_digits')
+    assert 'accuracy/top1' in printed and record.read_bytes() == before
+    assert {path.name for path in record.parent.iterdir()} == {record.name, 'test'}
+    assert (record.parent / 'test' / record.name).is_file()
