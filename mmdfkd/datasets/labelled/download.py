@@ -30,6 +30,8 @@ def fetch(file: Download, folder: Path) -> None:
 
     target = folder / file.filename
     partial = folder / f'.{file.filename}.part'
+    if target.exists():
+        return
     try:
         with one_at_a_time(target):  # each process of a run asks for it
             if target.exists():
