@@ -97,10 +97,11 @@ class ImageBank(ImagePool):
             known = self._read_meta()['bank']
             for key in identity:
                 if known.get(key) != facts[key]:
+                    what, before, now = _differing(key, known.get(key), facts[key])
                     raise UsageError(
-                        f'The bank {self.root} was made with {key}={_short(known.get(key))}, this '
-                        f'run has {key}={_short(facts[key])}; images of both do not belong '
-                        'together. Choose another folder for the new bank, or remove the old one.'
+                        f'The bank {self.root} was made with {what}={_short(before)}, this run has '
+                        f'{what}={_short(now)}; images of both do not belong together. Choose '
+                        'another folder for the new bank, or remove the old one.'
                     )
             self.files = BankFiles(self.root)
         self.refresh()
@@ -218,6 +219,15 @@ class ImageBank(ImagePool):
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what belongs to this process."""
         return {**super().__getstate__(), 'files': None, '_room': None}
+
+
+def _differing(key: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """The innermost place at which two values differ, if they are dicts, and what is there."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                return _differing(f'{key}.{name}', before.get(name), now.get(name))
+    return key, before, now
 
 
 def _short(value: Any) -> str:
