@@ -161,8 +161,9 @@ class DistillRunner(Runner):
         Without a GPU, processes of ``torchrun`` talk by gloo, and with ``keep_memory`` the process
         keeps what it frees, see :func:`~mmdfkd.utils.memory.keep_freed_memory`.
         """
+        started = torch.distributed.is_initialized()
         variable = LAUNCHERS.get(self.launcher)
-        if variable and variable not in os.environ:
+        if variable and variable not in os.environ and not started:
             raise UsageError(
                 f'--launcher {self.launcher}: the environment variable {variable} is not set, so '
                 'nothing has started several processes. Use tools/dist_train.sh or '
@@ -170,7 +171,6 @@ class DistillRunner(Runner):
             )
         if env_cfg.get('keep_memory') and get_device() == 'cpu':
             keep_freed_memory()
-        started = torch.distributed.is_initialized()
         if self.launcher == 'pytorch' and not started and not torch.cuda.is_available():
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)

@@ -35,9 +35,8 @@ class BestIterate:
         An optimisation that ends at infinity had its best iterate at the beginning, and what
         outlives the round has become infinite too.
         """
-        once, still = torch.stack([self.loss.isfinite(), self.last.isfinite()]).tolist()
-        if not (once and still):
-            what = 'did not stay' if once else 'was never'
+        if not self.loss.isfinite() & self.last.isfinite():
+            what = 'did not stay' if self.loss.isfinite() else 'was never'
             raise UsageError(
                 f'The loss of round {number + 1} of synthesis {what} a finite number, so none '
                 'of its images is any good. Lower model.optimizer.lr, or do without --amp.'
