@@ -7,12 +7,15 @@ read in the middle of a step shows here, before anybody has to measure it.
 
 import importlib
 import re
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.selectors import Selection
@@ -196,6 +199,70 @@ def test_a_round_of_synthesis_does_what_its_formula_needs(count, method):
     assert three == {name: 3 * n for name, n in passes.items()}
     assert (thrice - once) == 2 * reads
     assert once == reads + 1  # at its end: whether any image is good
+
+
+# On another device ---------------------------------------------------------------------------
+
+
+class Elsewhere(TorchDispatchMode):
+    """The meta device in the place of a GPU: it has no values, so reading one fails by itself.
+
+    Attributes:
+        mixed: Operations between tensors of the device and of the host, numbers excepted.
+        waits: Copies from one to the other that the host waits for.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.mixed, self.waits = [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name == '_sample_dirichlet':  # PyTorch has it for devices with values only
+            return torch.empty_like(args[0])
+        result = func(*args, **kwargs)
+        leaves = tree_leaves((args, kwargs, result))
+        tensors = [t for t in leaves if isinstance(t, torch.Tensor) and (t.ndim or t.is_meta)]
+        if len({t.device for t in tensors}) > 1:
+            copies = name in ('_to_copy', 'copy_')
+            if not copies:
+                self.mixed.append(name)
+            elif not (kwargs.get('non_blocking') or args[2:]):
+                self.waits.append([tuple(t.shape) for t in tensors])
+        return result
+
+
+@pytest.mark.parametrize('method', STEPS)
+def test_a_step_on_another_device_waits_for_nothing(method, monkeypatch):
+    """All of it happens there; only the batch comes from the host, or is there already."""
+    monkeypatch.setattr(torch, 'autocast', lambda device, **ignored: nullcontext())  # none there
+    model, optimizers = build(method)
+    model.to('meta')
+    if hasattr(model, 'set_stage'):  # told again, as by a run
+        model.remember_selection(Selection(torch.arange(64), torch.ones(64), torch.arange(64) % 10))
+    sent = batch_of(model, 16)
+    resident = tree_map(lambda tensor: tensor.to('meta'), sent)
+    with Elsewhere() as watch:
+        for batch in (sent, resident):  # PRE-DFKD has something to replay in the second
+            logs = model.train_step(dict(batch), optimizers)
+    assert watch.mixed == watch.waits == []
+    assert all(value.is_meta for value in logs.values())
+
+
+def test_what_would_wait_is_seen():
+    there = torch.ones(3, device='meta')
+    with Elsewhere() as watch:
+        there + torch.ones(())
+        torch.ones(3).to('meta', non_blocking=True)
+        assert watch.mixed == watch.waits == []
+        torch.ones(3).to('meta')
+        there[torch.tensor([1])]
+        with pytest.raises(RuntimeError):
+            there.sum().item()
+        with pytest.raises(NotImplementedError):
+            there.cpu()
+    assert watch.mixed == ['index'] and watch.waits == [[(3,), (3,)]]
 
 
 # The counter itself ---------------------------------------------------------------------------

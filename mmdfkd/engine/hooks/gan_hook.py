@@ -143,14 +143,14 @@ class GANHook(Hook):
         names = ('collected', 'held_out', 'generated')
         scores = [[row.get(f'score_{name}', np.nan) for name in names] for _, row in records]
         classes = model.teacher.num_classes
-        smoothing = model.smoothing
+        smoothing, labels = model.smoothing, model.pseudo_labels.cpu()
         chosen = runner.train_dataloader.batch_sampler.sampler.collected
         write_npz(
             Path(runner.work_dir, 'gan.npz'),
             epochs=np.array([epoch for epoch, _ in records]),
             scores=np.array(scores),
-            pool=torch.bincount(model.pseudo_labels, minlength=classes).numpy(),
-            collected=torch.bincount(model.pseudo_labels[chosen], minlength=classes).numpy(),
+            pool=torch.bincount(labels, minlength=classes).numpy(),
+            collected=torch.bincount(labels[chosen], minlength=classes).numpy(),
             earliest=smoothing.earliest.cpu().numpy(),
             latest=smoothing.latest.cpu().numpy(),
             classes=np.array(class_names(runner)),

@@ -209,7 +209,8 @@ class HiDFD(BaseDistiller):
                 f'{type(self.selector).__name__} does not say which classes the teacher sees, '
                 "which HiDFD's GAN needs. Set model.selector.type='ConfidenceSelector'."
             )
-        self.pseudo_labels = selection.pseudo_labels
+        device = next(self.generator.parameters()).device  # each step looks labels up
+        self.pseudo_labels = selection.pseudo_labels.to(device)
         others = torch.ones(len(selection.pseudo_labels), dtype=torch.bool)
         others[selection.indices] = False
         best = selection.confidence.where(others, -1).argsort(descending=True, stable=True)
@@ -218,9 +219,8 @@ class HiDFD(BaseDistiller):
     def play(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """One iteration of the GAN: D moves, G moves, then what follows G is updated."""
         assert self.pseudo_labels is not None, 'the selection comes first'
-        labels = self.pseudo_labels[data['index'].cpu()]
-        real = self.gan_preprocessor(data, training=True)['inputs']
-        labels = labels.to(real.device)
+        batch = self.gan_preprocessor(data, training=True)
+        real, labels = batch['inputs'], self.pseudo_labels[batch['index']]
         logs = self.move_discriminator(
             real, labels, *self.draw(labels), optim_wrapper['discriminator']
         )
@@ -233,12 +233,11 @@ class HiDFD(BaseDistiller):
     def draw(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Latents ``(B, L)`` and classes ``(B,)`` for as many fakes as there are ``labels``.
 
-        Drawn on the CPU, so that every device draws alike.
+        Drawn where the labels are: nothing waits for a copy.
         """
-        count = len(labels)
-        latent = torch.randn(count, self.generator.latent_size)
-        wanted = torch.randint(self.teacher.num_classes, (count,)).to(labels.device)
-        return latent.to(next(self.generator.parameters())), wanted
+        count, device = len(labels), labels.device
+        latent = torch.randn(count, self.generator.latent_size, device=device)
+        return latent, torch.randint(self.teacher.num_classes, (count,), device=device)
 
     def move_discriminator(
         self,

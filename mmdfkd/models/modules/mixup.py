@@ -74,9 +74,10 @@ class Mixup(nn.Module):
             ``(K, B)``.
         """
         batch, device = len(samples), samples.device
-        alpha = torch.full((batch if self.per_sample else 1, self.num_mix), self.alpha)
+        shape = (batch if self.per_sample else 1, self.num_mix)
+        alpha = torch.full(shape, self.alpha, device=device)
         # Beta(a, a) is the first coordinate of Dirichlet(a, a).
-        weights = Dirichlet(alpha.to(device), validate_args=False).sample().T
+        weights = Dirichlet(alpha, validate_args=False).sample().T
         others = [torch.randperm(batch, device=device) for _ in range(self.num_mix - 1)]
         return weights, torch.stack([torch.arange(batch, device=device), *others])
 
