@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
+from mmdfkd.models.modules.best_iterate import BestIterate
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.config_check import load_config
@@ -248,6 +249,25 @@ def test_a_step_on_another_device_waits_for_nothing(method, monkeypatch):
             logs = model.train_step(dict(batch), optimizers)
     assert watch.mixed == watch.waits == []
     assert all(value.is_meta for value in logs.values())
+
+
+@pytest.mark.parametrize('method', ROUNDS)
+def test_a_round_on_another_device_waits_at_its_ends_only(method, monkeypatch):
+    """For what it begins with, and to see that it did not diverge; iterations wait for nothing."""
+    checked = []
+    monkeypatch.setattr(BestIterate, 'check', lambda self, number: checked.append(number))
+    monkeypatch.setattr(torch, 'autocast', lambda device, **ignored: nullcontext())
+    model, optimizers = build(method)
+    model.to('meta')
+    model.batch_size = 16
+    number, waits = model.warmup_rounds, []
+    for model.iterations in (1, 3):
+        with Elsewhere() as watch:
+            model.synthesize(optimizers, number)
+        assert watch.mixed == []
+        waits.append(len(watch.waits))
+    assert waits[0] == waits[1] <= 2
+    assert checked == [number, number]
 
 
 def test_what_would_wait_is_seen():

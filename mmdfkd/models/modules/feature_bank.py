@@ -50,9 +50,8 @@ class FeatureBank(nn.Module):
         self.added += len(rows)
 
     def draw(self, count: int) -> Tensor:
-        """Draw ``min(count, len(self))`` different filled rows, by torch's CPU generator."""
-        chosen = torch.randperm(len(self))[:count]
-        return self.rows[chosen.to(self.rows.device)]
+        """Draw ``min(count, len(self))`` different filled rows, on their device."""
+        return self.rows[torch.randperm(len(self), device=self.rows.device)[:count]]
 
     def get_extra_state(self) -> Tensor:
         """Number of rows ever added, for checkpoints."""
