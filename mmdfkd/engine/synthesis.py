@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.progress import advancing
-from mmdfkd.utils.seeds import derive_seed
+from mmdfkd.utils.seeds import derive_seed, random_numbers_apart
 
 from .histogram import effective_classes
 
@@ -136,8 +136,7 @@ def bank_facts(model: Any, seed: int, config: Mapping[str, Any], names: list[str
 @contextmanager
 def random_numbers_of(seed: int, number: int) -> Iterator[None]:
     """Inside, torch draws what belongs to a round; outside, it goes on as before."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
+    with random_numbers_apart():
         torch.manual_seed(derive_seed(seed, number, stream=1))
         yield
 

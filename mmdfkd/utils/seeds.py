@@ -1,9 +1,13 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Seeds made of seeds and counts."""
+"""Seeds made of seeds and counts, and draws that leave no trace."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import torch
 
 
 def derive_seed(*numbers: int, stream: int | None = None) -> int:
@@ -19,3 +23,11 @@ def derive_seed(*numbers: int, stream: int | None = None) -> int:
     key = () if stream is None else (stream,)
     words = np.random.SeedSequence(numbers, spawn_key=key).generate_state(1, np.uint64)
     return int(words[0] >> 1)
+
+
+@contextmanager
+def random_numbers_apart() -> Iterator[None]:
+    """Inside, torch draws; outside, on the CPU and on the GPU, it goes on as if it had not."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        yield

@@ -2,7 +2,7 @@
 import numpy as np
 import torch
 
-from mmdfkd.utils.seeds import derive_seed
+from mmdfkd.utils.seeds import derive_seed, random_numbers_apart
 
 
 # Latents of finished runs hang on these numbers: they are numpy's, without their last bit.
@@ -19,3 +19,16 @@ def test_every_number_their_order_and_the_stream_count():
     for seed in seeds:
         assert 0 <= seed < 2**63
         torch.manual_seed(seed)
+
+
+def test_draws_apart_leave_no_trace():
+    torch.manual_seed(0)
+    expected = torch.rand(4)
+    torch.manual_seed(0)
+    begun = torch.rand(2)
+    with random_numbers_apart():
+        inside = torch.rand(2)
+        torch.manual_seed(7)
+        torch.rand(3)
+    assert torch.equal(torch.cat([begun, torch.rand(2)]), expected)
+    assert torch.equal(inside, expected[2:])  # they begin with what would have come

@@ -21,6 +21,7 @@ from mmdfkd.models.selectors.index_file import read_index, write_index
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.errors import UsageError, check_choice
 from mmdfkd.utils.files import write_npz
+from mmdfkd.utils.seeds import random_numbers_apart
 
 from ..prediction import LogitsCache, predict_logits
 from .class_names import class_names
@@ -152,7 +153,7 @@ class SelectionHook(Hook):
         logits = {}
         if 'teacher' in model.selector.needs:
             if augment:  # the student below draws the same views
-                with torch.random.fork_rng(devices=_devices()):
+                with random_numbers_apart():
                     logits['teacher_logits'] = predict_logits(
                         model.teacher, pool, preprocessor, self.batch_size, augment
                     )
@@ -257,8 +258,3 @@ def _warn_of_absent(runner: Any, counts: Tensor) -> None:
             f'{len(counts)} classes), so the student hardly learns them. Select more images '
             '(model.selector), or collect some of these classes.'
         )
-
-
-def _devices() -> list[int]:
-    """The GPU whose generator draws, if there is one."""
-    return [torch.cuda.current_device()] if torch.cuda.is_available() else []

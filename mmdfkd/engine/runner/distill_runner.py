@@ -30,6 +30,8 @@ from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.memory import keep_freed_memory
 
+from .schedules import all_schedulers, check_schedules, lengthen
+
 #: What makes batches beside our samplers, unless a config says otherwise.
 BATCH_SAMPLERS = dict(
     SelectionSampler='EvenBatchSampler',
@@ -248,7 +250,7 @@ class DistillRunner(Runner):
                 'resumed from it. Resume from an epoch_N.pth, or use load_from to start from it.'
             )
         seed = self.seed
-        schedulers = listed(self.param_schedulers)
+        schedulers = all_schedulers(self.param_schedulers)
         ends = [scheduler.end for scheduler in schedulers]
         super().resume(filename, *args, **kwargs)
         for scheduler, end in zip(schedulers, ends, strict=True):
@@ -261,40 +263,6 @@ class DistillRunner(Runner):
         for part in (sampler, dataset) if isinstance(dataset, LatentDataset) else (sampler,):
             if getattr(part, 'seed', None) == seed:
                 part.seed = self.seed
-
-
-def check_schedules(schedulers: Mapping[str, Any]) -> None:
-    """Epochs of a selection are shorter than the pool, by which mmengine converts to iterations.
-
-    Raises:
-        UsageError: A schedule would be converted, and not have come to its end at the end.
-    """
-    for role, config in schedulers.items():
-        for each in config if isinstance(config, (list, tuple)) else [config]:
-            if isinstance(each, Mapping) and each.get('convert_to_iter_based'):
-                raise UsageError(
-                    f'param_scheduler.{role}: convert_to_iter_based counts iterations of the whole '
-                    'pool, but model.selector makes epochs shorter, so the schedule would never '
-                    'end. Leave it out, or set by_epoch=False and count iterations.'
-                )
-
-
-def lengthen(scheduler: Any, end: int) -> None:
-    """Let a scheduler go on to ``end``: by default that of its run, which may be longer now.
-
-    It did not take the step with which its run was over.
-    """
-    was_over = scheduler._global_step == scheduler.end < end
-    scheduler.end = end
-    if was_over:
-        scheduler._global_step -= 1
-        scheduler.step()
-
-
-def listed(schedulers: Any) -> list[Any]:
-    """Schedulers of one optimiser or of several roles in one list."""
-    roles = schedulers.values() if isinstance(schedulers, dict) else [schedulers or ()]
-    return [scheduler for role in roles for scheduler in role]
 
 
 def acts(hook: Hook, stage: str) -> bool:
