@@ -21,6 +21,7 @@ from mmengine import registry as registries
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import Registry
+from mmengine.runner import set_random_seed
 from torch.utils.data import DataLoader
 
 from .config_slots import (
@@ -34,7 +35,7 @@ from .config_slots import (
     slot_of,
 )
 from .errors import UsageError
-from .signatures import keyword_arguments
+from .signatures import Arguments, keyword_arguments
 
 #: Above this similarity a name nobody knows is taken for a misspelt one.
 TYPO = 0.85
@@ -203,6 +204,11 @@ def _check_top_level(cfg: Config, phase: str) -> None:
     for key in cfg.get('env_cfg') or {}:
         if key not in ENVIRONMENT_KEYS:
             raise _unknown_argument(('env_cfg', key), 'the environment', ENVIRONMENT_KEYS)
+    seeds = keyword_arguments(set_random_seed)
+    for key in cfg.get('randomness') or {}:
+        if key not in seeds.names:
+            raise _unknown_argument(('randomness', key), 'set_random_seed', seeds.names)
+    _check_kinds(cfg.get('randomness') or {}, ('randomness',), 'set_random_seed', seeds)
     if not cfg.get('model'):
         raise UsageError("The config has no 'model'. Add model=dict(type=..., ...).")
     for name, keys in PHASES.items():
@@ -227,11 +233,12 @@ def _check_top_level(cfg: Config, phase: str) -> None:
 
 
 def _check_dataloader(loader: dict, path: str) -> None:
-    names = keyword_arguments(DataLoader).names
-    known = {*names, 'num_batch_per_epoch', 'disable_subprocess_warning', '_scope_'}
+    arguments = keyword_arguments(DataLoader)
+    known = {*arguments.names, 'num_batch_per_epoch', 'disable_subprocess_warning', '_scope_'}
     for key in loader:
         if key not in known:
             raise _unknown_argument((path, key), 'DataLoader', known)
+    _check_kinds(loader, (path,), 'DataLoader', arguments)
     for key in ('dataset', 'sampler'):
         if key not in loader:
             raise UsageError(f'{path} has no {key!r}. Add {path}.{key}=dict(type=...).')
@@ -348,6 +355,7 @@ def _check_arguments(
             continue
         if arguments.complete or _closest(key, known, TYPO):
             raise _unknown_argument((*path, key), name, arguments.names)
+    _check_kinds(value, path, name, arguments)
     # A model may complete the configs of its parts; so may whoever chooses a default type.
     completed = owner is not None and issubclass(owner, BaseModel)
     if completed or 'type' not in value or not inspect.isclass(target):
@@ -356,6 +364,14 @@ def _check_arguments(
         if key not in value and key not in slot.adds:
             where = _dotted(path)
             raise UsageError(f'{where} has no {key!r}, which {name} needs. Add {where}.{key}=....')
+
+
+def _check_kinds(value: dict, path: KeyPath, name: str, arguments: Arguments) -> None:
+    """Numbers, strings and switches must be what the signature says."""
+    for key, item in value.items():
+        wanted = arguments.misfit(key, item)
+        if wanted:
+            raise UsageError(f'{_dotted((*path, key))}={item!r}: {name} needs {wanted} here.')
 
 
 def _unknown_argument(path: KeyPath, name: str, known: Iterable[str]) -> UsageError:

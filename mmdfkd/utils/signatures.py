@@ -1,15 +1,27 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Which keyword arguments a class takes, also those it only passes on to its parents."""
+"""Which keyword arguments a class takes, of what kind, also those it only passes on to parents."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
-from typing import NamedTuple
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+
+#: Types that a value of a config can be held against, in words.
+PLAIN = {
+    int: 'a whole number',
+    float: 'a number',
+    bool: 'True or False',
+    str: '',
+    type(None): 'None',
+    Tensor: '',
+}
 
 
 class Arguments(NamedTuple):
@@ -20,11 +32,23 @@ class Arguments(NamedTuple):
         required: Those without a default.
         complete: ``False`` where ``**kwargs`` go somewhere that cannot be read off the code, so
             that other names may be good as well.
+        kinds: The types of arguments that are numbers, strings and the like, and nothing else.
     """
 
     names: tuple[str, ...]
     required: tuple[str, ...]
     complete: bool
+    kinds: dict[str, set[type]]
+
+    def misfit(self, name: str, value: Any) -> str:
+        """In words, what an argument has to be instead of a string; empty if the value is fine.
+
+        Strings only: where others annotate ``int``, they may well take a fraction.
+        """
+        kinds = self.kinds.get(name, {str})
+        if not isinstance(value, str) or str in kinds:
+            return ''
+        return ' or '.join(words for kind, words in PLAIN.items() if kind in kinds and words)
 
 
 def keyword_arguments(target: Callable) -> Arguments:
@@ -35,7 +59,7 @@ def keyword_arguments(target: Callable) -> Arguments:
     """
     if not inspect.isclass(target):
         return _of_function(target)
-    found: dict[str, bool] = {}  # name -> whether it is required
+    found: dict[str, inspect.Parameter] = {}
     given_by_name: set[str] = set()  # by the subclasses seen so far
     given_by_place = 0
     for parent in target.__mro__:
@@ -45,34 +69,67 @@ def keyword_arguments(target: Callable) -> Arguments:
         if parent in (object, nn.Module):  # neither takes an argument
             break
         try:
-            parameters = list(inspect.signature(init).parameters.values())[1:]
+            parameters = _parameters(init)[1:]
         except (TypeError, ValueError):  # written in C
-            return _arguments(found, complete=False)
+            return _arguments(found.values(), complete=False)
         for place, parameter in enumerate(parameters):
             if _is_named(parameter) and place >= given_by_place:
                 if parameter.name not in given_by_name:
-                    found.setdefault(parameter.name, parameter.default is parameter.empty)
+                    found.setdefault(parameter.name, parameter)
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
             break
         call = _super_call(init, parameters)
         if call is None:
-            return _arguments(found, complete=False)
+            return _arguments(found.values(), complete=False)
         given_by_place = sum(not isinstance(value, ast.Starred) for value in call.args)
         given_by_name |= {keyword.arg for keyword in call.keywords if keyword.arg}
-    return _arguments(found, complete=True)
+    return _arguments(found.values(), complete=True)
 
 
 def _of_function(function: Callable) -> Arguments:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = _parameters(function)
     except (TypeError, ValueError):
-        return _arguments({}, complete=False)
-    found = {p.name: p.default is p.empty for p in parameters if _is_named(p)}
+        return _arguments([], complete=False)
+    found = [parameter for parameter in parameters if _is_named(parameter)]
     return _arguments(found, all(p.kind is not p.VAR_KEYWORD for p in parameters))
 
 
-def _arguments(found: dict[str, bool], complete: bool) -> Arguments:
-    return Arguments(tuple(found), tuple(n for n, required in found.items() if required), complete)
+def _parameters(function: Callable) -> list[inspect.Parameter]:
+    """The parameters of a function, annotations evaluated where they can be."""
+    names = getattr(inspect.unwrap(function), '__globals__', {})
+
+    def evaluated(annotation: Any) -> Any:
+        try:
+            return eval(annotation, names) if isinstance(annotation, str) else annotation
+        except Exception:  # a name for type checkers only, or whatever else others write
+            return Any
+
+    parameters = inspect.signature(function).parameters.values()
+    return [p.replace(annotation=evaluated(p.annotation)) for p in parameters]
+
+
+def _arguments(found: Iterable[inspect.Parameter], complete: bool) -> Arguments:
+    found = list(found)
+    kinds = {p.name: _kinds(p) for p in found}
+    return Arguments(
+        tuple(p.name for p in found),
+        tuple(p.name for p in found if p.default is p.empty),
+        complete,
+        {name: known for name, known in kinds.items() if known},
+    )
+
+
+def _kinds(parameter: inspect.Parameter) -> set[type]:
+    """Plain types that a parameter is annotated with; empty if there is anything else."""
+    hint = parameter.annotation
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = set(typing.get_args(hint)) if union else {hint}
+    if not all(kind in PLAIN for kind in kinds) or kinds == {Tensor}:
+        return set()
+    if parameter.default is not parameter.empty:  # ``limit: int = None``
+        kinds.add(type(parameter.default))
+    return kinds
 
 
 def _is_named(parameter: inspect.Parameter) -> bool:

@@ -352,6 +352,7 @@ def test_new_runner_key_is_fine(files):
         ('trian_cfg', dict(max_epochs=3), r"'trian_cfg'. Did you mean 'train_cfg'"),
         ('env_cfg.keep_memroy', True, r"env_cfg\.keep_memroy .*Did you mean 'keep_memory'"),
         ('data_preprocessor.foo', 1, r'data_preprocessor\.foo is no argument of BatchPreproc'),
+        ('randomness.sede', 1, r"randomness\.sede is no .*Did you mean 'seed'"),
     ],
 )
 def test_keys_outside_of_classes(key, value, said):
@@ -359,3 +360,22 @@ def test_keys_outside_of_classes(key, value, said):
     cfg.merge_from_dict({key: value})
     with pytest.raises(UsageError, match=said):
         check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'wanted'),
+    [
+        ('model.teacher_term', 'no', 'KD3 needs True or False'),
+        ('train_cfg.max_epochs', 'all', 'EpochBasedTrainLoop needs a whole number'),
+        ('train_dataloader.batch_size', '128', 'DataLoader needs a whole number or None'),
+        ('optim_wrapper.student.optimizer.lr', 'fast', 'Adam needs a number'),
+        ('default_hooks.speed.fold_teacher', 'yes', 'SpeedHook needs True or False'),
+        ('randomness.seed', 'x', 'set_random_seed needs a whole number or None'),
+    ],
+)
+def test_values_of_another_kind(key, value, wanted):
+    cfg = Config.fromfile(ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py')
+    cfg.merge_from_dict({key: value})
+    with pytest.raises(UsageError) as error:
+        check_config(cfg)
+    assert str(error.value) == f'{key}={value!r}: {wanted} here.'

@@ -1,8 +1,11 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from __future__ import annotations
+
 import pytest
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import AmpOptimWrapper, LinearLR
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmdfkd.utils.signatures import keyword_arguments
 
@@ -90,3 +93,56 @@ def test_classes_of_mmengine():
     assert 'param_name' not in linear.names
     # CheckpointHook keeps its **kwargs for later.
     assert not keyword_arguments(CheckpointHook).complete
+
+
+# Kinds of values -----------------------------------------------------------------------------
+
+
+class Annotated:
+    def __init__(
+        self,
+        count: int,
+        share: float = 0.5,
+        limit: int = None,  # as mmengine writes it
+        name: str | None = None,
+        switch: bool = False,
+        rate: float | Tensor = 0.1,
+        sizes: int | list[int] = 3,
+        any_of: Nobody | int = 1,  # noqa: F821
+        bare=1,
+    ):
+        pass
+
+
+class AnnotatedChild(Annotated):
+    def __init__(self, own: int, **kwargs):
+        super().__init__(**kwargs)
+
+
+GOOD = [
+    ('name', 'x'),
+    *[(name, 'x') for name in ('sizes', 'any_of', 'bare', 'unknown')],
+    ('count', 2.5),  # annotations of others are coarse
+    ('limit', None),
+    ('share', dict(type='X')),  # built before it is given
+]
+BAD = [
+    ('count', 'x', 'a whole number'),
+    ('share', '0.5', 'a number'),
+    ('limit', 'all', 'a whole number or None'),
+    ('switch', 'yes', 'True or False'),
+    ('rate', 'fast', 'a number'),
+]
+
+
+@pytest.mark.parametrize('target', [Annotated, AnnotatedChild])
+def test_values_are_held_against_annotations(target):
+    arguments = keyword_arguments(target)
+    for name, value in GOOD:
+        assert not arguments.misfit(name, value), (name, value)
+    for name, value, wanted in BAD:
+        assert arguments.misfit(name, value) == wanted
+
+
+def test_one_annotation_that_cannot_be_evaluated_does_not_hide_the_others():
+    assert keyword_arguments(DataLoader).misfit('batch_size', 'x') == 'a whole number or None'
