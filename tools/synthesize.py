@@ -62,7 +62,6 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     Raises:
         UsageError: The method makes no images, or the folder holds something else than this bank.
     """
-    from mmengine.device import get_device
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
     from mmengine.runner import set_random_seed
@@ -71,6 +70,7 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     from mmdfkd.datasets.image_bank import IDENTITY
     from mmdfkd.engine.synthesis import bank_facts, describe_round, synthesize_round
     from mmdfkd.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+    from mmdfkd.utils.device import choose_device
     from mmdfkd.utils.progress import advancing
 
     init_default_scope(cfg.get('default_scope', 'mmdfkd'))
@@ -87,7 +87,7 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
             'does, for instance one of configs/deepinversion.'
         )
     model.init_weights()
-    model.to(get_device()).train()
+    model.to(choose_device()).train()
     wrappers = dict(cfg.optim_wrapper)
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(wrappers.pop('constructor'))
     optim_wrapper = constructor(wrappers)(model)

@@ -88,13 +88,12 @@ def filter_pool(args: argparse.Namespace) -> None:
 
 def predict(teacher: str, pool: Any) -> Any:
     """Return the teacher's logits of the pool, (N, K), from the cache where they are there."""
-    from mmengine.device import get_device
-
     from mmdfkd.engine.prediction import LogitsCache
     from mmdfkd.models.classifiers import load_classifier
     from mmdfkd.registry import MODELS
+    from mmdfkd.utils.device import choose_device
 
-    network = load_classifier(teacher).to(get_device())
+    network = load_classifier(teacher).to(choose_device())
     preprocessor = MODELS.build(
         dict(
             type='BatchPreprocessor',
@@ -102,7 +101,7 @@ def predict(teacher: str, pool: Any) -> Any:
             std=network.std,
             input_shape=network.input_shape,
         )
-    ).to(get_device())
+    ).to(choose_device())
     return LogitsCache().get(network, pool, preprocessor).numpy()
 
 

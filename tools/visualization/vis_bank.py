@@ -70,7 +70,6 @@ def ask_teacher(config: str, options: dict | None, pool: Any, facts: dict) -> tu
     Raises:
         UsageError: It is another teacher than that of the bank.
     """
-    from mmengine.device import get_device
     from mmengine.registry import init_default_scope
 
     from mmdfkd.engine import predict_logits
@@ -78,6 +77,7 @@ def ask_teacher(config: str, options: dict | None, pool: Any, facts: dict) -> tu
     from mmdfkd.models.classifiers import network_fingerprint
     from mmdfkd.registry import MODELS
     from mmdfkd.utils.config_check import load_config
+    from mmdfkd.utils.device import choose_device
 
     cfg = load_config(config, options)
     init_default_scope(cfg.get('default_scope', 'mmdfkd'))
@@ -88,7 +88,7 @@ def ask_teacher(config: str, options: dict | None, pool: Any, facts: dict) -> tu
             f'({facts["teacher_name"]}). Give the config of the bank, or leave out --config.'
         )
     inputs = dict(type='BatchPreprocessor', mean=teacher.mean, std=teacher.std)
-    device = get_device()
+    device = choose_device()
     preprocessor = MODELS.build(inputs).to(device)
     words = f'{teacher.name} looks at {len(pool):,} images'
     logits = predict_logits(teacher.to(device), pool, preprocessor, description=words)

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -27,6 +28,7 @@ from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
 from mmdfkd.registry import RUNNERS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.device import choose_device
 from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.memory import keep_freed_memory
 
@@ -100,7 +102,7 @@ class DistillRunner(Runner):
         dataset = loader.dataset
         parts = dataset.parts if isinstance(dataset, HybridDataset) else [dataset]
         packed = [part for part in parts if isinstance(part, PackedDataset)]
-        if any([make_resident(part, get_device()) for part in packed]):
+        if any([make_resident(part, choose_device()) for part in packed]):
             loader.num_workers, loader.pin_memory = 0, False  # batches are born on the device
         if loader.num_workers:  # else starting them would draw from the run's own generator
             loader.generator = torch.Generator()
@@ -171,11 +173,22 @@ class DistillRunner(Runner):
                 'nothing has started several processes. Use tools/dist_train.sh or '
                 'tools/slurm_train.sh (dist_test.sh, slurm_test.sh), or leave --launcher out.'
             )
-        if env_cfg.get('keep_memory') and get_device() == 'cpu':
+        if self.launcher != 'none' and choose_device() != get_device():
+            raise UsageError(
+                f'--launcher {self.launcher}: a run on a Mac is one process on its CPU. Leave '
+                '--launcher out.'
+            )
+        if env_cfg.get('keep_memory') and choose_device() == 'cpu':
             keep_freed_memory()
         if self.launcher == 'pytorch' and not started and not torch.cuda.is_available():
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: Any) -> Any:
+        """Put the model on its device, see :func:`~mmdfkd.utils.device.choose_device`."""
+        if choose_device() != get_device():  # it was built there
+            return revert_sync_batchnorm(model)
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Write a checkpoint atomically; arguments are those of mmengine's runner."""
@@ -241,7 +254,13 @@ class DistillRunner(Runner):
         self.logger.info(f'Loaded checkpoint {filename}')
         return checkpoint
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str | Callable = 'cpu',
+    ) -> None:
         """Resume from a training checkpoint; arguments are those of mmengine's runner."""
         meta = read_checkpoint(filename).get('meta', {})
         if 'epoch' not in meta or meta.get('format') == FORMAT:
@@ -252,7 +271,7 @@ class DistillRunner(Runner):
         seed = self.seed
         schedulers = all_schedulers(self.param_schedulers)
         ends = [scheduler.end for scheduler in schedulers]
-        super().resume(filename, *args, **kwargs)
+        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
         for scheduler, end in zip(schedulers, ends, strict=True):
             lengthen(scheduler, end)
         # It goes on with the seed of the checkpoint; loader and data were made with the config's.

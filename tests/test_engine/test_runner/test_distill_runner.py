@@ -8,6 +8,7 @@ import pytest
 import sklearn.datasets
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device, utils
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 
@@ -165,6 +166,34 @@ def test_seed_decides_the_student(train, tmp_path):
     )
     assert_same(first, again)
     assert not torch.equal(first['backbone.conv1.weight'], other['backbone.conv1.weight'])
+
+
+# On a Mac -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mac(monkeypatch):
+    """A machine with Apple's GPU, to which nothing can be moved here."""
+    monkeypatch.setattr(utils, 'DEVICE', 'mps')
+    assert get_device() == 'mps'
+    with pytest.raises(RuntimeError):
+        torch.ones(1).to(get_device())
+
+
+def test_a_run_on_a_mac_stays_on_its_cpu(mac, train, toy_config):
+    runner = train()
+    assert {tensor.device.type for tensor in runner.model.state_dict().values()} == {'cpu'}
+    cfg = toy_config(resume=True)
+    cfg.train_cfg.max_epochs = 3
+    runner = DistillRunner.from_cfg(cfg)
+    runner.train()
+    assert runner.epoch == 3
+
+
+def test_a_run_on_a_mac_is_one_process(mac, toy_config, monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    with pytest.raises(UsageError, match='--launcher pytorch: a run on a Mac is one process'):
+        DistillRunner.from_cfg(toy_config(launcher='pytorch'))
 
 
 # Resuming -------------------------------------------------------------------------------------
