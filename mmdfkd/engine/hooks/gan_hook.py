@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ class GANHook(Hook):
                 'load_from=CHECKPOINT of its GAN.'
             )
         self._check_bank(runner, dataset)
+        # The student's schedule counts epochs before its first step; PyTorch suspects a mistake.
+        warnings.filterwarnings('ignore', message='Detected call of `scheduler')
 
     @staticmethod
     def _check_bank(runner: Any, dataset: HybridDataset) -> None:
