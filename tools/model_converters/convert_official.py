@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Turn a published teacher into ours: ``python tools/model_converters/convert_official.py FILE``.
+"""Turn a published teacher into ours: ``convert_official.py FILE --config CONFIG``.
 
 Reads the checkpoints of KD3 (a dict with the key ``model``), CMI and Fast-Datafree
 (``state_dict``), DAFL and DFND (a pickled network, which needs ``--trust``), and bare state dicts.
