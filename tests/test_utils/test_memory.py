@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from mmengine.device import utils
 
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.runner import distill_runner
@@ -53,7 +54,7 @@ def test_another_c_library(monkeypatch):
 )
 def test_runs_on_a_cpu_keep_it_where_the_config_says_so(monkeypatch, config, device, kept):
     calls = []
-    monkeypatch.setattr(distill_runner, 'get_device', lambda: device)
+    monkeypatch.setattr(utils, 'DEVICE', device)
     monkeypatch.setattr(distill_runner, 'keep_freed_memory', lambda: calls.append(True))
     monkeypatch.setattr(distill_runner.Runner, 'setup_env', lambda self, config: None)
     runner = DistillRunner.__new__(DistillRunner)
