@@ -367,7 +367,7 @@ def _check_arguments(
 
 
 def _check_kinds(value: dict, path: KeyPath, name: str, arguments: Arguments) -> None:
-    """Numbers, strings and switches must be what the signature says."""
+    """No string may stand where a signature wants a number or a switch."""
     for key, item in value.items():
         wanted = arguments.misfit(key, item)
         if wanted:
