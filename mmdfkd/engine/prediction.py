@@ -128,7 +128,9 @@ class LogitsCache:
 def _still_true(logits: Tensor, teacher: nn.Module, dataset: Any, preprocessor: nn.Module) -> bool:
     """Whether a teacher still predicts the first of these logits, on whatever device."""
     images = preprocessor(dataset.__getitems__(range(min(SAMPLE, len(dataset)))))['inputs']
-    found = teacher(images).float().cpu()
+    training = teacher.training
+    found = teacher.eval()(images).float().cpu()
+    teacher.train(training)
     expected = logits[:SAMPLE]
     if found.shape != expected.shape:
         return False

@@ -87,6 +87,20 @@ def test_teacher_predicts_once(cache):
     assert len(list(cache.folder.iterdir())) == 1
 
 
+def test_a_teacher_in_train_mode_is_asked_in_eval_mode_and_not_changed(cache):
+    """As a checkpoint is loaded: BatchNorm would learn from the images that are asked again."""
+    network = Probe()
+    network.norm = torch.nn.BatchNorm2d(1)
+    network.forward = lambda images: network.norm(images).flatten(1)
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    first = cache.get(network, pool(), preprocessor())
+    assert torch.equal(cache.get(network, pool(), preprocessor()), first)
+    assert network.training and network.norm.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert len(list(cache.folder.iterdir())) == 1
+
+
 def test_anything_that_matters_makes_it_predict_again(cache):
     network = Probe()
     cache.get(network, pool(), preprocessor())

@@ -237,6 +237,7 @@ class HiDFD(BaseDistiller):
         """
         count, device = len(labels), labels.device
         latent = torch.randn(count, self.generator.latent_size, device=device)
+        latent = latent.to(next(self.generator.parameters()).dtype)
         return latent, torch.randint(self.teacher.num_classes, (count,), device=device)
 
     def move_discriminator(
@@ -406,7 +407,7 @@ class HiDFD(BaseDistiller):
             Normalised images ``(count, C, H, W)`` and logits ``(count, K)``.
         """
         images = self.make(*self.same_draws(count, seed))
-        return images, self.teacher(images)
+        return images, torch.cat([self.teacher(part) for part in images.split(256)])
 
     def same_draws(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """Latents ``(count, L)`` that depend on the seed alone, and classes in turn."""

@@ -256,6 +256,16 @@ def test_discriminator_is_moved_by_its_own_losses_only(make_model, make_batch):
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
+def test_draws_have_the_precision_of_the_networks(make_model):
+    model, _ = make_model()
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        latent, wanted = model.to(dtype).draw(torch.arange(6))
+        assert latent.dtype == dtype and wanted.dtype == torch.int64
+        torch.manual_seed(0)
+        assert torch.equal(latent, torch.randn(latent.shape).to(dtype))
+
+
 def test_aligning_learns_only_where_it_is_attached(make_model, make_batch):
     """Detached, the head does not move; attached, the distance to the teacher falls."""
     for detach in (True, False):

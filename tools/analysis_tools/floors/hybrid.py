@@ -60,8 +60,9 @@ class HiDFDFloor(Floor):
 
     def draw(self, real: Tensor) -> tuple[Tensor, Tensor]:
         """Latents and classes of as many fakes."""
-        latent = torch.randn(len(real), self.generator.latent_size).to(real)
-        return latent, torch.randint(self.g_t.num_classes, (len(real),)).to(real.device)
+        count, device = len(real), real.device
+        latent = torch.randn(count, self.generator.latent_size, device=device).to(real)
+        return latent, torch.randint(self.g_t.num_classes, (count,), device=device)
 
     def features(self, images: Tensor) -> Tensor:
         """The teacher's pooled features of images in [-1, 1]."""
