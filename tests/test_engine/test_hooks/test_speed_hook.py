@@ -152,7 +152,9 @@ def test_wrong_values_are_named():
         SpeedHook(compile_mode='fast')
     with pytest.raises(UsageError, match=r"fold_teacher='yes'"):
         SpeedHook(fold_teacher='yes')
-    runner = SimpleNamespace(model=SimpleNamespace(teacher=None, method='Supervised'))
+    runner = SimpleNamespace(
+        model=SimpleNamespace(teacher=None, method='Supervised'), optim_wrapper={}
+    )
     with pytest.raises(UsageError, match='Supervised runs without a teacher'):
         SpeedHook(fold_teacher=True).before_train(runner)
 
@@ -181,7 +183,9 @@ def test_a_network_named_twice_is_compiled_once(monkeypatch):
     monkeypatch.setattr(torch, 'compile', lambda function, mode: function)
     model = nn.ModuleDict(dict(student=nn.Linear(1, 1)))
     hook = SpeedHook(compile=['student', 'student'])
-    hook.before_train(SimpleNamespace(model=model, logger=logging.getLogger('test')))
+    hook.before_train(
+        SimpleNamespace(model=model, optim_wrapper={}, logger=logging.getLogger('test'))
+    )
     assert len(hook.switches) == 1
 
 
@@ -195,7 +199,7 @@ def test_switches_reach_a_model_of_several_processes(teacher_file):
     seen = []
     model.module.train_step = lambda: seen.append(hook.folding.enabled)
     hook = SpeedHook(fold_teacher=True)
-    runner = SimpleNamespace(model=model, logger=logging.getLogger('test'))
+    runner = SimpleNamespace(model=model, optim_wrapper={}, logger=logging.getLogger('test'))
     hook.before_train(runner)
     runner.model.train_step()
     hook.after_train(runner)
@@ -216,7 +220,8 @@ def lenet_step(**switches):
     wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
         dict(type='RoleOptimWrapperConstructor', optim_wrapper_cfg=wrapper)
     )(model)
-    SpeedHook(**switches).before_train(SimpleNamespace(model=model, logger=logging.getLogger('t')))
+    runner = SimpleNamespace(model=model, optim_wrapper={}, logger=logging.getLogger('t'))
+    SpeedHook(**switches).before_train(runner)
     batch = dict(inputs=torch.randint(256, (8, 1, 32, 32), dtype=torch.uint8))
     before = model.student.backbone(torch.ones(2, 1, 32, 32))[0]
     model.train_step(batch, wrapper)
@@ -234,7 +239,9 @@ def test_small_convolutions_are_left_to_other_devices(caplog):
     model = SimpleNamespace(parameters=lambda: iter([torch.empty(1, device='meta')]))
     hook = SpeedHook(small_convs=True)
     with caplog.at_level(logging.INFO, 'test'):
-        hook.before_train(SimpleNamespace(model=model, logger=logging.getLogger('test')))
+        hook.before_train(
+            SimpleNamespace(model=model, optim_wrapper={}, logger=logging.getLogger('test'))
+        )
     assert 'does nothing on meta' in caplog.text and not hook.switches
 
 
@@ -258,3 +265,23 @@ def test_compiled_run_resumes_bit_for_bit(train, toy_config, tmp_path, finished)
     ]
     assert not torch.equal(*map(flat, students))
     torch.testing.assert_close(*map(flat, students), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize('kind', ['SGD', 'Adam'])
+def test_a_fused_optimiser_goes_on_in_another_layout(kind):
+    """States follow the weights: the next step is that of the old layout."""
+    options = dict(momentum=0.9) if kind == 'SGD' else {}
+    ends = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        conv = torch.nn.Conv2d(3, 4, 3)
+        optimizer = getattr(torch.optim, kind)(conv.parameters(), lr=0.1, fused=True, **options)
+        gradient = torch.randn(conv.weight.shape)
+        for step in range(2):
+            conv.weight.grad = torch.empty_like(conv.weight).copy_(gradient * (step + 1))
+            conv.bias.grad = torch.ones(4)
+            optimizer.step()
+            conv.to(memory_format=layout)
+            speed_hook.lay_out_states(optimizer)
+        ends.append(conv.weight.detach().contiguous())
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-6)
