@@ -42,7 +42,7 @@ class BatchAutoAugment:
     grey images ``Color`` is the identity, in torchvision as in PIL.
 
     The parameters are drawn and grouped on the CPU, from its global generator, whatever the device
-    of the images: no device sync.
+    of the images. On a GPU torchvision's rotations, shears and sharpness wait for small copies.
 
     Args:
         policy: ``'cifar10'``, ``'imagenet'`` or ``'svhn'``: the set it was learned on.
