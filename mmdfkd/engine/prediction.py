@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +51,27 @@ def predict_logits(
     rank, world_size = get_dist_info()
     start, stop = (len(dataset) * (rank + i) // world_size for i in (0, 1))
     starts = range(start, stop, batch_size)
-    training = network.training
-    network.eval()
     parts = []
-    for first in track(starts, description) if description else starts:
-        batch = dataset.__getitems__(np.arange(first, min(first + batch_size, stop)))
-        images = preprocessor(batch, training=augment)['inputs']
-        parts.append(network(images).float())
-    network.train(training)
+    with in_eval_mode(network):
+        for first in track(starts, description) if description else starts:
+            batch = dataset.__getitems__(np.arange(first, min(first + batch_size, stop)))
+            images = preprocessor(batch, training=augment)['inputs']
+            parts.append(network(images).float())
     logits = torch.cat(parts).cpu() if parts else torch.empty(0)
     if world_size == 1:
         return logits
     return torch.cat([part for part in all_gather_object(logits) if len(part)])
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Inside, a network is in eval mode."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 class LogitsCache:
@@ -128,9 +139,8 @@ class LogitsCache:
 def _still_true(logits: Tensor, teacher: nn.Module, dataset: Any, preprocessor: nn.Module) -> bool:
     """Whether a teacher still predicts the first of these logits, on whatever device."""
     images = preprocessor(dataset.__getitems__(range(min(SAMPLE, len(dataset)))))['inputs']
-    training = teacher.training
-    found = teacher.eval()(images).float().cpu()
-    teacher.train(training)
+    with in_eval_mode(teacher):
+        found = teacher(images).float().cpu()
     expected = logits[:SAMPLE]
     if found.shape != expected.shape:
         return False

@@ -201,14 +201,10 @@ def _check_top_level(cfg: Config, phase: str) -> None:
                 f'Nothing reads the key {key!r}. Did you mean {meant!r}? '
                 '(A variable of your own needs a name less like it.)'
             )
-    for key in cfg.get('env_cfg') or {}:
-        if key not in ENVIRONMENT_KEYS:
-            raise _unknown_argument(('env_cfg', key), 'the environment', ENVIRONMENT_KEYS)
-    seeds = keyword_arguments(set_random_seed)
-    for key in cfg.get('randomness') or {}:
-        if key not in seeds.names:
-            raise _unknown_argument(('randomness', key), 'set_random_seed', seeds.names)
-    _check_kinds(cfg.get('randomness') or {}, ('randomness',), 'set_random_seed', seeds)
+    _check_keys(cfg.get('env_cfg') or {}, 'env_cfg', 'the environment', ENVIRONMENT_KEYS)
+    seeds, randomness = keyword_arguments(set_random_seed), cfg.get('randomness') or {}
+    _check_keys(randomness, 'randomness', 'set_random_seed', seeds.names)
+    _check_kinds(randomness, ('randomness',), 'set_random_seed', seeds)
     if not cfg.get('model'):
         raise UsageError("The config has no 'model'. Add model=dict(type=..., ...).")
     for name, keys in PHASES.items():
@@ -232,12 +228,16 @@ def _check_top_level(cfg: Config, phase: str) -> None:
         )
 
 
+def _check_keys(value: dict, path: str, name: str, known: Iterable[str]) -> None:
+    for key in value:
+        if key not in known:
+            raise _unknown_argument((path, key), name, known)
+
+
 def _check_dataloader(loader: dict, path: str) -> None:
     arguments = keyword_arguments(DataLoader)
     known = {*arguments.names, 'num_batch_per_epoch', 'disable_subprocess_warning', '_scope_'}
-    for key in loader:
-        if key not in known:
-            raise _unknown_argument((path, key), 'DataLoader', known)
+    _check_keys(loader, path, 'DataLoader', known)
     _check_kinds(loader, (path,), 'DataLoader', arguments)
     for key in ('dataset', 'sampler'):
         if key not in loader:

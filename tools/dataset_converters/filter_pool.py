@@ -93,7 +93,7 @@ def predict(teacher: str, pool: Any) -> Any:
     from mmdfkd.registry import MODELS
     from mmdfkd.utils.device import choose_device
 
-    network = load_classifier(teacher).to(choose_device()).eval()
+    network = load_classifier(teacher).to(choose_device())
     preprocessor = MODELS.build(
         dict(
             type='BatchPreprocessor',
