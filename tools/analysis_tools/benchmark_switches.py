@@ -75,7 +75,9 @@ class Variant:
         )(self.model)
         # The hook switches this method too: a pass of the teacher as it happens in a step.
         vars(self.model)['synthesize'] = self._teacher_pass
-        runner: Any = SimpleNamespace(model=self.model, logger=logging.getLogger('speed'))
+        runner: Any = SimpleNamespace(
+            model=self.model, optim_wrapper=self.optim_wrapper, logger=logging.getLogger('speed')
+        )
         HOOKS.build(cfg.default_hooks.speed).before_train(runner)
 
     def step(self) -> None:
