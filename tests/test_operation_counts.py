@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
+from mmdfkd.evaluation import Accuracy, Agreement
 from mmdfkd.models.modules.best_iterate import BestIterate
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
@@ -268,6 +269,23 @@ def test_a_round_on_another_device_waits_at_its_ends_only(method, monkeypatch):
         waits.append(len(watch.waits))
     assert waits[0] == waits[1] <= 2
     assert checked == [number, number]
+
+
+def test_batches_of_a_validation_on_another_device_wait_for_nothing():
+    """What metrics count stays there until all batches are over."""
+    model, _ = build('KD')
+    model.to('meta')
+    model.remember_teacher(torch.arange(16) % 10)
+    metrics = [Accuracy(topk=(1, 5)), Agreement()]
+    batch = dict(batch_of(model, 16), index=torch.arange(16), label=torch.arange(16) % 10)
+    with Elsewhere() as watch:
+        for _ in range(2):
+            samples = model.val_step(batch)
+            for metric in metrics:
+                metric.process(batch, samples)
+    assert watch.mixed == watch.waits == []
+    counts = [value for metric in metrics for batch in metric.results for value in batch.values()]
+    assert len(counts) == 2 * (3 + 2) and all(value.is_meta for value in counts)
 
 
 def test_what_would_wait_is_seen():

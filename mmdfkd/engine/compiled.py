@@ -14,6 +14,9 @@ from torch import nn
 #: Modes of ``torch.compile``.
 MODES = ('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs')
 
+#: Those in which a GPU replays a recording of all kernels, into the same memory each time.
+CUDA_GRAPHS = ('reduce-overhead', 'max-autotune')
+
 
 class CompiledForward:
     """A module's forward pass, compiled; it stands in for the module's own inside :meth:`active`.

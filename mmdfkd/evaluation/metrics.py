@@ -6,17 +6,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.evaluator import BaseMetric
 
 from mmdfkd.registry import METRICS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.errors import check_choice
 
 
 class _ShareMetric(BaseMetric):
-    """A percentage of images, counted per batch without a loop over them."""
+    """A percentage of images, counted per batch without a loop over them.
 
-    def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
-        """Turn counts of batches into percentages."""
+    The counts of a batch stay on its device, and are read once when all batches are over.
+
+    Args:
+        collect_device: How processes exchange what they counted: ``'gpu'``, by the network, as
+            training does, with or without a GPU; or ``'cpu'``, by files in ``.dist_test``, which
+            all machines must see.
+        prefix: First part of the metric's name.
+    """
+
+    def __init__(self, collect_device: str = 'gpu', prefix: str | None = None) -> None:
+        check_choice('collect_device of a metric', collect_device, ('gpu', 'cpu'))
+        super().__init__(collect_device, prefix)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Exchange the counts of all processes and turn them into percentages."""
+        if self.results:
+            names = list(self.results[0])
+            counts = torch.stack([torch.stack(list(r.values())) for r in self.results]).sum(0)
+            self.results = [dict(zip(names, counts.tolist(), strict=True))]
+        return super().evaluate(size)
+
+    def compute_metrics(self, results: list[dict[str, int]]) -> dict[str, float]:
+        """Turn counts of processes into percentages."""
         total = sum(r['total'] for r in results)
         names = [name for name in results[0] if name != 'total']
         return {name: 100 * sum(r[name] for r in results) / total for name in names}
@@ -31,7 +54,7 @@ class Accuracy(_ShareMetric):
 
     Args:
         topk: Which k to report; ``accuracy/top1`` and so on.
-        collect_device: Where processes exchange results.
+        collect_device: See above; ``'gpu'`` needs none.
         prefix: First part of the metric's name.
     """
 
@@ -40,7 +63,7 @@ class Accuracy(_ShareMetric):
     def __init__(
         self,
         topk: Sequence[int] = (1,),
-        collect_device: str = 'cpu',
+        collect_device: str = 'gpu',
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
@@ -54,13 +77,14 @@ class Accuracy(_ShareMetric):
                     'The Accuracy metric needs labels and the evaluation images have none. Use '
                     "val_evaluator=dict(type='Agreement'), or evaluate on a labelled dataset."
                 )
-            counts = {'total': float(len(batch['label']))}
+            label = batch['label']
+            counts = {'total': label.new_full((), len(label))}
             for name in [name for name in batch if name == 'logits' or name.endswith('_logits')]:
-                logits, label = batch[name], batch['label'].to(batch[name].device)
+                logits = batch[name]
                 ranked = logits.topk(min(max(self.topk), logits.shape[1]), 1).indices
                 hit = ranked == label[:, None]
                 network = name.removesuffix('logits')  # '' is the student
-                counts |= {f'{network}top{k}': float(hit[:, :k].sum()) for k in self.topk}
+                counts |= {f'{network}top{k}': hit[:, :k].sum() for k in self.topk}
             self.results.append(counts)
 
 
@@ -77,8 +101,10 @@ class Agreement(_ShareMetric):
         """Compare ``logits`` ``(B, K)`` with ``teacher_prediction`` ``(B,)``."""
         for batch in data_samples:
             if 'teacher_prediction' in batch:
-                same = batch['logits'].argmax(1).cpu() == batch['teacher_prediction'].cpu()
-                self.results.append(dict(total=len(same), teacher=float(same.sum())))
+                same = batch['logits'].argmax(1) == batch['teacher_prediction']
+                agreeing = same.sum()
+                total = agreeing.new_full((), len(same))
+                self.results.append(dict(total=total, teacher=agreeing))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Like every metric's, but empty where there is no teacher."""

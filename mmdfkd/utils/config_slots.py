@@ -111,7 +111,10 @@ RUNNER_KEYS = {
 } - {'self', 'cfg'}
 
 #: Keys of ``env_cfg``, which mmengine and our runner read.
-ENVIRONMENT_KEYS = ('cudnn_benchmark', 'keep_memory', 'mp_cfg', 'dist_cfg', 'resource_limit')
+ENVIRONMENT_KEYS = (
+    *('cudnn_benchmark', 'keep_memory', 'tf32'),
+    *('mp_cfg', 'dist_cfg', 'resource_limit'),
+)
 
 #: Top-level keys that make sense only together.
 PHASES = {

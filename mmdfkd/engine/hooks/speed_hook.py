@@ -16,7 +16,7 @@ from mmdfkd.models.classifiers import BatchNormFolding
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from ..compiled import MODES, CompiledForward, compiler_error, parts_to_compile
+from ..compiled import CUDA_GRAPHS, MODES, CompiledForward, compiler_error, parts_to_compile
 from ..small_convs import SmallConvs
 
 # What the switches are on in; all else that runs a network is as without them.
@@ -48,7 +48,8 @@ class SpeedHook(Hook):
             ``'max-autotune'``, ``'max-autotune-no-cudagraphs'``.
 
     Raises:
-        UsageError: The algorithm has no network of that name, or no teacher to fold.
+        UsageError: The algorithm has no network of that name, or no teacher to fold, or gradients
+            are to be accumulated over steps of CUDA graphs.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class SpeedHook(Hook):
 
     def _compile(self, runner: Any) -> None:
         networks = pick(runner.model, self.compile, 'compile')
+        self._check_accumulation(runner)
         reason = compiler_error(next(runner.model.parameters()).device)
         if reason:
             runner.logger.warning(
@@ -154,6 +156,18 @@ class SpeedHook(Hook):
             f'Speed: {", ".join(self.compile)} compiled in training steps '
             f'(mode {self.compile_mode!r}). The first steps take minutes.'
         )
+
+    def _check_accumulation(self, runner: Any) -> None:
+        for role, wrapper in runner.optim_wrapper.items():
+            count = wrapper._accumulative_counts
+            if count > 1 and self.compile_mode in CUDA_GRAPHS:
+                raise UsageError(
+                    f'optim_wrapper.{role}.accumulative_counts={count} adds up gradients of several '
+                    'steps, and CUDA graphs (default_hooks.speed.compile_mode='
+                    f'{self.compile_mode!r}) overwrite those of the last one. Set compile_mode '
+                    "to 'default' or 'max-autotune-no-cudagraphs', or leave accumulative_counts "
+                    'out.'
+                )
 
     def _fast(self, method: Callable) -> Callable:
         """The method with the switches on."""

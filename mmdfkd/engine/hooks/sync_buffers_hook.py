@@ -10,6 +10,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
+from mmdfkd.models.modules import FeatureBank
 from mmdfkd.registry import HOOKS
 
 
@@ -20,7 +21,8 @@ class SyncBuffersHook(Hook):
     Loops that count iterations average before each validation and every ``interval`` iterations,
     which should divide the interval of checkpoints. This takes the place of mmengine's hook of the
     name, whose mean in single precision does not give equal values back when the number of
-    processes is no power of two: it would change the teacher.
+    processes is no power of two: it would change the teacher. A bank of features, which all
+    processes fill with the same rows, is left out: there may be a gigabyte of them.
 
     Args:
         interval: Iterations between two averages where the loop counts iterations.
@@ -48,7 +50,8 @@ class SyncBuffersHook(Hook):
     @staticmethod
     def _average(runner: Any) -> None:
         """Average in double precision, so that what is equal everywhere stays as it is."""
-        buffers = list(runner.model.buffers())
+        parts = [part for part in runner.model.modules() if not isinstance(part, FeatureBank)]
+        buffers = [buffer for part in parts for buffer in part.buffers(recurse=False)]
         if get_world_size() == 1 or not buffers:
             return
         flat = torch.cat([buffer.detach().reshape(-1).double() for buffer in buffers])

@@ -8,7 +8,6 @@ from typing import Any
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
 from torch import nn
 
-from mmdfkd.models.algorithms import InversionDistiller
 from mmdfkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmdfkd.utils import UsageError
 
@@ -49,12 +48,10 @@ class RoleOptimWrapperConstructor:
             )
         wrappers = {}
         for role, config in self.configs.items():
-            if 'AmpOptimWrapper' in str(config.get('type')) and isinstance(
-                model, InversionDistiller
-            ):
+            if 'AmpOptimWrapper' in str(config.get('type')) and model.unscaled:
                 raise UsageError(
                     f'optim_wrapper.{role}.type=AmpOptimWrapper scales losses, and {model.method} '
-                    "optimises images outside of it. Use 'AutocastOptimWrapper', or leave it out."
+                    f"{model.unscaled} outside of it. Use 'AutocastOptimWrapper', or leave it out."
                 )
         for role, modules in roles.items():
             config = {'type': 'mmdfkd.RoleOptimWrapper', **self.configs[role]}

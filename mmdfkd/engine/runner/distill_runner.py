@@ -29,6 +29,7 @@ from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_
 from mmdfkd.registry import RUNNERS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.device import choose_device
+from mmdfkd.utils.errors import check_choice
 from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.memory import keep_freed_memory
 
@@ -163,8 +164,11 @@ class DistillRunner(Runner):
         """Set up the environment.
 
         Without a GPU, processes of ``torchrun`` talk by gloo, and with ``keep_memory`` the process
-        keeps what it frees, see :func:`~mmdfkd.utils.memory.keep_freed_memory`.
+        keeps what it frees, see :func:`~mmdfkd.utils.memory.keep_freed_memory`. ``tf32`` allows or
+        forbids TF32 in convolutions and products of a GPU; without it PyTorch allows the former.
         """
+        tf32 = env_cfg.get('tf32')
+        check_choice('env_cfg.tf32', tf32, (True, False, None))
         started = torch.distributed.is_initialized()
         variable = LAUNCHERS.get(self.launcher)
         if variable and variable not in os.environ and not started:
@@ -180,6 +184,8 @@ class DistillRunner(Runner):
             )
         if env_cfg.get('keep_memory') and choose_device() == 'cpu':
             keep_freed_memory()
+        if tf32 is not None:
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         if self.launcher == 'pytorch' and not started and not torch.cuda.is_available():
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)

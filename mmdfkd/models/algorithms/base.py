@@ -54,6 +54,9 @@ class BaseDistiller(BaseModel):
     # Which images a method learns from; None where nothing is distilled.
     learns_from: Literal['original', 'collected', 'generated', 'both'] | None = None
 
+    # What a method does outside of its optimisers' wrappers, where float16 would not scale losses.
+    unscaled: str = ''
+
     teacher: Classifier | None
     student: Classifier
 
@@ -155,14 +158,14 @@ class BaseDistiller(BaseModel):
         batch = self.test_preprocessor(data, training=False)
         batch['logits'] = self.student(batch.pop('inputs'))
         if self.teacher_predictions is not None:
-            batch['teacher_prediction'] = self.teacher_predictions[batch['index'].cpu()]
+            batch['teacher_prediction'] = self.teacher_predictions[batch['index']]
         return [batch]
 
     test_step = val_step
 
     def remember_teacher(self, predictions: Tensor) -> None:
         """Keep the teacher's predicted classes ``(N,)`` of the evaluation set."""
-        self.teacher_predictions = predictions
+        self.teacher_predictions = predictions.to(self.test_preprocessor.device)
 
     # State ----------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ class InversionDistiller(BaseDistiller):
     """
 
     learns_from = 'generated'
+    unscaled = 'optimises images'
     teacher: Classifier
 
     def __init__(

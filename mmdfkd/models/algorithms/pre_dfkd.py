@@ -147,6 +147,8 @@ class PREDFKD(GenerativeDistiller):
         self.memory_ratio = memory_ratio
         self.student_mode = student_mode
         self.replay_grad_into_decoder = replay_grad_into_decoder
+        if replay_grad_into_decoder:
+            self.unscaled = 'takes the gradient of model.replay_grad_into_decoder'
         self.noise_draws = math.ceil(memory_steps / memory_ratio)
         # Of replayed images: latents for both learners, and noise for the auto-encoder.
         replay_draws = math.ceil((student_steps + 2 * memory_steps) / replay_ratio)

@@ -46,7 +46,8 @@ class SpectralNorm(nn.Module):
                 v = F.normalize((matrix * u[:, None]).sum(0), dim=0)
                 u = F.normalize((matrix * v).sum(1), dim=0)
         if self.training:
-            self.u, self.v = u, v
+            self.u.copy_(u)  # in place, as a CUDA graph would overwrite a result that is kept
+            self.v.copy_(v)
         return weight / (u * (matrix * v).sum(1)).sum()
 
 

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapperDict
 from torch import nn
 
-from mmdfkd.engine import DistillRunner, ReplicatedModel
+from mmdfkd.engine import DistillRunner, ReplicatedModel, RoleOptimWrapper
 from mmdfkd.engine.compiled import compiler_error
 from mmdfkd.engine.hooks import SpeedHook, speed_hook
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint
@@ -187,6 +188,32 @@ def test_a_network_named_twice_is_compiled_once(monkeypatch):
         SimpleNamespace(model=model, optim_wrapper={}, logger=logging.getLogger('test'))
     )
     assert len(hook.switches) == 1
+
+
+@pytest.mark.parametrize(
+    ('mode', 'refused'),
+    [('default', False), ('reduce-overhead', True), ('max-autotune', True)],
+)
+def test_cuda_graphs_and_accumulated_gradients_do_not_go_together(monkeypatch, mode, refused):
+    monkeypatch.setattr(speed_hook, 'compiler_error', lambda device: '')
+    monkeypatch.setattr(torch, 'compile', lambda function, mode: function)
+    model = nn.ModuleDict(dict(student=nn.Linear(1, 1)))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    runner = SimpleNamespace(
+        model=model,
+        optim_wrapper=OptimWrapperDict(
+            student=RoleOptimWrapper(optimizer=optimizer, accumulative_counts=2)
+        ),
+        logger=logging.getLogger('test'),
+    )
+    hook = SpeedHook(compile='student', compile_mode=mode)
+    if refused:
+        match = rf"student\.accumulative_counts=2.*compile_mode='{mode}'.*'default'"
+        with pytest.raises(UsageError, match=match):
+            hook.before_train(runner)
+    else:
+        hook.before_train(runner)
+        assert len(hook.switches) == 1
 
 
 def test_switches_reach_a_model_of_several_processes(teacher_file):

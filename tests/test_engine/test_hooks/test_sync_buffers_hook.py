@@ -7,6 +7,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from torch import nn
 
 from mmdfkd.engine.hooks import SyncBuffersHook, sync_buffers_hook
+from mmdfkd.models.modules import FeatureBank
 from mmdfkd.registry import HOOKS
 
 
@@ -45,6 +46,20 @@ def test_what_is_equal_everywhere_does_not_change_by_a_bit(monkeypatch, ranks):
     SyncBuffersHook().after_train_epoch(SimpleNamespace(model=model))
     for buffer, expected in zip(model.buffers(), before, strict=True):
         assert torch.equal(buffer, expected)
+
+
+def test_a_bank_of_features_is_left_out(monkeypatch):
+    """All processes fill it alike, and CMI's holds 40,960 rows."""
+    model = nn.Sequential(nn.BatchNorm1d(2), FeatureBank(1000, 3))
+    sizes = []
+
+    def other_rank(flat):
+        sizes.append(len(flat))
+        return flat
+
+    as_one_of(monkeypatch, 2, other_rank)
+    SyncBuffersHook().after_train_epoch(SimpleNamespace(model=model))
+    assert sizes == [2 + 2 + 1]  # mean, variance and count
 
 
 def test_one_process_and_no_buffers_have_nothing_to_do(monkeypatch):

@@ -262,6 +262,31 @@ def test_a_launcher_that_launched_nothing(toy_config, launcher, monkeypatch):
         DistillRunner.from_cfg(toy_config(launcher=launcher))
 
 
+@pytest.fixture
+def tf32():
+    """PyTorch's two switches: of convolutions and of products."""
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    yield lambda: [place.allow_tf32 for place in places]
+    for place, value in zip(places, before, strict=True):
+        place.allow_tf32 = value
+
+
+@pytest.mark.parametrize(
+    ('value', 'expected'),
+    [(True, [True, True]), (False, [False, False]), (None, [True, False])],
+)
+def test_tf32_is_as_the_config_says(toy_config, tf32, value, expected):
+    """Where it says nothing, it is as PyTorch has it: in convolutions alone."""
+    DistillRunner.from_cfg(toy_config(**{'env_cfg.tf32': value}))
+    assert tf32() == expected
+
+
+def test_tf32_is_a_switch(toy_config):
+    with pytest.raises(UsageError, match=r"env_cfg\.tf32='no'.*True, False"):
+        DistillRunner.from_cfg(toy_config(**{'env_cfg.tf32': 'no'}))
+
+
 def test_latents_follow_the_seed(toy_config, generative):
     first = []
     for seed in (0, 1):

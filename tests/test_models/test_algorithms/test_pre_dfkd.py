@@ -197,6 +197,15 @@ def test_defaults_are_those_of_the_published_code(teacher, student):
     assert model.replay_ratio == 8 and not model.replay_grad_into_decoder
 
 
+def test_float16_is_not_for_the_gradient_that_is_left(published):
+    """It is not scaled as the loss that comes next is, so it would vanish beside that."""
+    model, _, _ = published
+    adam = dict(optimizer=dict(type='Adam', lr=1e-3))
+    configs = dict(student=adam, generator=adam, memory=dict(adam, type='AmpOptimWrapper'))
+    with pytest.raises(UsageError, match=r'memory\.type=AmpOptimWrapper.*replay_grad_into_decoder'):
+        RoleOptimWrapperConstructor(configs)(model)
+
+
 # Who moves, who receives gradient, who remembers ----------------------------------------------
 
 SWITCHES = dict(

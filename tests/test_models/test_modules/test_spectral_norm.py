@@ -55,6 +55,14 @@ def test_only_train_mode_moves_the_estimate():
     assert not torch.equal(norm.u, start)
 
 
+def test_the_estimate_stays_where_it_is_in_memory():
+    """Else a CUDA graph, whose results are overwritten by its next run, would lose it."""
+    norm = SpectralNorm(torch.randn(4, 5)).train()
+    places = [norm.u.data_ptr(), norm.v.data_ptr()]
+    norm(torch.randn(4, 5))
+    assert [norm.u.data_ptr(), norm.v.data_ptr()] == places
+
+
 def test_several_passes_before_one_backward():
     layer = normalise_spectrum(nn.Linear(5, 4)).train()
     sum(layer(torch.randn(2, 5)).square().sum() for _ in range(3)).backward()
