@@ -162,8 +162,8 @@ class SpeedHook(Hook):
             count = wrapper._accumulative_counts
             if count > 1 and self.compile_mode in CUDA_GRAPHS:
                 raise UsageError(
-                    f'optim_wrapper.{role}.accumulative_counts={count} adds up gradients of several '
-                    'steps, and CUDA graphs (default_hooks.speed.compile_mode='
+                    f'optim_wrapper.{role}.accumulative_counts={count} adds up gradients of '
+                    'several steps, and CUDA graphs (default_hooks.speed.compile_mode='
                     f'{self.compile_mode!r}) overwrite those of the last one. Set compile_mode '
                     "to 'default' or 'max-autotune-no-cudagraphs', or leave accumulative_counts "
                     'out.'
