@@ -26,6 +26,8 @@ class _ShareMetric(BaseMetric):
         prefix: First part of the metric's name.
     """
 
+    results: list[dict[str, Any]]
+
     def __init__(self, collect_device: str = 'gpu', prefix: str | None = None) -> None:
         check_choice('collect_device of a metric', collect_device, ('gpu', 'cpu'))
         super().__init__(collect_device, prefix)
