@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms.base import build_teacher
@@ -54,6 +55,28 @@ def make_batch():
         return batch
 
     return make
+
+
+class CountReads(TorchDispatchMode):
+    """Count the operations that make the host wait for one number of the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.reads += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def count_reads():
+    """A counter that works: it has seen one read of its own."""
+    with CountReads() as counter:
+        torch.ones(()).item()
+    assert counter.reads == 1
+    counter.reads = 0
+    return counter
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdfkd.engine import ReplicatedModel, RoleOptimWrapperConstructor
 from mmdfkd.evaluation import Accuracy
@@ -380,19 +379,9 @@ def test_mixed_precision_is_close_to_full(pair, batches, train, switch):
         assert logs[1][name].dtype == torch.float32
 
 
-class CountReads(TorchDispatchMode):
-    """Count the operations that make the host wait for one number of the device."""
-
-    reads = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.reads += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
-def test_a_step_never_waits_for_the_device(pair, batches, train):
+def test_a_step_never_waits_for_the_device(count_reads, pair, batches, train):
     model = CTKD(*pair, attention_on='both', share_stem=True, **SOFT)
-    with CountReads() as counter:
+    with count_reads as counter:
         train(model, batches[:1])
     assert counter.reads == 0
 

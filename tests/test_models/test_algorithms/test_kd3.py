@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import KD3
@@ -303,26 +302,14 @@ def test_autoaugment_sees_the_pixels(teacher, student):
     torch.testing.assert_close(perturbed, (expected - 120.0) / 60)
 
 
-class CountReads(TorchDispatchMode):
-    """Count the operations that make the host wait for one number of the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.reads = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.reads += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize('switch', ['default', 'cross_view', 'own_soft', 'concat'])
-def test_a_step_never_waits_for_the_device(teacher, student, make_batch, take_steps, switch):
+def test_a_step_never_waits_for_the_device(
+    count_reads, teacher, student, make_batch, take_steps, switch
+):
     model = KD3(teacher, student, **SWITCHES[switch])
-    with CountReads() as counter:
+    with count_reads as counter:
         take_steps(model, make_batch())
-        assert counter.reads == 0
-        torch.ones(()).item()
-        assert counter.reads == 1
+    assert counter.reads == 0
 
 
 @pytest.mark.parametrize('switch', ['default', 'pooled', 'cross_view', 'own_soft'])

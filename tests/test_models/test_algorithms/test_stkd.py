@@ -3,7 +3,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdfkd.models.algorithms import KD, STKD
 from mmdfkd.models.algorithms.base import build_teacher
@@ -212,20 +211,12 @@ def test_a_fixed_seed_gives_a_fixed_student(teacher, student, make_batch, take_s
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
-class CountReads(TorchDispatchMode):
-    """Count the operations that make the host wait for one number of the device."""
-
-    reads = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.reads += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize('switch', ['default', 'mixed_probabilities', 'clean_branch', 'three'])
-def test_a_step_never_waits_for_the_device(teacher, student, make_batch, take_steps, switch):
+def test_a_step_never_waits_for_the_device(
+    count_reads, teacher, student, make_batch, take_steps, switch
+):
     model = STKD(teacher, student, **SWITCHES[switch])
-    with CountReads() as counter:
+    with count_reads as counter:
         take_steps(model, make_batch(labelled=True))
     assert counter.reads == 0
 
