@@ -60,7 +60,11 @@ class SampleHook(Hook):
         model = runner.model
         if not hasattr(model, 'sample') or not model.generator.training:
             return
-        images, logits = model.sample(max(self.count, 10 * model.student.num_classes))
+        images, logits = model.sample(
+            max(self.count, 10 * model.student.num_classes),
+            batch_size=runner.train_dataloader.batch_sampler.batch_size,
+            shown=self.shown,
+        )
         due = is_due(self.interval, runner.epoch + 1, runner.max_epochs)
         grids = dict(samples=(images, logits)) if due else {}
         if due and hasattr(model, 'sample_memory'):  # on every process: they replay together
@@ -84,7 +88,7 @@ class SampleHook(Hook):
         if words:
             runner.logger.warning(words)
         for folder, (images, logits) in grids.items():
-            confidence, labels = logits[: self.shown].float().softmax(1).max(1)
+            confidence, labels = logits[: len(images)].float().softmax(1).max(1)
             labels, chosen = labels.sort(stable=True)
             draw_samples(
                 runner,

@@ -115,10 +115,24 @@ class DistillRunner(Runner):
         A :class:`LatentDataset` is told the run's seed and the shape of a latent, an
         :class:`ImageBank` its folder and the shape of an image, also where it is the synthetic part
         of a :class:`HybridDataset`.
+
+        Raises:
+            UsageError: A warm-up without the student is as long as the run.
         """
         dataset = self._train_dataloader['dataset']
-        if not isinstance(dataset, dict):  # it is built already
-            return super().build_train_loop(loop)
+        if isinstance(dataset, dict):  # else it is built already
+            self._complete(dataset)
+        loop = super().build_train_loop(loop)
+        warm_up = getattr(self.model, 'warmup_iterations', 0)
+        if warm_up >= loop.max_iters:
+            raise UsageError(
+                f'model.warmup_iterations is {warm_up}, and the run has {loop.max_iters} '
+                'iterations in all, so that the student would learn nothing. Raise '
+                'train_cfg.max_epochs, or lower it.'
+            )
+        return loop
+
+    def _complete(self, dataset: dict) -> None:
         if dataset['type'] == 'HybridDataset':
             dataset = dataset.get('synthetic') or dataset
         if dataset['type'] == 'ImageBank' and self.model.teacher is not None:
@@ -128,7 +142,6 @@ class DistillRunner(Runner):
             dataset.setdefault('seed', self.seed)
             if hasattr(self.model, 'latent_shape'):
                 dataset.setdefault('shape', self.model.latent_shape)
-        return super().build_train_loop(loop)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Build the schedulers of each role; a role that has none keeps its learning rate.

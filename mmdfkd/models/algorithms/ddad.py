@@ -49,7 +49,8 @@ class DDAD(DFAD):
             student imitate by ``T^2 KL`` at T = 4 while the generator keeps ``-D``; ``'js'`` puts
             DeepInversion's divergence at T = 3 in the place of D for both.
         priors: Names of further terms of L_G to their configs, none by default: those of DAFL, for
-            instance ``dict(balance=dict(type='ClassBalanceLoss', loss_weight=5.0))``.
+            instance ``dict(balance=dict(type='ClassBalanceLoss', loss_weight=5.0))``. They are
+            logged as ``loss_<name>``.
         **kwargs: Those of :class:`DFAD`.
 
     Differs from the paper: its full text was not at hand; this is the objective of its code.
@@ -68,6 +69,8 @@ class DDAD(DFAD):
         **kwargs: Any,
     ) -> None:
         check_choice('model.discrepancy', discrepancy, ('l1', 'kl', 'js'))
+        for name, prior in (priors or {}).items():
+            check_prior(name, prior)
         super().__init__(teacher, student, **kwargs)
         defaults = dict(type='BNStatisticsLoss', loss_weight=0.01)
         self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
@@ -111,6 +114,24 @@ class DDAD(DFAD):
         if self.discrepancy == 'js':
             return js_divergence(by_place(student_logits), by_place(teacher_logits), 3.0)
         return F.l1_loss(student_logits, teacher_logits)
+
+
+def check_prior(name: str, config: dict) -> None:
+    """A prior is a named loss of the teacher's answers.
+
+    Raises:
+        UsageError: The name is taken by something else, or there is no type.
+    """
+    if name in ('bn', 'student') or hasattr(nn.ModuleDict(), name) or not name.isidentifier():
+        raise UsageError(
+            f'model.priors has a term {name!r}, a name that is taken or none at all. Choose '
+            "another, for instance 'balance'."
+        )
+    if 'type' not in config:
+        raise UsageError(
+            f"model.priors.{name} names no type. Give one: 'OneHotLoss', 'ClassBalanceLoss' or "
+            "'ActivationLoss'."
+        )
 
 
 def by_place(logits: Tensor) -> Tensor:

@@ -58,7 +58,9 @@ class DFQ(GenerativeDistiller):
             statistics are used and stay, in ``'train'`` they see these images too.
         generator_mode: Mode of the generator in student steps: its running statistics
             (``'eval'``), or those of the batch (``'train'``).
-        warmup_iterations: The first iterations move the generator only, without the adversary.
+        warmup_iterations: The first iterations move the generator only, without the adversary. They
+            are iterations of the run: add them to ``max_epochs``, and let the student's schedule
+            ``begin`` behind them.
         data_preprocessor: See :class:`GenerativeDistiller`.
 
     Differs from the paper: no public code of its authors is known; the defaults are those of the

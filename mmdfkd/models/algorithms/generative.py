@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -71,21 +72,39 @@ class GenerativeDistiller(BaseDistiller):
         return self.generator(latent)
 
     @torch.no_grad()
-    def sample(self, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    def sample(
+        self, count: int, seed: int = 0, batch_size: int = 256, shown: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images to look at, and the teacher's logits; nothing is changed by looking.
 
         Args:
             count: How many images.
             seed: Seed of their latents: always the same ones.
+            batch_size: At most so many are made at a time.
+            shown: How many of them to return, by default all.
 
         Returns:
-            Normalised images ``(count, C, H, W)`` and logits ``(count, K)``.
+            Normalised images ``(shown, C, H, W)`` and logits ``(count, K)``.
         """
         generator = torch.Generator().manual_seed(seed)
         latent = torch.randn(count, self.generator.latent_size, generator=generator)
+        latent = latent.to(next(self.generator.parameters()).device)
         with statistics_kept(self.generator):
-            images = self.generate(latent.to(next(self.generator.parameters()).device))
-        return images, torch.cat([self.teacher(part) for part in images.split(256)])
+            parts = map(self.generate, latent.tensor_split(-(-count // batch_size)))
+            return seen_by(self.teacher, parts, count if shown is None else shown)
+
+
+def seen_by(teacher: Classifier, parts: Iterable[Tensor], shown: int) -> tuple[Tensor, Tensor]:
+    """The first images ``(shown, C, H, W)`` of batches, and a teacher's logits of all, ``(N, K)``.
+
+    No more than these are held at a time: a thousand classes want ten thousand images.
+    """
+    images, logits = [], []
+    for part in parts:
+        logits.append(teacher(part))
+        images.append(part[:shown].clone())
+        shown -= len(images[-1])
+    return torch.cat(images), torch.cat(logits)
 
 
 def build_generator(config: dict | None, teacher: Classifier) -> Any:

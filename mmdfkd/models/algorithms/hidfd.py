@@ -24,6 +24,7 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
 from .base import BaseDistiller, build_teacher
+from .generative import seen_by
 from .inversion import Synthesis
 
 
@@ -396,18 +397,24 @@ class HiDFD(BaseDistiller):
         return self.test_preprocessor.normalize(127.5 * (images + 1))
 
     @torch.no_grad()
-    def sample(self, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    def sample(
+        self, count: int, seed: int = 0, batch_size: int = 256, shown: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images to look at and the teacher's logits; classes take turns.
 
         Args:
             count: How many images.
             seed: Seed of their latents: always the same ones.
+            batch_size: At most so many are made at a time.
+            shown: How many of them to return, by default all.
 
         Returns:
-            Normalised images ``(count, C, H, W)`` and logits ``(count, K)``.
+            Normalised images ``(shown, C, H, W)`` and logits ``(count, K)``.
         """
-        images = self.make(*self.same_draws(count, seed))
-        return images, torch.cat([self.teacher(part) for part in images.split(256)])
+        batches = -(-count // batch_size)
+        draws = (each.tensor_split(batches) for each in self.same_draws(count, seed))
+        parts = (self.make(*batch) for batch in zip(*draws, strict=True))
+        return seen_by(self.teacher, parts, count if shown is None else shown)
 
     def same_draws(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """Latents ``(count, L)`` that depend on the seed alone, and classes in turn."""

@@ -58,7 +58,8 @@ class KD3(BaseDistiller):
         contrast: Config of L_mdcl; ``type`` defaults to ``MixDistributionContrastiveLoss``.
             ``loss_weight=0`` leaves out the perturbed passes altogether.
         teacher_term: Whether L_mdcl^T is computed. It trains the teacher's projection head only:
-            the student's tensors are bit-identical without it, one teacher pass cheaper.
+            the student's tensors are bit-identical without it, one teacher pass cheaper, unless
+            gradients are clipped, by the norm of all.
         perturbation: Config of what makes x̃: ``MixDistribution`` (default) or a batch transform
             such as ``BatchAutoAugment`` (the paper's "No MD").
         batch_norm: How the student's BatchNorm sees the two views. ``'separate'``: one after the

@@ -29,7 +29,8 @@ def share_classifier(
 
     Raises:
         UsageError: The student is no config, or one that speaks of other classes or images than the
-            teacher, or of parts that it cannot have.
+            teacher, or of parts that it cannot have, or last maps have two sizes and are no
+            squares.
     """
     if not isinstance(student, dict):
         raise UsageError(
@@ -52,16 +53,18 @@ def share_classifier(
     check_inputs(student, teacher)
     source = map_shape(MODELS.build(student['backbone']), teacher.input_shape)
     target = map_shape(teacher, teacher.input_shape)
+    neck = dict(type='SimKDAdapter', in_channels=source[0], out_channels=target[0])
+    if source[1] == source[2] and target[1] == target[2]:
+        neck |= dict(in_size=source[1], out_size=target[1])
+    elif source[1:] != target[1:]:
+        raise UsageError(
+            f'The last map of the student is {source[1]}x{source[2]}, that of the teacher '
+            f'{target[1]}x{target[2]}. The adapter pools square maps only: choose a '
+            "model.student.backbone whose last map has the size of the teacher's."
+        )
     network = Classifier(
         backbone=student['backbone'],
-        neck={
-            'type': 'SimKDAdapter',
-            'in_channels': source[0],
-            'out_channels': target[0],
-            'in_size': source[1],
-            'out_size': target[1],
-            **adapter,
-        },
+        neck={**neck, **adapter},
         head=teacher.head_config,
         input_shape=teacher.input_shape,
         mean=teacher.mean,

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .map_loss import MapLoss
+from .map_loss import MapLoss, Shape
 
 _FORMS = ('mean', 'sum', 'norm')
 
@@ -111,6 +111,24 @@ class AttentionTransferLoss(MapLoss):
         check_choice('AttentionTransferLoss: form', form, _FORMS)
         self.p = p
         self.form = form
+
+    def fit_maps(
+        self,
+        student_shapes: Sequence[Shape],
+        teacher_shapes: Sequence[Shape],
+        learner: str = 'student',
+    ) -> None:
+        """See :class:`MapLoss`; at least one pair must have more than one place to look at."""
+        super().fit_maps(student_shapes, teacher_shapes, learner)
+        pairs = list(zip(student_shapes, teacher_shapes, strict=False))
+        chosen = pairs if self.indices is None else [pairs[index] for index in self.indices]
+        if all(min(one[1], other[1]) * min(one[2], other[2]) == 1 for one, other in chosen):
+            raise UsageError(
+                'AttentionTransferLoss: all maps that it compares have 1 x 1 places, so it is '
+                f'always 0. Choose earlier stages by model.{learner}.backbone.out_indices and '
+                'model.teacher.backbone.out_indices (maps of a ForeignClassifier), or give it the '
+                'weight 0.'
+            )
 
     def compare(self, index: int, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """The attention loss of one pair."""

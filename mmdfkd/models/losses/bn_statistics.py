@@ -13,6 +13,8 @@ from mmdfkd.models.modules.batch_statistics import BatchStatistics
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice
 
+_EPSILON = 1e-5
+
 
 def bn_statistics_loss(
     statistics: Sequence[BatchStatistics],
@@ -28,6 +30,8 @@ def bn_statistics_loss(
 
     Source: ``l2``: Yin et al., "Dreaming to Distill", arXiv 1912.08795, Eq. (4), norms not squared;
     ``gauss_kl``: Choi et al., DFQ, arXiv 2005.04136, KL of the batch's Gaussian from the stored.
+    In the latter variances count as BatchNorm's epsilon at least: a channel that was silent in
+    training remembers one of zero, and would ask for nothing but silence.
 
     Args:
         statistics: What :func:`~mmdfkd.models.modules.record_batch_statistics` recorded.
@@ -43,10 +47,9 @@ def bn_statistics_loss(
             difference = torch.stack([var - running_var, mean - running_mean])
             terms.append(torch.linalg.vector_norm(difference, dim=1).sum())
         else:
-            eps = torch.finfo(var.dtype).tiny
-            ratio = (var.clamp(min=eps) / running_var.clamp(min=eps)).log()
+            var, running_var = var.clamp(min=_EPSILON), running_var.clamp(min=_EPSILON)
             distance = (mean - running_mean).square() + var - running_var
-            terms.append((distance / running_var.clamp(min=eps) - ratio).sum() / 2)
+            terms.append((distance / running_var - (var / running_var).log()).sum() / 2)
     terms[0] = first_weight * terms[0]
     return torch.stack(terms).sum()
 

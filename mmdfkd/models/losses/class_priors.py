@@ -73,7 +73,8 @@ def activation_loss(features: Tensor, reduction: Literal['mean', 'l1', 'fro'] = 
 
     Args:
         features: The teacher's pooled vectors before its last linear layers, ``(B, D)``.
-        reduction: Mean over all elements, L1 norm averaged over the batch, or Frobenius norm.
+        reduction: Mean over all elements, L1 norm averaged over the batch, or Frobenius norm, which
+            is that of the common batch of all processes.
 
     Returns:
         A scalar <= 0.
@@ -83,7 +84,7 @@ def activation_loss(features: Tensor, reduction: Literal['mean', 'l1', 'fro'] = 
         return -features.abs().mean()
     if reduction == 'l1':
         return -features.abs().flatten(1).sum(1).mean()
-    return -features.norm()
+    return -gather_batch(features).norm()
 
 
 def at_least_single(values: Tensor) -> Tensor:

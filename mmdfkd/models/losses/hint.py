@@ -80,9 +80,14 @@ class HintLoss(MapLoss):
         self.form = form
         self.regressors = nn.ModuleDict()  # by index
 
-    def fit_maps(self, student_shapes: Sequence[Shape], teacher_shapes: Sequence[Shape]) -> None:
+    def fit_maps(
+        self,
+        student_shapes: Sequence[Shape],
+        teacher_shapes: Sequence[Shape],
+        learner: str = 'student',
+    ) -> None:
         """Make the regressors from ``(C_s, H_s, W_s)`` to ``(C_t, H_t, W_t)``."""
-        super().fit_maps(student_shapes, teacher_shapes)
+        super().fit_maps(student_shapes, teacher_shapes, learner)
         for index in range(len(student_shapes)) if self.indices is None else self.indices:
             (source, *size), (target, *hint_size) = student_shapes[index], teacher_shapes[index]
             kernel, padding = [self.kernel_size] * 2, self.kernel_size // 2
@@ -90,9 +95,9 @@ class HintLoss(MapLoss):
                 kernel, padding = [s - h + 1 for s, h in zip(size, hint_size, strict=True)], 0
             if min(kernel) < 1:
                 raise UsageError(
-                    f"HintLoss: map {index} of the student is {size[0]}x{size[1]}, the teacher's "
+                    f"HintLoss: map {index} of the {learner} is {size[0]}x{size[1]}, the teacher's "
                     f'{hint_size[0]}x{hint_size[1]}; a hint cannot be larger. Pair other maps '
-                    'with model.student.backbone.out_indices, or leave this one out of indices.'
+                    f'with model.{learner}.backbone.out_indices, or leave this one out of indices.'
                 )
             height, width = kernel
             conv = nn.Conv2d(source, target, (height, width), padding=padding)

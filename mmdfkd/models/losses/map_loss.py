@@ -35,15 +35,25 @@ class MapLoss(nn.Module, ABC):
     def compare(self, index: int, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """The loss of pair ``index``, a scalar; maps ``(B, C, H, W)`` of either network."""
 
-    def fit_maps(self, student_shapes: Sequence[Shape], teacher_shapes: Sequence[Shape]) -> None:
+    def fit_maps(
+        self,
+        student_shapes: Sequence[Shape],
+        teacher_shapes: Sequence[Shape],
+        learner: str = 'student',
+    ) -> None:
         """Get ready for maps of these shapes; whoever builds the loss calls this once.
+
+        Args:
+            student_shapes: Of the network that learns.
+            teacher_shapes: Of the one that it looks up to.
+            learner: What the former is called under ``model``.
 
         Raises:
             UsageError: Not every map that counts has a partner.
         """
         found = (
-            f'the student returns {len(student_shapes)} and the teacher {len(teacher_shapes)} '
-            'feature maps. Set model.student.backbone.out_indices and '
+            f'the {learner} returns {len(student_shapes)} and the teacher {len(teacher_shapes)} '
+            f'feature maps. Set model.{learner}.backbone.out_indices and '
             'model.teacher.backbone.out_indices (maps of a ForeignClassifier)'
         )
         name, pairs = type(self).__name__, min(len(student_shapes), len(teacher_shapes))

@@ -45,7 +45,8 @@ def test_what_is_logged_and_drawn(train, generative, tmp_path):
     counts = hub.get_info('generated_per_class')
     assert len(classes) == len(confidence) == 4
     assert len(counts) == 5 and sum(counts) == 256  # of the networks after the last epoch
-    images, logits = runner.model.train().sample(256)
+    batch_size = runner.train_dataloader.batch_sampler.batch_size
+    images, logits = runner.model.train().sample(256, batch_size=batch_size)
     assert counts == logits.argmax(1).bincount(minlength=5).tolist()
     assert classes[-1] == pytest.approx(effective_classes(torch.tensor(counts)))
     assert confidence[-1] == pytest.approx(logits.softmax(1).max(1).values.mean().item(), abs=1e-5)
@@ -56,7 +57,8 @@ def test_what_is_logged_and_drawn(train, generative, tmp_path):
 def test_the_picture_holds_the_pixels(train, generative, tmp_path):
     runner = train(**generative, **{'train_cfg.max_epochs': 1, 'default_hooks.samples.shown': 10})
     sheet = matplotlib.image.imread(tmp_path / 'run/figures/samples/epoch_0001.png')[..., :3]
-    images, logits = runner.model.train().sample(256)
+    batch_size = runner.train_dataloader.batch_sampler.batch_size
+    images, logits = runner.model.train().sample(256, batch_size=batch_size)
     pixels = runner.model.test_preprocessor.denormalize(images[:10])
     first = pixels[logits[:10].argmax(1).sort(stable=True).indices[0]]
     # 8 columns of 16 pixels, 4 (56 / 16) times enlarged, 4 pixels apart; gaps are white

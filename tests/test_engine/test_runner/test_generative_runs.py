@@ -123,6 +123,20 @@ def test_nan_names_the_last_good_checkpoint(train, zskt, tmp_path):
     assert not (tmp_path / 'run/epoch_2.pth').exists()
 
 
+@pytest.mark.parametrize(('warm_up', 'fits'), [(5, True), (6, False)])
+def test_a_warm_up_leaves_time_for_the_student(train, generative, teacher_file, warm_up, fits):
+    """Two epochs of three iterations."""
+    del generative['model']['student_steps']
+    generative['model'].update(type='DFQ', warmup_iterations=warm_up)
+    if fits:
+        assert train(**generative).model.iteration == 6
+    else:
+        with pytest.raises(
+            UsageError, match='warmup_iterations is 6, .* 6 iterations .*max_epochs'
+        ):
+            train(**generative)
+
+
 def test_latents_need_a_generator(train, generative):
     del generative['model']
     generative.pop('optim_wrapper.generator')

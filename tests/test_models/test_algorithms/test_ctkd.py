@@ -395,6 +395,12 @@ def test_usage_errors(teacher, student, pair, make_batch, take_steps):
         CTKD(*pair, hint_weight=-1)
     with pytest.raises(UsageError, match='student returns 1 and the teacher 3 feature maps'):
         CTKD(pair[0], student)
+    match = r'scratch_teacher returns 1 .* 3 feature maps.*model\.scratch_teacher\.backbone'
+    with pytest.raises(UsageError, match=match):
+        CTKD(*pair, scratch_teacher=student, attention_on='both')
+    for kind in ('HintLoss', 'KLDivergence'):  # regressors that nobody trains; no maps
+        with pytest.raises(UsageError, match=rf'model\.attention\.type={kind}.*AttentionTransferL'):
+            CTKD(*pair, attention=dict(type=kind))
     CTKD(pair[0], student, **NO_EXPERT)
     CTKD(pair[0], student, attention_on='scratch')  # like the expert, whatever the student has
 

@@ -228,6 +228,19 @@ def test_priors_alone_are_something_to_learn(teacher, student, make_latents, tak
     assert 'loss_balance' in logs and not torch.equal(model.generator.conv.weight, before)
 
 
+@pytest.mark.parametrize('name', ['bn', 'student', 'train', 'training', 'a.b', ''])
+def test_a_prior_has_a_name_of_its_own(teacher, student, name):
+    with pytest.raises(UsageError, match=r'model\.priors has a term'):
+        DDAD(teacher, student, priors={name: dict(type='OneHotLoss')})
+
+
+def test_a_prior_has_a_type(teacher, student):
+    with pytest.raises(
+        UsageError, match=r"model\.priors\.balance names no type.*'ClassBalanceLoss'"
+    ):
+        DDAD(teacher, student, priors=dict(balance=dict(loss_weight=5.0)))
+
+
 def test_unknown_discrepancy(teacher, student):
     with pytest.raises(UsageError, match=r"model\.discrepancy='l2'.*'l1', 'kl', 'js'"):
         DDAD(teacher, student, discrepancy='l2')

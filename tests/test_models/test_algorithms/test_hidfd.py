@@ -349,7 +349,10 @@ def test_looking_changes_nothing(make_model, make_batch):
     model, wrappers = make_model()
     model.train_step(make_batch(), wrappers)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    first = model.sample(6)[0]
+    first, logits = model.sample(6)
+    few, same_logits = model.sample(6, batch_size=4, shown=2)  # classes take turns over the parts
+    torch.testing.assert_close(few, first[:2])
+    torch.testing.assert_close(same_logits, logits)
     model.score(make_batch())
     model.score_generated(6)
     assert torch.equal(model.sample(6)[0], first)

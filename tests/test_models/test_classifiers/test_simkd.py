@@ -35,6 +35,17 @@ def test_student_is_backbone_adapter_and_the_teachers_head(teacher):
     assert (student.name, student.mean, student.std) == ('small', [120.0], [60.0])
 
 
+def test_images_that_are_no_squares(teacher):
+    teacher = MODELS.build(dict(teacher.config, input_shape=(1, 16, 32))).eval()
+    student = share_classifier(dict(backbone=BACKBONE), teacher, {}).eval()
+    images = torch.randn(2, 1, 16, 32)
+    expected = teacher.head.fc(student.neck(student.backbone(images)[-1]).mean((2, 3)))
+    torch.testing.assert_close(student(images), expected)
+    other = dict(type='SmallVGG', depth=8, in_channels=1, num_pools=3)
+    with pytest.raises(UsageError, match='student is 2x4, that of the teacher 4x8.*square'):
+        share_classifier(dict(backbone=other), teacher, {})
+
+
 def test_own_head_has_the_same_form(teacher):
     student = share_classifier(dict(backbone=BACKBONE), teacher, {}, own=True)
     assert student.head is not teacher.head

@@ -136,3 +136,13 @@ def test_usage_errors():
     for wrong in ([2], [-1], []):
         with pytest.raises(UsageError, match=r'indices=\(.*indices from 0 to 1'):
             AttentionTransferLoss(indices=wrong).fit_maps(two, three)
+
+
+def test_maps_with_nothing_to_look_at():
+    pooled, map_ = (8, 1, 1), (4, 2, 2)
+    AttentionTransferLoss().fit_maps([map_, pooled], [map_, pooled])
+    for pairs in (([pooled], [pooled]), ([map_], [pooled]), ([(4, 1, 5)], [(4, 5, 1)])):
+        with pytest.raises(UsageError, match=r'always 0.*student\.backbone\.out_indices'):
+            AttentionTransferLoss().fit_maps(*pairs)
+    with pytest.raises(UsageError, match='always 0'):
+        AttentionTransferLoss(indices=[1]).fit_maps([map_, pooled], [map_, pooled])

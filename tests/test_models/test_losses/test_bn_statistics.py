@@ -51,7 +51,7 @@ def test_constant_channels_are_finite(form):
         var = var.clone().requires_grad_()
         loss = bn_statistics_loss([BatchStatistics(zero, var, zero, running_var)], form)
         loss.backward()
-        assert loss.isfinite() and var.grad.isfinite().all()
+        assert loss <= 1e5 and var.grad.abs() <= 1e5  # whose square is no infinity in Adam
 
 
 @pytest.mark.parametrize('form', ['l2', 'gauss_kl'])

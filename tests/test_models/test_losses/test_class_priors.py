@@ -186,10 +186,10 @@ def test_published_values_of_pre_dfkd(golden):
 # Several processes ----------------------------------------------------------------------------
 
 
-def _half_of_the_batch(rank, folder, images, weight):
+def _half_of_the_batch(rank, folder, images, weight, loss_of=class_balance_loss):
     dist.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
     weight = weight.clone().requires_grad_()
-    loss = class_balance_loss(images.chunk(2)[rank] @ weight)
+    loss = loss_of(images.chunk(2)[rank] @ weight)
     loss.backward()
     torch.save((loss.detach(), weight.grad), f'{folder}/{rank}.pt')
     dist.destroy_process_group()
@@ -208,6 +208,18 @@ def test_two_processes_balance_their_common_batch(golden, in_two_processes, tmp_
     alone = class_balance_loss(arrays['dist_x'].chunk(2)[0] @ arrays['dist_w'])
     torch.testing.assert_close(alone, arrays['dist_local_rank0_loss'], **CLOSE)
     assert (alone - arrays['dist_full_loss']).abs() > 0.1  # what gathering avoids
+
+
+def test_two_processes_take_the_norm_of_their_common_batch(in_two_processes, tmp_path):
+    images, weight = torch.randn(8, 3, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    in_two_processes(_half_of_the_batch, str(tmp_path), images, weight, ActivationLoss('fro'))
+    ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
+    weight.requires_grad_()
+    expected = -(images @ weight).square().sum().sqrt()
+    expected.backward()
+    for loss, _ in ranks:
+        torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close((ranks[0][1] + ranks[1][1]) / 2, weight.grad)
 
 
 # Modules --------------------------------------------------------------------------------------
