@@ -18,7 +18,7 @@ model = dict(
     type='PREDFKD',
     generator=dict(spectral_norm=True, **_base_.generators.digits),
     memory=_base_.generators.digits,
-    encoder=dict(widths=(8, 16, 16)),
+    encoder=dict(widths=(8, 16, 16), init_range=None),
     student_steps=5,
     memory_steps=2,
 )

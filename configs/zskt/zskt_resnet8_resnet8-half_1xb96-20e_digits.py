@@ -20,6 +20,6 @@ model = dict(
 clip = dict(max_norm=5)
 optim_wrapper = dict(
     student=dict(optimizer=dict(_delete_=True, type='Adam', lr=2e-3), clip_grad=clip),
-    # A tenth of the paper's learning rate: a fast generator leaves the student behind.
+    # A tenth of the code's learning rate: a fast generator leaves the student behind.
     generator=dict(optimizer=dict(lr=1e-4), clip_grad=clip),
 )

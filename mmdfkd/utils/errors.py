@@ -19,3 +19,9 @@ def check_choice(key: str, value: object, allowed: Sequence[object]) -> None:
     if value not in allowed:
         choices = ', '.join(map(repr, allowed))
         raise UsageError(f'{key}={value!r} is not known; choose one of {choices}.')
+
+
+def check_least(key: str, value: object, least: float) -> None:
+    """Raise a :class:`UsageError` where a number is below ``least``; ``None`` is left alone."""
+    if isinstance(value, (int, float)) and value < least:
+        raise UsageError(f'{key} is {value}; give {least} or more.')

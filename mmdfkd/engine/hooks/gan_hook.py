@@ -71,6 +71,14 @@ class GANHook(Hook):
                 "the images of an earlier run, dict(type='ImagePool', root='WORK_DIR/bank'), or "
                 'load_from=CHECKPOINT of its GAN.'
             )
+        schedulers = (runner.param_schedulers or {}).get('student', ())
+        begins = [each.begin for each in schedulers if each.by_epoch]
+        if begins and min(begins) != gan_epochs < runner.max_epochs:
+            runner.logger.warning(
+                f'The schedule of the student begins after {min(begins)} epochs, its training '
+                f'after {gan_epochs} (model.gan_epochs). Set param_scheduler.student.0.begin, and '
+                'train_cfg.val_begin, to fit.'
+            )
         self._check_bank(runner, dataset)
         # The student's schedule counts epochs before its first step; PyTorch suspects a mistake.
         warnings.filterwarnings('ignore', message='Detected call of `scheduler')

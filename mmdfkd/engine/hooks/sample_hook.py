@@ -48,11 +48,15 @@ class SampleHook(Hook):
             return
         classes = model.student.num_classes
         self.names = class_names(runner)
-        batch = runner.train_dataloader.batch_sampler.batch_size * runner.world_size
+        sampler = runner.train_dataloader.batch_sampler
+        has_own = hasattr(sampler, 'gan_batch_size')
+        self.batch_size = sampler.gan_batch_size if has_own else sampler.batch_size
+        batch = self.batch_size * runner.world_size
         if batch < classes:
+            key = 'batch_sampler.gan_batch_size' if has_own else 'batch_size'
             runner.logger.warning(
                 f'A batch of {batch} images cannot hold all {classes} classes, so class balance '
-                f'cannot be judged by it. Raise train_dataloader.batch_size to {5 * classes} or so.'
+                f'cannot be judged by it. Raise train_dataloader.{key} to {5 * classes} or so.'
             )
 
     def after_train_epoch(self, runner: Any) -> None:
@@ -62,7 +66,7 @@ class SampleHook(Hook):
             return
         images, logits = model.sample(
             max(self.count, 10 * model.student.num_classes),
-            batch_size=runner.train_dataloader.batch_sampler.batch_size,
+            batch_size=self.batch_size,
             shown=self.shown,
         )
         due = is_due(self.interval, runner.epoch + 1, runner.max_epochs)

@@ -94,8 +94,16 @@ class SynthesisHook(Hook):
                     f'{bank.root} was left by an earlier run and is now {moved}. (--resume would '
                     'have gone on with it.)'
                 )
-        bank.open(facts_of(runner, self.names), f'{model.method} bank')
+        facts = facts_of(runner, self.names)
+        bank.open(facts, f'{model.method} bank')
         if known is not None:
+            before = bank.meta['bank']['settings']
+            changed = [key for key, now in facts['settings'].items() if before.get(key, now) != now]
+            if changed:
+                runner.logger.warning(
+                    f'{bank.root} was begun with other settings, which later images do not share: '
+                    + ', '.join(f'model.{key} was {before[key]}' for key in changed)
+                )
             surplus = len(bank) - known['images']
             bank.truncate(known['images'], known['rounds'], known['sha256'])
             later = f'; {surplus:,} later ones are made again' if surplus else ''

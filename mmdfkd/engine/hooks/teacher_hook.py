@@ -52,6 +52,11 @@ class TeacherHook(Hook):
         if model.teacher is None:
             return
         logits = self.cache.get(model.teacher, dataset, model.test_preprocessor)
+        if not logits.isfinite().all():
+            raise UsageError(
+                f'The teacher {model.teacher.name} predicts NaN or infinity on {name}. Look at '
+                'model.teacher.checkpoint, and at mean and std of its images.'
+            )
         model.remember_teacher(logits.argmax(1))
         if dataset.labels is None:
             runner.logger.info(f'{name} has no labels: accuracies are not measured on it.')
@@ -62,6 +67,12 @@ class TeacherHook(Hook):
         runner.logger.info(
             f'Teacher {model.teacher.name}: {accuracy:.2f} % on {name} ({len(dataset):,} images).'
         )
+        if accuracy <= 100 / logits.shape[1]:
+            runner.logger.warning(
+                f'The teacher is no better than guessing on {name}. Does the set have its classes, '
+                'in its order? Are mean and std of model.teacher those of its training, in units '
+                'of 0 to 255?'
+            )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Sign the checkpoint."""

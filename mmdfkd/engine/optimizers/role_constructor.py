@@ -57,5 +57,8 @@ class RoleOptimWrapperConstructor:
             config = {'type': 'mmdfkd.RoleOptimWrapper', **self.configs[role]}
             paramwise = config.pop('paramwise_cfg', None)
             build = DefaultOptimWrapperConstructor(config, paramwise)
-            wrappers[role] = build(nn.ModuleList(modules))
+            try:
+                wrappers[role] = build(nn.ModuleList(modules))
+            except ValueError as error:  # of PyTorch, about a number
+                raise UsageError(f'optim_wrapper.{role}.optimizer: {error}.') from error
         return OptimWrapperDict(**wrappers)

@@ -19,21 +19,21 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import find_latest_checkpoint
 from torch.utils.data import DataLoader
 
 from mmdfkd.datasets import HybridDataset, LatentDataset, PackedDataset, whole_batch_collate
 from mmdfkd.datasets.residency import make_resident
-from mmdfkd.models.algorithms import InversionDistiller
 from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
-from mmdfkd.registry import RUNNERS
+from mmdfkd.registry import DATASETS, RUNNERS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.device import choose_device
-from mmdfkd.utils.errors import check_choice
+from mmdfkd.utils.errors import check_choice, check_least
 from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.memory import keep_freed_memory
 
-from .schedules import all_schedulers, check_schedules, lengthen
+from .schedules import all_schedulers, check_beginnings, check_schedules, lengthen
 
 #: What makes batches beside our samplers, unless a config says otherwise.
 BATCH_SAMPLERS = dict(
@@ -99,6 +99,8 @@ class DistillRunner(Runner):
             if name in BATCH_SAMPLERS:
                 defaults['batch_sampler'] = dict(type=BATCH_SAMPLERS[name])
             dataloader = {**defaults, **dataloader}
+            for key, least in dict(batch_size=1, num_workers=0).items():
+                check_least(f'{key} of a dataloader', dataloader.get(key), least)
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         dataset = loader.dataset
         parts = dataset.parts if isinstance(dataset, HybridDataset) else [dataset]
@@ -117,11 +119,15 @@ class DistillRunner(Runner):
         of a :class:`HybridDataset`.
 
         Raises:
-            UsageError: A warm-up without the student is as long as the run.
+            UsageError: The images are none for the method, the run has no length, or a warm-up
+                without the student is as long.
         """
         dataset = self._train_dataloader['dataset']
         if isinstance(dataset, dict):  # else it is built already
             self._complete(dataset)
+        if isinstance(loop, dict):
+            for key in ('max_epochs', 'max_iters', 'val_interval'):
+                check_least(f'train_cfg.{key}', loop.get(key), 1)
         loop = super().build_train_loop(loop)
         warm_up = getattr(self.model, 'warmup_iterations', 0)
         if warm_up >= loop.max_iters:
@@ -133,6 +139,20 @@ class DistillRunner(Runner):
         return loop
 
     def _complete(self, dataset: dict) -> None:
+        kind = DATASETS.get(dataset['type'])
+        reads_none = hasattr(self.model, 'latent_shape')
+        if reads_none and isinstance(kind, type) and issubclass(kind, PackedDataset):
+            raise UsageError(
+                f'{self.model.method} reads no images, and train_dataloader.dataset is an '
+                f"{kind.__name__}. Set dataset=dict(type='LatentDataset', length=...) and "
+                "sampler=dict(type='CountingSampler'), or choose a method that learns from images."
+            )
+        if kind is LatentDataset and not reads_none:
+            raise UsageError(
+                f'{self.model.method} learns from images, and train_dataloader.dataset is a '
+                "LatentDataset. Set dataset=dict(type='ImagePool', root=...), or choose a method "
+                'with a generator, such as DAFL.'
+            )
         if dataset['type'] == 'HybridDataset':
             dataset = dataset.get('synthetic') or dataset
         if dataset['type'] == 'ImageBank' and self.model.teacher is not None:
@@ -147,8 +167,8 @@ class DistillRunner(Runner):
         """Build the schedulers of each role; a role that has none keeps its learning rate.
 
         Raises:
-            UsageError: A role is named that the algorithm does not train, or a schedule counts
-                iterations of whole pools where epochs are shorter.
+            UsageError: A role is named that the algorithm does not train, or a schedule begins
+                behind the end, or counts iterations of whole pools where epochs are shorter.
         """
         if isinstance(scheduler, dict) and 'type' not in scheduler:
             roles = list(self.optim_wrapper.keys())
@@ -159,6 +179,7 @@ class DistillRunner(Runner):
                     f'trains {sorted(roles)}. Rename or remove {unknown[0]!r}.'
                 )
             scheduler = {role: scheduler.get(role, []) for role in roles}
+            check_beginnings(scheduler, self.max_epochs, self.max_iters)
             if self.model.selector is not None:
                 check_schedules(scheduler)
         return super().build_param_scheduler(scheduler)
@@ -167,9 +188,14 @@ class DistillRunner(Runner):
         """Scale learning rates of roles that learn from the loader's batches with their size.
 
         Where a method fills a bank, that is the student: the others learn from rounds, whose size
-        is that of ``model.batch_size``.
+        is that of ``model.batch_size``, or are a GAN, whose batches only processes make larger.
         """
-        if isinstance(self.model, InversionDistiller):
+        others = [optim_wrapper[role] for role in self.model.roles() if role != 'student']
+        if hasattr(self.model, 'gan_epochs') and auto_scale_lr:
+            alone = dict(auto_scale_lr, base_batch_size=self._train_dataloader['batch_size'])
+            for wrapper in others:
+                super().scale_lr(wrapper, alone)
+        if hasattr(self.model, 'rounds_before'):
             optim_wrapper = optim_wrapper['student']
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
@@ -273,6 +299,14 @@ class DistillRunner(Runner):
         self.logger.info(f'Loaded checkpoint {filename}')
         return checkpoint
 
+    def load_or_resume(self) -> None:
+        """Load or resume a checkpoint; the latest one is that of this work directory."""
+        resume, load_from = vars(self)['_resume'], vars(self)['_load_from']
+        if resume and load_from is None and not self._has_loaded:
+            self._load_from = latest_checkpoint(self.work_dir)
+            self._resume = self._load_from is not None
+        super().load_or_resume()
+
     def resume(
         self,
         filename: str,
@@ -293,7 +327,9 @@ class DistillRunner(Runner):
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
         for scheduler, end in zip(schedulers, ends, strict=True):
             lengthen(scheduler, end)
-        # It goes on with the seed of the checkpoint; loader and data were made with the config's.
+        if self.seed != seed:
+            self.logger.info(f'Goes on with the seed {self.seed} of the checkpoint, not {seed}.')
+        # Loader and data were made with the config's seed.
         sampler, dataset = (
             self.train_dataloader.batch_sampler.sampler,
             self.train_dataloader.dataset,
@@ -301,6 +337,15 @@ class DistillRunner(Runner):
         for part in (sampler, dataset) if isinstance(dataset, LatentDataset) else (sampler,):
             if getattr(part, 'seed', None) == seed:
                 part.seed = self.seed
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint to resume from; a directory may have been copied or renamed since."""
+    if not Path(work_dir, 'last_checkpoint').is_file():
+        return None
+    found = find_latest_checkpoint(work_dir)
+    here = Path(work_dir, Path(found).name)
+    return str(here) if here.is_file() else found
 
 
 def acts(hook: Hook, stage: str) -> bool:

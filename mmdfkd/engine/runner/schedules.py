@@ -25,6 +25,25 @@ def check_schedules(schedulers: Mapping[str, Any]) -> None:
                 )
 
 
+def check_beginnings(schedulers: Mapping[str, Any], epochs: int, iterations: int) -> None:
+    """A schedule begins before the run is over.
+
+    Raises:
+        UsageError: It does not.
+    """
+    for role, config in schedulers.items():
+        for each in config if isinstance(config, (list, tuple)) else [config]:
+            if not isinstance(each, Mapping):
+                continue
+            unit, last = ('epochs', epochs) if each.get('by_epoch', True) else ('steps', iterations)
+            if each.get('begin', 0) >= last:
+                raise UsageError(
+                    f'param_scheduler.{role}: {each["type"]} begins after {each["begin"]} {unit}, '
+                    f'and the run has {last}. Leave it out (param_scheduler.{role}=[]), lower its '
+                    'begin, or raise train_cfg.max_epochs.'
+                )
+
+
 def lengthen(scheduler: Any, end: int) -> None:
     """Let a scheduler go on to ``end``: by default that of its run, which may be longer now.
 

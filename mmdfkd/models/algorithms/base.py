@@ -67,7 +67,8 @@ class BaseDistiller(BaseModel):
         selector: dict | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
-        teacher = build_teacher(teacher) if teacher is not None else None
+        distils = teacher is not None or self.learns_from is not None
+        teacher = build_teacher(teacher) if distils else None
         student = build_student(student, teacher, self.method)
         inputs = dict(
             type='BatchPreprocessor',
@@ -200,16 +201,18 @@ def check_adversary(student: Any, teacher: Classifier) -> None:
         )
 
 
-def build_teacher(config: dict | Classifier) -> Classifier:
+def build_teacher(config: dict | Classifier | None) -> Classifier:
     """Build a teacher from its config, load its checkpoint and freeze it.
 
     Frozen means: no parameter requires a gradient (gradients still flow *through* it to images),
     no ``init_cfg`` is applied any more, and the network is in eval mode.
 
     Raises:
-        UsageError: There is no checkpoint, or it does not fit.
+        UsageError: There is no teacher or no checkpoint, or it does not fit.
     """
     network: Any = None
+    if config is None:
+        raise UsageError('model.teacher is None, and this method distils. Name a teacher.')
     if isinstance(config, dict):
         config = dict(config)
         checkpoint = config.pop('checkpoint', None)

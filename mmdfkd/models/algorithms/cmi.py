@@ -31,7 +31,7 @@ from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice
 
 from .generative import build_generator
-from .inversion import InversionDistiller, Synthesis
+from .inversion import InversionDistiller, Synthesis, image_optimizer
 
 
 @MODELS.register_module()
@@ -64,8 +64,8 @@ class CMI(InversionDistiller):
         teacher: Config of the teacher; with BatchNorm, or with ``feature_layers``.
         student: Config of the student.
         generator: Config of the generator; ``type`` defaults to ``UpsamplingGenerator``.
-        optimizer: Config of the optimiser of theta and z; Adam, learning rate 1e-3, betas 0.5 and
-            0.999 unless it says otherwise. That of h is ``optim_wrapper.head``.
+        optimizer: Config of the optimiser of theta and z; Adam, learning rate 1e-3, and betas 0.5
+            and 0.999 of any Adam, unless it says otherwise. That of h is ``optim_wrapper.head``.
         bn_statistics: Config of L_bn; ``type`` defaults to ``BNStatisticsLoss``, its
             ``loss_weight`` to 1.
         class_weight: Weight of L_oh.
@@ -150,7 +150,7 @@ class CMI(InversionDistiller):
             data_preprocessor=data_preprocessor,
         )
         self.generator = build_generator(generator, self.teacher)
-        self.optimizer = dict(type='Adam', lr=1e-3, betas=(0.5, 0.999)) | (optimizer or {})
+        self.optimizer = image_optimizer(1e-3, optimizer)
         defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=1.0)
         self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
         defaults = dict(type='InstanceContrastLoss', temperature=0.1, loss_weight=0.8)

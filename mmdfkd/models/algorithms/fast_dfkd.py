@@ -26,7 +26,7 @@ from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice
 
 from .generative import build_generator
-from .inversion import InversionDistiller, Synthesis
+from .inversion import InversionDistiller, Synthesis, image_optimizer
 
 
 @MODELS.register_module()
@@ -151,7 +151,7 @@ class FastDFKD(InversionDistiller):
                     f'model.reset_l0={reset_l0!r} draws the weights of generator.{name} anew, and '
                     f'{type(self.generator).__name__} has none. Set model.reset_l0=False.'
                 )
-        self.optimizer = dict(type='Adam', lr=3e-3, betas=(0.5, 0.999)) | (optimizer or {})
+        self.optimizer = image_optimizer(3e-3, optimizer)
         self.latent_lr = latent_lr
         latents = [torch.randn(batch_size, self.generator.latent_size)] if meta_latent else []
         self.latents = nn.ParameterList(latents)  # one or none

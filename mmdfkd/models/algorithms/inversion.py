@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -149,3 +149,14 @@ class InversionDistiller(BaseDistiller):
         """Weighted cross-entropy of T(x) ``(N, K)`` with the classes asked for ``(N,)``."""
         cross_entropy = F.cross_entropy(at_least_single(teacher_logits), targets)
         return self.class_weight * cross_entropy
+
+
+def image_optimizer(lr: float, config: dict | None) -> dict[str, Any]:
+    """Config of the optimiser of one round: Adam, and for any Adam the betas that GANs have.
+
+    Args:
+        lr: Learning rate, unless ``config`` has one.
+        config: What a user says.
+    """
+    config = dict(type='Adam', lr=lr) | (config or {})
+    return (dict(betas=(0.5, 0.999)) if 'Adam' in str(config['type']) else {}) | config

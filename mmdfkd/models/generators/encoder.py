@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
+from .generator import uniform_init
+
 
 @MODELS.register_module()
 class VAEEncoder(nn.Module):
@@ -29,6 +31,8 @@ class VAEEncoder(nn.Module):
         eps: Epsilon of the first two batch norms; the published 0.8 was likely meant as a
             momentum. That of the third is 1e-5.
         slope: Negative slope of the activations.
+        init_range: Weights start uniformly within plus or minus this, biases at 0; ``None`` leaves
+            PyTorch's.
 
     Raises:
         UsageError: The images are too small.
@@ -41,6 +45,7 @@ class VAEEncoder(nn.Module):
         widths: Sequence[int] = (64, 128, 128),
         eps: float = 0.8,
         slope: float = 0.2,
+        init_range: float | None = 0.08,
     ) -> None:
         super().__init__()
         channels, *sides = input_shape
@@ -66,6 +71,9 @@ class VAEEncoder(nn.Module):
         height, width = ((side // 2 + 1) // 2 // 2 for side in sides)
         self.mean = nn.Linear(third * height * width, latent_size)
         self.log_variance = nn.Linear(third * height * width, latent_size)
+        if init_range is not None:
+            layers = [m for m in self.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+            uniform_init(layers, init_range)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latents, each ``(B, L)``, of images ``(B, C, H, W)``."""

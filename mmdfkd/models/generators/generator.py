@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from mmdfkd.models.modules import normalise_spectrum
 from mmdfkd.registry import MODELS
@@ -83,10 +85,12 @@ class Generator(nn.Module):
         factor = 2**upsamplings * enlarge
         if height % factor or width % factor:
             last = f' and enlarges it {enlarge} times' if enlarge > 1 else ''
+            fits = [n for n in range(upsamplings) if not math.gcd(height, width) % (2**n * enlarge)]
+            remedy = f'at most {max(fits) + 1}' if fits else 'another number of'
             raise UsageError(
                 f'The generator doubles its side {upsamplings} times{last}, which cannot give '
-                f'{height} x {width} pixels: both must be multiples of {factor}. Choose another '
-                'number of entries in model.generator.widths.'
+                f'{height} x {width} pixels: both must be multiples of {factor}. Give '
+                f'model.generator.widths {remedy} entries; it has {upsamplings + 1}.'
             )
         self.latent_size = latent_size
         self.input_shape = tuple(input_shape)
@@ -103,12 +107,23 @@ def dcgan_init(network: nn.Module) -> None:
     """Draw weights from N(0, 0.02), those of batch norms from N(1, 0.02); biases become 0."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.normal_(module.weight, 0.0, 0.02)
+            drawn: Any = module.weight
+            if is_parametrized(module, 'weight'):  # then it is what spectral norm divides
+                drawn = cast(Any, module).parametrizations.weight.original
+            nn.init.normal_(drawn, 0.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02)
         bias = getattr(module, 'bias', None)
         if isinstance(bias, Tensor):
             nn.init.zeros_(bias)
+
+
+def uniform_init(layers: Iterable[nn.Linear | nn.Conv2d], init_range: float) -> None:
+    """Draw weights from U(-init_range, init_range); biases become 0."""
+    for layer in layers:
+        nn.init.uniform_(layer.weight, -init_range, init_range)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 @MODELS.register_module()
@@ -182,10 +197,7 @@ class UpsamplingGenerator(Generator):
         self.enlarge = nn.Identity() if enlarge == 1 else nn.Upsample(None, enlarge, 'bilinear')
         layers = [m for m in self.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
         if init_range is not None:
-            for layer in layers:
-                nn.init.uniform_(layer.weight, -init_range, init_range)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+            uniform_init(layers, init_range)
         if spectral_norm:
             for layer in layers[1:]:
                 normalise_spectrum(layer)

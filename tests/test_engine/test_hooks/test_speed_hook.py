@@ -174,7 +174,7 @@ def test_without_a_compiler_the_run_goes_on(train, finished, monkeypatch, caplog
         before=lambda runner: monkeypatch.setattr(runner.logger, 'warning', warnings.append),
         **{'default_hooks.speed.compile': ['teacher', 'student']},
     )
-    assert len(warnings) == 1 and 'torch.compile does not work here (no g++)' in warnings[0]
+    assert any('torch.compile does not work here (no g++)' in text for text in warnings)
     runs = [weights(f'{run.work_dir}/student.pth') for run in (runner, finished)]
     assert torch.equal(*map(flat, runs))
 

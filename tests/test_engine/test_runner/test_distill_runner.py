@@ -2,6 +2,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save
 from mmdfkd.utils import UsageError
 
 ROOT = Path(__file__).parents[3]
+GAN = ('generator', 'discriminator')
 
 
 def weights(path):
@@ -558,6 +560,49 @@ def test_learning_rates_of_all_roles_are_scaled(train):
     )
     (rate,) = runner.optim_wrapper['student'].get_lr()['lr']
     assert rate == pytest.approx(0.05 * 16 / 64)  # linear in the batch size
+
+
+def test_a_gan_learns_from_batches_of_its_own(train, hybrid):
+    """The loader's batches, of the student, are 16; one process leaves the GAN as it is."""
+    before = dict.fromkeys(GAN, 1e-3)
+    scaled = {'auto_scale_lr': dict(enable=True, base_batch_size=64), 'param_scheduler': None}
+    runner = train(**hybrid, **scaled)
+    rates = {role: wrapper.get_lr()['lr'][0] for role, wrapper in runner.optim_wrapper.items()}
+    assert rates['student'] == pytest.approx(0.05 * 16 / 64)
+    assert {role: rates[role] for role in GAN} == before
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('train_dataloader.batch_size', 0),
+        ('train_dataloader.num_workers', -1),
+        ('train_cfg.max_epochs', -1),
+        ('train_cfg.val_interval', 0),
+        ('optim_wrapper.student.optimizer.lr', -1.0),
+    ],
+)
+def test_numbers_out_of_range_are_named(train, key, value):
+    with pytest.raises(UsageError, match=rf'({key.split(".")[-1]}|learning rate).*{value}'):
+        train(**{key: value})
+
+
+def test_a_schedule_that_begins_behind_the_end(train):
+    schedule = [dict(type='MultiStepLR', begin=2, milestones=[1])]
+    with pytest.raises(UsageError, match=r'student: MultiStepLR begins after 2 epochs.* has 2'):
+        train(**{'param_scheduler.student': schedule})
+
+
+def test_a_copied_run_is_resumed_from_its_own_checkpoint(train, toy_config, tmp_path):
+    train('whole')
+    shutil.copytree(tmp_path / 'whole', tmp_path / 'copy')
+    assert str(tmp_path / 'whole') in (tmp_path / 'copy/last_checkpoint').read_text()
+    shutil.rmtree(tmp_path / 'whole')
+    cfg = toy_config('copy', **{'train_cfg.max_epochs': 3})
+    cfg.resume = True
+    runner = DistillRunner.from_cfg(cfg)
+    runner.train()
+    assert runner.epoch == 3 and (tmp_path / 'copy/epoch_3.pth').exists()
 
 
 def test_every_hook_with_a_part_in_a_stage_is_called(train, without_validation):

@@ -137,11 +137,17 @@ def test_a_warm_up_leaves_time_for_the_student(train, generative, teacher_file, 
             train(**generative)
 
 
+def test_a_generator_needs_latents(train, generative):
+    del generative['train_dataloader.dataset'], generative['train_dataloader.sampler']
+    with pytest.raises(UsageError, match=r"DFAD reads no images.*type='LatentDataset'"):
+        train(**generative)
+
+
 def test_latents_need_a_generator(train, generative):
     del generative['model']
     generative.pop('optim_wrapper.generator')
     generative.pop('param_scheduler.generator')
-    with pytest.raises(UsageError, match='LatentDataset|latents|generator'):
+    with pytest.raises(UsageError, match="KD learns from images.*type='ImagePool'"):
         train(**generative, **{'model.type': 'KD', 'model.alpha': 1.0, 'model.selector': None})
 
 

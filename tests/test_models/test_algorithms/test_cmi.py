@@ -374,6 +374,13 @@ def test_defaults_are_published(teacher, student):
     assert model.head.linear.out_features == 256
 
 
+def test_another_optimiser_of_images(make):
+    """Betas are Adam's."""
+    model = make(optimizer=dict(type='SGD', lr=0.1))
+    assert model.optimizer == dict(type='SGD', lr=0.1)
+    assert synthesize(model).images.isfinite().all()
+
+
 def test_mixed_precision(make):
     model = make()
     made = synthesize(model, optimizers=optimizers_of(model, wrapper=AutocastOptimWrapper))

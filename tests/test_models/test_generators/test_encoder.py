@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import pytest
 import torch
+from torch import nn
 
 from mmdfkd.models.generators import VAEEncoder
 from mmdfkd.models.losses import gaussian_kl
@@ -32,6 +33,16 @@ def test_the_brightness_of_a_column_is_not_seen():
     images = torch.randn(2, 1, 8, 8)
     scaled = images * torch.rand(2, 1, 1, 8).add(0.5)
     torch.testing.assert_close(network(scaled), network(images))
+
+
+def test_first_weights_are_those_of_the_published_code():
+    """Uniform in +-0.08, whose standard deviation is 0.16 / sqrt 12; biases 0."""
+    network = VAEEncoder((3, 32, 32), 100)
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            assert layer.weight.abs().max() <= 0.08 and not layer.bias.any()
+            assert layer.weight.std().item() == pytest.approx(0.16 / 12**0.5, rel=0.05)
+    assert VAEEncoder((1, 8, 8), 5, widths=(4, 4, 4), init_range=None).mean.bias.any()
 
 
 def test_images_too_small():

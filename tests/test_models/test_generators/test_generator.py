@@ -7,6 +7,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdfkd.models.generators import TransposedGenerator, UpsamplingGenerator
+from mmdfkd.models.generators.generator import dcgan_init
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
@@ -238,6 +239,17 @@ def test_initialisation_of_pre_dfkd():
         assert weight.abs().max() <= 0.08
         # variance of U(-r, r): r^2 / 3
         assert weight.std().item() == pytest.approx(0.08 / 3**0.5, rel=0.1)
+
+
+def test_first_weights_behind_a_spectral_norm():
+    """What it divides is drawn, not the quotient."""
+    network = generator(latent_size=4, widths=(16, 16), spectral_norm=True)
+    conv = network.blocks[0][1]
+    before = conv.parametrizations.weight.original.detach().clone()
+    dcgan_init(network)
+    weight = conv.parametrizations.weight.original
+    assert not torch.equal(weight, before)
+    assert weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 def test_spectral_norm_of_a_generator():
