@@ -86,8 +86,13 @@ def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
     """A copy of the student as a classifier of the teacher's images.
 
     Raises:
-        UsageError: It cannot see them, or its last layer is not linear.
+        UsageError: It is no network, or cannot see them, or its last layer is not linear.
     """
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f'student: found {network!r}, expected a torch module or a config such as '
+            "dict(backbone=dict(type='CifarResNet', depth=8))."
+        )
     network = copy.deepcopy(network).cpu()
     if isinstance(network, Classifier):
         return network

@@ -154,3 +154,5 @@ def test_a_student_sees_what_the_teacher_sees(teacher, make_net):
     assert student.head.fc.weight is not given.out.weight
     with pytest.raises(UsageError, match=r'^student: Wrapped has no linear layer'):
         as_student(Wrapped(given, lambda logits: 2 * logits), student)
+    with pytest.raises(UsageError, match=r"student: found 'resnet18', expected a torch module or"):
+        as_student('resnet18', student)

@@ -156,6 +156,22 @@ def test_gan_for_other_classes(toy_config, train, hybrid, made, monkeypatch):
         train('again', load_from=str(path), **hybrid)
 
 
+@pytest.mark.parametrize(('begin', 'warns'), [(1, False), (0, True)])
+def test_a_schedule_that_begins_with_the_gan(train, hybrid, warnings, begin, warns):
+    schedule = [dict(type='MultiStepLR', begin=begin, milestones=[1])]
+    train(**{**hybrid, 'param_scheduler.student': schedule})
+    found = [text for text in warnings if 'schedule of the student begins after 0 epochs' in text]
+    assert len(found) == warns
+
+
+@pytest.mark.parametrize(('size', 'warns'), [(4, True), (5, False)])
+def test_a_batch_of_the_gan_smaller_than_the_classes(train, hybrid, warnings, size, warns):
+    train(**hybrid, **{'train_dataloader.batch_sampler.gan_batch_size': size})
+    found = [text for text in warnings if 'cannot hold all 5 classes' in text]
+    assert len(found) == warns
+    assert all('train_dataloader.batch_sampler.gan_batch_size to 25' in text for text in found)
+
+
 def test_discriminator_that_knows_its_images_by_heart(train, hybrid, warnings, monkeypatch):
     """High scores for what it learned from, low ones for others of the same pool."""
     scores = iter([torch.tensor(1.5), torch.tensor(-0.5)])

@@ -266,6 +266,16 @@ def test_resuming_without_the_bank(train, toy_config, inversion, tmp_path):
         DistillRunner.from_cfg(cfg).train()
 
 
+def test_other_settings_are_said(train, toy_config, inversion, said, tmp_path):
+    train(**copy.deepcopy(inversion), **{'train_cfg.max_epochs': 1})
+    inversion['model'].update(iterations=4)
+    cfg = toy_config('run', **inversion)
+    cfg.resume = True
+    DistillRunner.from_cfg(cfg).train()
+    (text,) = (text for level, text in said if level == 'WARNING' and 'other settings' in text)
+    assert text.endswith('model.iterations was 3')
+
+
 def test_starting_from_weights_is_a_new_run(train, toy_config, inversion, tmp_path):
     train(**copy.deepcopy(inversion))
     cfg = toy_config('next', **inversion)

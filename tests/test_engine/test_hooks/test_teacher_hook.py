@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mmdfkd.engine.hooks import TeacherHook
+from mmdfkd.engine.prediction import LogitsCache
 from mmdfkd.models.classifiers import load_classifier
 from mmdfkd.utils import UsageError
 
@@ -47,6 +48,37 @@ def test_classes_of_the_data_must_be_the_networks(train, monkeypatch):
     monkeypatch.setattr(dataset, '__init__', three_classes)
     with pytest.raises(UsageError, match=r'labelled noise has 3 classes, the networks have 5.*mod'):
         train()
+
+
+def test_a_teacher_that_guesses_is_doubted(train, monkeypatch):
+    """Classes 0 to 4 in turn; this teacher sees the next one in each image."""
+    warnings, get = [], LogitsCache.get
+
+    def answer(self, teacher, dataset, preprocessor):
+        if dataset.labels is None:  # the pool
+            return get(self, teacher, dataset, preprocessor)
+        return torch.nn.functional.one_hot((torch.as_tensor(dataset.labels) + 1) % 5, 5).float()
+
+    def confuse(runner):
+        monkeypatch.setattr(runner.logger, 'warning', warnings.append)
+        monkeypatch.setattr(LogitsCache, 'get', answer)
+
+    train(before=confuse, **{'train_cfg.max_epochs': 1})
+    assert any('no better than guessing on labelled noise' in text for text in warnings)
+
+
+def test_a_teacher_that_is_no_number(train):
+    def break_it(runner):
+        with torch.no_grad():
+            runner.model.teacher.head.fc.bias[0] = float('nan')
+
+    with pytest.raises(UsageError, match=r'predicts NaN or infinity.*model\.teacher\.checkpoint'):
+        train(before=break_it)
+
+
+def test_no_teacher(train):
+    with pytest.raises(UsageError, match=r'model\.teacher is None'):
+        train(**{'model.teacher': None})
 
 
 def checkpoint_of(fingerprint):
