@@ -151,9 +151,10 @@ def test_a_page_does_what_it_says(page, reader, run):
                 if 'work_dirs/kd3_lenet5' in command:
                     run(quick(f'python {trained}'))
                 run(quick(command))
-    for text in scripts:
-        (reader / 'example.py').write_text(quick_paths(text))
-        run('python example.py')
+    for number, text in enumerate(scripts):
+        script = reader / f'example_{page.parent.name}_{page.stem}_{number}.py'
+        script.write_text(quick_paths(text))
+        run(f'python {script.name}')
 
 
 @pytest.mark.slow
@@ -161,7 +162,7 @@ def test_a_test_set_of_the_readers_own(reader, run):
     """What the page about datasets says, put into the config of README."""
     pieces = [text for page in PAGES for language, text in blocks(page) if language == 'python']
     config = next(piece for piece in pieces if piece.startswith('# my_kd3.py'))
-    test_set = next(piece for piece in pieces if 'my_test' in piece)
+    test_set = next(piece for piece in pieces if re.match('val_dataloader.*my_test', piece, re.S))
     (reader / 'tested.py').write_text(config + test_set)
     run('python tools/dataset_converters/pack_images.py my_images --out my_pool')
     run('python tools/train.py tested.py --quick')

@@ -57,6 +57,7 @@ class LabelledSet(PackedDataset):
     home: ClassVar[str]  # where people get it
     splits: ClassVar[dict[Any, tuple[str, ...]]]  # split -> names the folder of its images may have
     counts: ClassVar[dict[str, int]] = {}  # split -> number of images, to notice half a copy
+    remedy: ClassVar[str] = 'rename or remove the folder'  # of a class that is unknown
     candidates: ClassVar[tuple[str, ...]] = ()  # what data_root may hold instead of being it
     classes: Sequence[str]
 
@@ -118,7 +119,7 @@ class LabelledSet(PackedDataset):
             if label not in numbers:
                 raise UsageError(
                     f'{self.source}: {name} is of class {label!r}, which {self.name} does not '
-                    f'have. Its classes are {shorten(self.classes)}; rename or remove the folder.'
+                    f'have. Its classes are {shorten(self.classes)}; {self.remedy}.'
                 )
         return [numbers[label] for label in labels]
 

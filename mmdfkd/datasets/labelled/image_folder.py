@@ -47,6 +47,7 @@ class LabelledFolder(LabelledSet):
     """
 
     home = 'wherever your images are'
+    remedy = 'correct its classes=[...], or rename or remove the folder'
     splits = {**_SPLITS, None: ()}
 
     def __init__(
@@ -58,6 +59,10 @@ class LabelledFolder(LabelledSet):
         classes: Sequence[str] | None = None,
         name: str | None = None,
     ) -> None:
+        if isinstance(classes, str):
+            raise UsageError(
+                f"LabelledFolder: classes={classes!r} is text; give a list of names, ['a', 'b']."
+            )
         self.name = name or Path(data_root).name.split('.')[0] or 'folder'
         self.given = None if classes is None else [str(label) for label in classes]
         super().__init__(data_root, split, image_size, grey)  # type: ignore[arg-type]
@@ -65,6 +70,25 @@ class LabelledFolder(LabelledSet):
     def markers(self) -> list[str]:
         """The folders of the split; without one, any folder will do."""
         return super().markers() or ['.']
+
+    def _find(self, data_root: Path, download: bool) -> Path:
+        if self._look(data_root) is None:
+            folders = ' or '.join(self.splits[self.split])
+            state = f'holds no folder {folders}' if data_root.exists() else 'does not exist'
+            split = f'{self.split}/' if self.split else ''
+            raise UsageError(
+                f"LabelledFolder: data_root='{data_root}' {state}. Expected are images in "
+                f'{split}<class>/, one folder per class, in it or in an archive.'
+            )
+        return super()._find(data_root, download)
+
+    def _require_count(self, found: int) -> None:
+        if not found:
+            split = f'{self.split}/' if self.split else ''
+            raise UsageError(
+                f'LabelledFolder: {self.source} holds no image in {split}<class>/. Put the images '
+                'of each class into a folder of its name.'
+            )
 
     def recipe(self) -> dict[str, Any]:
         """The classes as given."""

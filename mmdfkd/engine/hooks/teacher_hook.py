@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
+from mmdfkd.datasets.labelled.base import shorten
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 
@@ -33,20 +34,21 @@ class TeacherHook(Hook):
         if runner.val_loop is None:
             runner.logger.info('No validation set: accuracies are not measured during training.')
         else:
-            self._report(runner, runner.val_dataloader.dataset)
+            self._report(runner, runner.val_dataloader.dataset, 'val_dataloader')
 
     def before_test(self, runner: Any) -> None:
         """Evaluate on the test set."""
-        self._report(runner, runner.test_dataloader.dataset)
+        self._report(runner, runner.test_dataloader.dataset, 'test_dataloader')
 
-    def _report(self, runner: Any, dataset: Any) -> None:
+    def _report(self, runner: Any, dataset: Any, loader: str) -> None:
         model, name = runner.model, dataset.metainfo['name']
         classes = dataset.metainfo.get('classes')
         if classes is not None and len(classes) != model.student.num_classes:
             raise UsageError(
-                f'The dataset {name} has {len(classes)} classes, the networks have '
-                f'{model.student.num_classes}. Choose the teacher of this dataset '
-                '(model.teacher), or the dataset of this teacher (val_dataloader.dataset).'
+                f'The dataset {name} has {len(classes)} classes ({shorten(classes)}), the networks '
+                f'have {model.student.num_classes}. Choose the teacher of this dataset '
+                f'(model.teacher), or the dataset of this teacher ({loader}.dataset); where it '
+                'lacks folders of some classes, name them all by classes=[...].'
             )
         runner.message_hub.update_info('eval_dataset', name)
         if model.teacher is None:

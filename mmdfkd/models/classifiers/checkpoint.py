@@ -27,6 +27,10 @@ from .classifier import Classifier
 FORMAT = 'mmdfkd-classifier/1'
 ZOO = Path(__file__).parents[2] / 'zoo'
 ZOO_PREFIX = 'mmdfkd://'
+
+#: Where in a checkpoint its tensors may be.
+WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net')
+
 # How torch, in one release or another, names what it refuses to unpickle.
 _FOREIGN = re.compile(r'(?:nsupported global: GLOBAL|nsupported GLOBAL|nsupported class) (\S+)')
 
@@ -46,6 +50,11 @@ def resolve_checkpoint(name: str | os.PathLike) -> Path:
             raise UsageError(f'No network {name!r} ships with mmdfkd. It ships: {shipped}.')
         return found[-1]
     path = Path(name).expanduser()
+    if path.is_dir():
+        raise UsageError(
+            f'Checkpoint {name!r} is a folder. Name a file in it, such as student.pth or '
+            'epoch_10.pth.'
+        )
     if not path.is_file():
         remedy = 'Correct the path in the config or on the command line.'
         recipe = Path('configs', 'teachers', f'{path.parent.name}.py')
@@ -74,8 +83,14 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
             raise UsageError(
                 f'Checkpoint {path} holds a {foreign[1]}, more than tensors and plain values, so '
                 'reading it would run code from that file. If you trust it, convert it once: '
-                "torch.save({'state_dict': torch.load(PATH, weights_only=False)['state_dict']}, "
-                'NEW_PATH).'
+                'content = torch.load(PATH, weights_only=False), and then torch.save('
+                'content.state_dict(), NEW_PATH) if it is a network, or torch.save('
+                "content['state_dict'], NEW_PATH) if it is a dict with its tensors there."
+            ) from None
+        if 'TorchScript' in str(error):
+            raise UsageError(
+                f'Checkpoint {path} is a TorchScript program. Convert it once: '
+                'torch.save(torch.jit.load(PATH).state_dict(), NEW_PATH).'
             ) from None
         raise UsageError(
             f'Checkpoint {path} cannot be read ({_reason(error)}): it is damaged or no checkpoint. '
@@ -87,14 +102,32 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
 
 
 def state_dict_of(checkpoint: dict, path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint: under ``state_dict``, under ``model``, or the dict itself."""
-    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    """The tensors of a checkpoint: under one of :data:`WRAPPERS`, or the dict itself."""
+    state = next((checkpoint[key] for key in WRAPPERS if key in checkpoint), checkpoint)
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise UsageError(
-            f'Checkpoint {path} has no tensors under "state_dict" or "model" '
-            f'(its keys: {", ".join(map(str, list(checkpoint)[:8]))}).'
+            f'Checkpoint {path} has no tensors under {", ".join(map(repr, WRAPPERS))} '
+            f'(its keys: {", ".join(map(str, list(checkpoint)[:8]))}). Save it as '
+            'torch.save(network.state_dict(), PATH).'
         )
     return {key.removeprefix('module.'): value for key, value in state.items()}
+
+
+def names_of(network: Classifier, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint under a network's names.
+
+    A first part that all names share and the network does not know is left out, such as ``model.``
+    of Lightning or ``_orig_mod.`` of a compiled network.
+    """
+    own, inner = network.state_dict().keys(), state
+    while inner:
+        found = network.own_names(inner)
+        if own & found.keys():
+            return found
+        if len({key.partition('.')[0] for key in inner}) > 1:
+            break
+        inner = {rest: inner[key] for key in inner if (rest := key.partition('.')[2])}
+    return network.own_names(state)
 
 
 def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
@@ -115,10 +148,12 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
     wrong = {key: shapes for key, shapes in wrong.items() if shapes[0] != shapes[1]}
     for key, (theirs, ours) in wrong.items():
         if key.endswith('fc.weight'):
+            foreign = 'source' in getattr(network, 'config', {})
+            remedy = 'num_classes' if foreign else 'head.num_classes and head.in_channels'
             raise UsageError(
                 f'{source} was made for {theirs[0]} classes on {theirs[1]} features ({key}), the '
-                f'config says {ours[0]} classes on {ours[1]}. Set head.num_classes and '
-                'head.in_channels to those of the checkpoint, or choose another checkpoint.'
+                f'config says {ours[0]} classes on {ours[1]}. Set {remedy} of this network to '
+                'those of the checkpoint, or choose another checkpoint.'
             )
     for key, (theirs, ours) in wrong.items():
         if key.endswith('.gain.weight'):
@@ -133,12 +168,13 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
             f'{tuple(theirs)} in the file, {tuple(ours)} in the network. The architectures differ.'
         )
     missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
+    missing = {key for key in missing if not key.endswith('num_batches_tracked')}  # in old files
     if missing or extra:
         raise UsageError(
             f'{source} fits the network only in part: {len(missing)} keys are missing '
             f'({_some(missing)}), {len(extra)} are left over ({_some(extra)}).'
         )
-    network.load_state_dict(state)
+    network.load_state_dict({**own, **state})
 
 
 def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = None) -> Classifier:
@@ -163,7 +199,7 @@ def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = 
         network = MODELS.build({**meta['model'], 'type': 'Classifier'})
     else:
         same_images(network, meta.get('model') or {}, checkpoint)
-    state = network.own_names(state_dict_of(content, checkpoint))
+    state = names_of(network, state_dict_of(content, checkpoint))
     load_state(network, state, f'Checkpoint {checkpoint}')
     network.meta = meta
     return network

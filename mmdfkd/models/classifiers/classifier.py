@@ -85,6 +85,16 @@ class Classifier(BaseModule):
         self.backbone = MODELS.build(backbone)
         self.neck: Any = MODELS.build(neck) if neck else nn.Identity()
         self.head = MODELS.build({'type': self.default_types['head'], **head})
+        found = getattr(self.backbone, 'out_channels', None)
+        stated = head.get('in_channels', found)
+        is_ours = type(self.backbone).__module__.startswith(
+            'mmdfkd.'
+        )  # there it means the last map
+        if is_ours and not neck and found != stated:
+            raise UsageError(
+                f'The head of {self.name} takes in_channels={stated}, and the last map of its '
+                f'backbone has {found}. Set head.in_channels={found}.'
+            )
 
     @property
     def name(self) -> str:

@@ -85,7 +85,7 @@ class BatchPreprocessor(BaseDataPreprocessor):
         if training:
             for transform in self.augment:
                 images = transform(images)
-        self._check_shape(images)
+        self._check_shape(images, training)
         data['inputs'] = self.normalize(images)
         return data
 
@@ -132,13 +132,16 @@ class BatchPreprocessor(BaseDataPreprocessor):
                 self._of_an_image[key] = image.copy_(self.mean), std
         return self._of_an_image[key]
 
-    def _check_shape(self, images: Tensor) -> None:
+    def _check_shape(self, images: Tensor, training: bool) -> None:
         found = tuple(images.shape[1:])
         channels = len(self.mean)
         if images.ndim == 4 and found == (self.input_shape or (channels, *found[1:])):
             return
         expected = self.input_shape or (channels, 'H', 'W')
-        if images.ndim == 4 and found[0] == channels:
+        cropped = [each for each in self.augment if getattr(each, 'size', None) == found[1:]]
+        if training and cropped and found[0] == channels:
+            remedy = f'give {type(cropped[-1]).__name__} in augment size={expected[1:]}'
+        elif images.ndim == 4 and found[0] == channels:
             remedy = (
                 'resize the validation set or the pool to that size beforehand, or, for training, '
                 f"add dict(type='BatchRandomResizedCrop', size={expected[1:]}) to "
@@ -146,6 +149,11 @@ class BatchPreprocessor(BaseDataPreprocessor):
             )
         else:
             remedy = 'convert the images beforehand, or choose another pool or teacher'
+            if channels == 1 and found[0] == 3:
+                remedy = (
+                    'read them in grey (grey=True of a LabelledFolder, pack_images.py --grey for a '
+                    'pool), or choose another teacher'
+                )
         raise UsageError(
             f'the dataloader (after data_preprocessor.augment) has {_shape(found)} images, the '
             f'teacher expects {_shape(expected)} (data_preprocessor.input_shape, mean): {remedy}.'

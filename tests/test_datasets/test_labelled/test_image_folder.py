@@ -98,18 +98,26 @@ def test_unknown_and_absent_split(make_files, write_files):
     root = write_files('set', make_files('train/cat/1.png'))
     with pytest.raises(UsageError, match="split='dev' is not known; choose one of 'train', 'val'"):
         LabelledFolder(root, 'dev')
-    with pytest.raises(UsageError, match='holds none of these; expected .* test, testing'):
+    with pytest.raises(UsageError, match='holds no folder test or testing.* test/<class>/'):
         LabelledFolder(root, 'test')
     path = write_files('set.zip', make_files('train/cat/1.png'))
-    with pytest.raises(UsageError, match='holds 0 images of set test, expected at least one'):
+    with pytest.raises(UsageError, match='holds no image in test/<class>/.*folder of its name'):
         LabelledFolder(path, 'test')
 
 
 def test_no_class_folders(make_files, write_files):
-    with pytest.raises(UsageError, match='holds 0 images of set'):
+    with pytest.raises(UsageError, match='holds no image in <class>/.*folder of its name'):
         LabelledFolder(write_files('set', make_files('1.png', '2.png')))
-    with pytest.raises(UsageError, match='nowhere.* does not exist'):
+    with pytest.raises(UsageError, match='nowhere.* does not exist.*one folder per class'):
         LabelledFolder('nowhere')
+
+
+def test_classes_that_are_given_wrongly(make_files, write_files):
+    root = write_files('set', make_files('ant/1.png', 'bee/1.png'))
+    with pytest.raises(UsageError, match="classes='ant,bee' is text; give a list"):
+        LabelledFolder(root, classes='ant,bee')
+    with pytest.raises(UsageError, match=r"class 'bee'.* are ant, wasp; correct its classes"):
+        LabelledFolder(root, classes=['ant', 'wasp'])
 
 
 def test_images_of_many_sizes_need_a_size(noise, encode, write_files):

@@ -158,7 +158,7 @@ def test_same_seed_same_batch():
 
 def test_wrong_channels_name_both_shapes():
     preprocessor = BatchPreprocessor(MEAN[:1], STD[:1], input_shape=(1, 10, 12))
-    with pytest.raises(UsageError, match='has 3x10x12 images.*expects 1x10x12.*convert'):
+    with pytest.raises(UsageError, match='has 3x10x12 images.*expects 1x10x12.*grey=True'):
         preprocessor(dict(inputs=make_images()))
 
 
@@ -173,6 +173,10 @@ def test_wrong_size_is_checked_after_augmentation():
     assert preprocessor(dict(inputs=make_images()), True)['inputs'].shape == (6, 3, 8, 8)
     with pytest.raises(UsageError, match='has 3x10x12 images.*expects 3x8x8.*BatchRandomResized'):
         preprocessor(dict(inputs=make_images()))
+    wrong = [dict(resize, size=6)]
+    preprocessor = BatchPreprocessor(MEAN, STD, augment=wrong, input_shape=[3, 8, 8])
+    with pytest.raises(UsageError, match=r'give BatchRandomResizedCrop in augment size=\(8, 8\)'):
+        preprocessor(dict(inputs=make_images()), True)
 
 
 @pytest.mark.parametrize(
