@@ -144,7 +144,10 @@ def read_meta(root: Path, may_be_empty: bool = False) -> dict[str, Any]:
         UsageError: It is missing, unreadable, of another format or incomplete.
     """
     path = root / 'meta.json'
-    remedy = 'Give the folder of a finished pool, or write one with mmdfkd.datasets.write_pool.'
+    remedy = (
+        'Give the folder of a finished pool, or make one: tools/dataset_converters/pack_images.py '
+        'packs images, mmdfkd.datasets.write_pool arrays.'
+    )
     if not root.exists():
         raise UsageError(
             f'{root} is no image pool: there is no such folder. Make one: '

@@ -22,6 +22,8 @@ from mmdfkd.datasets.packing import read_names
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools' / 'dataset_converters'
+PICTURE = ROOT / 'docs' / 'en' / '_static' / 'banner.png'
+LENET5 = ROOT / 'configs' / 'kd3' / 'kd3_lenet5_lenet5-half_1xb128-40e_digits.py'
 
 
 class Result(NamedTuple):
@@ -107,6 +109,7 @@ def test_mostly_unreadable(tmp_path, run):
     ('arguments', 'message'),
     [
         (['gone', '--out', 'pool'], 'There is no folder or archive gone'),
+        ([PICTURE, '--out', 'pool'], 'banner.png is one image. Give the folder that holds it.'),
         (['.', '--out', 'pool', '--dedup-against', 'gone'], '--dedup-against gone does not exist'),
     ],
 )
@@ -162,10 +165,12 @@ def alive(group):
     return True
 
 
-def test_filter_by_a_teacher(tmp_path, run):
+@pytest.mark.parametrize('teacher', ['mmdfkd://lenet5_digits', LENET5])
+def test_filter_by_a_teacher(tmp_path, run, teacher):
+    """By its file, or by a config, as of one's own network."""
     random = np.random.default_rng(0)
     write_pool(tmp_path / 'pool', random.integers(0, 256, (40, 32, 32, 1), np.uint8), 'noise')
-    teacher = ['--teacher', 'mmdfkd://lenet5_digits', '--cap-per-class', 2]
+    teacher = ['--teacher', teacher, '--cap-per-class', 2]
     result = run('filter_pool', tmp_path / 'pool', *teacher)
     assert result.returncode == 0, result.stderr
     pool = ImagePool(tmp_path / 'pool', keep='keep.npy')

@@ -31,7 +31,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar='BITS',
         help='in which hashes of duplicates may differ; -1 for equal pixels only; default 6',
     )
-    parser.add_argument('--teacher', metavar='CHECKPOINT', help='file, or mmdfkd://<name>')
+    parser.add_argument(
+        '--teacher',
+        metavar='CHECKPOINT',
+        help='student.pth or mmdfkd://<name>; or a config, whose model.teacher it is',
+    )
     parser.add_argument(
         '--cap-per-class', type=int, metavar='N', help='most images of a class the teacher sees'
     )
@@ -88,12 +92,21 @@ def filter_pool(args: argparse.Namespace) -> None:
 
 def predict(teacher: str, pool: Any) -> Any:
     """Return the teacher's logits of the pool, (N, K), from the cache where they are there."""
+    from mmengine.registry import init_default_scope
+
     from mmdfkd.engine.prediction import LogitsCache
+    from mmdfkd.models.algorithms.base import build_teacher
     from mmdfkd.models.classifiers import load_classifier
     from mmdfkd.registry import MODELS
+    from mmdfkd.utils.config_check import load_config
     from mmdfkd.utils.device import choose_device
 
-    network = load_classifier(teacher).to(choose_device())
+    if teacher.endswith('.py'):
+        cfg = load_config(teacher)
+        init_default_scope(cfg.get('default_scope', 'mmdfkd'))
+        network = build_teacher(cfg.get('model', {}).get('teacher')).to(choose_device())
+    else:
+        network = load_classifier(teacher).to(choose_device())
     preprocessor = MODELS.build(
         dict(
             type='BatchPreprocessor',

@@ -98,6 +98,8 @@ class Source:
         self.share = 0.0  # of the source that has been read
         if not self.path.exists():
             raise UsageError(f'There is no folder or archive {self.path}. Correct the path.')
+        if self.path.is_file() and self.path.suffix.lower() in IMAGE_SUFFIXES:
+            raise UsageError(f'{self.path} is one image. Give the folder that holds it.')
         self.is_pool = is_pool(self.path)
         self.stamp = self._stamp()
 

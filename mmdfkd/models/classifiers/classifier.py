@@ -52,6 +52,9 @@ class Classifier(BaseModule):
         std: Per-channel standard deviation, same units.
         name: What people call it, for tables and summaries. Default: the backbone's type.
         init_cfg: Initialisation config of mmengine.
+
+    Raises:
+        UsageError: The head does not fit the last map of one of our backbones.
     """
 
     default_types = dict(head='ClsHead')
@@ -87,10 +90,8 @@ class Classifier(BaseModule):
         self.head = MODELS.build({'type': self.default_types['head'], **head})
         found = getattr(self.backbone, 'out_channels', None)
         stated = head.get('in_channels', found)
-        is_ours = type(self.backbone).__module__.startswith(
-            'mmdfkd.'
-        )  # there it means the last map
-        if is_ours and not neck and found != stated:
+        ours = type(self.backbone).__module__.startswith('mmdfkd.')  # whose attribute is known
+        if ours and not neck and found != stated:
             raise UsageError(
                 f'The head of {self.name} takes in_channels={stated}, and the last map of its '
                 f'backbone has {found}. Set head.in_channels={found}.'

@@ -47,6 +47,18 @@ def test_block_equals_torchvision(in_channels, out_channels, stride, training):
     torch.testing.assert_close(block(x), reference(x))
 
 
+def test_few_channels_of_large_maps():
+    """There PyTorch's shortcut, channels last, ends the process in its backward pass."""
+    torch.manual_seed(0)
+    block, images = BasicBlock(8, 16, 2).eval(), torch.randn(18, 8, 64, 64)
+    gradients = []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        pixels = images.clone(memory_format=layout).requires_grad_()
+        block(pixels).square().sum().backward()
+        gradients.append(pixels.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
 def test_network_is_stem_and_stages():
     torch.manual_seed(0)
     backbone = CifarResNet(14, widths=(4, 6, 8), out_indices=(0, 1, 2)).eval()

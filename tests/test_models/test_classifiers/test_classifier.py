@@ -83,6 +83,11 @@ def test_what_is_not_stated_is_asked_for(key):
         getattr(network, key)
 
 
+def test_a_head_fits_its_backbone():
+    with pytest.raises(UsageError, match=r'in_channels=64.* has 6\. Set head\.in_channels=6'):
+        MODELS.build(dict(CONFIG, head=dict(in_channels=64, num_classes=5)))
+
+
 def test_name_defaults_to_the_backbones():
     assert MODELS.build({**CONFIG, 'name': None}).name == 'CifarResNet'
 
