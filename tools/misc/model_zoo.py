@@ -21,8 +21,7 @@ HEAD = """# Results
 
 Top-1 accuracy in percent on the test set after the last epoch: mean ± standard deviation over the
 seeds in brackets. Every number was measured: `python tools/train.py CONFIG --seed N`
-with seeds from 0 on. A dash means: not reproduced yet. The papers report the best epoch. KD³'s
-ablations on `digits` are of an earlier version, which rounded otherwise: KD³ had 98.07 ± 0.46.
+with seeds from 0 on. A dash means: not reproduced yet. The papers report the best epoch.
 
 This page is made from the metafiles by `python tools/misc/model_zoo.py`.
 """
