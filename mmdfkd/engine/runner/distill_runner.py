@@ -139,7 +139,8 @@ class DistillRunner(Runner):
         return loop
 
     def _complete(self, dataset: dict) -> None:
-        kind = DATASETS.get(dataset['type'])
+        kind = dataset['type']
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         reads_none = hasattr(self.model, 'latent_shape')
         if reads_none and isinstance(kind, type) and issubclass(kind, PackedDataset):
             raise UsageError(
