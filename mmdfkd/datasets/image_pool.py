@@ -189,6 +189,11 @@ def read_meta(root: Path, may_be_empty: bool = False) -> dict[str, Any]:
 
 def _read_keep(path: Path, count: int) -> np.ndarray:
     expected = f'ascending positions below {count}, int64'
+    if not path.exists():
+        raise UsageError(
+            f'keep={str(path)!r} does not exist. Correct the name, or make the list with '
+            'tools/dataset_converters/filter_pool.py.'
+        )
     try:
         keep = np.load(path)
         found = f'{keep.dtype} of shape {keep.shape}'

@@ -109,14 +109,17 @@ def test_keep_names_the_images_to_use(root, images):
         (np.array([6, 5]), '2 positions'),
         (np.array([1.0]), 'float64'),
         (np.array([], np.int64), r'shape \(0,\)'),
-        (None, 'No such file'),
     ],
 )
 def test_a_keep_list_must_fit(root, keep, found):
-    if keep is not None:
-        np.save(root / 'keep.npy', keep)
+    np.save(root / 'keep.npy', keep)
     with pytest.raises(UsageError, match=rf'keep.npy.*below 100.*{found}.*filter_pool.py'):
         ImagePool(root, keep='keep.npy')
+
+
+def test_a_keep_list_that_is_missing(root):
+    with pytest.raises(UsageError, match=r"kep\.npy' does not exist\. Correct the name"):
+        ImagePool(root, keep='kep.npy')
 
 
 @pytest.mark.parametrize('ratio', [1.0, 0.5])

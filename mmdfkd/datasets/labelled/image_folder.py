@@ -46,7 +46,6 @@ class LabelledFolder(LabelledSet):
             would shift all labels.
     """
 
-    home = 'wherever your images are'
     remedy = 'correct its classes=[...], or rename or remove the folder'
     splits = {**_SPLITS, None: ()}
 

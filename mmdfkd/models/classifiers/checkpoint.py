@@ -75,6 +75,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     path = resolve_checkpoint(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        if isinstance(checkpoint, torch.jit.ScriptModule):  # torch before 2.6 reads it
+            raise ValueError('a TorchScript program')
     except (PermissionError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged file makes the unpickler fail in many ways
@@ -84,8 +86,9 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
                 f'Checkpoint {path} holds a {foreign[1]}, more than tensors and plain values, so '
                 'reading it would run code from that file. If you trust it, convert it once: '
                 'content = torch.load(PATH, weights_only=False), and then torch.save('
-                'content.state_dict(), NEW_PATH) if it is a network, or torch.save('
-                "content['state_dict'], NEW_PATH) if it is a dict with its tensors there."
+                'content.state_dict(), NEW_PATH) if it is a network, or torch.save(content[KEY], '
+                "NEW_PATH) if it is a dict; KEY is that of its tensors, such as 'state_dict' or "
+                "'model'."
             ) from None
         if 'TorchScript' in str(error):
             raise UsageError(

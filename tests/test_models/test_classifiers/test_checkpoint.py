@@ -1,4 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import argparse
 import os
 import pickle
 from collections import OrderedDict
@@ -139,7 +140,9 @@ def test_file_without_tensors(tmp_path):
 
 
 @pytest.mark.parametrize('wrapper', ['state_dict', 'model_state_dict', 'model', 'net', None])
-@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', '_orig_mod.', 'module._orig_mod.'])
+@pytest.mark.parametrize(
+    'prefix', ['', 'module.', 'model.', 'net.', '_orig_mod.', 'module._orig_mod.']
+)
 def test_names_that_trainers_give(tmp_path, wrapper, prefix):
     """DistributedDataParallel, Lightning, torch.compile; for our networks and those of others."""
     own = network()
@@ -200,6 +203,10 @@ def test_what_holds_a_network_in_another_form(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / 'whole.pth')
     with pytest.raises(UsageError, match=r'content\.state_dict\(\), NEW_PATH\) if it is a network'):
         read_checkpoint(tmp_path / 'whole.pth')
+    content = dict(model=nn.Linear(2, 2).state_dict(), args=argparse.Namespace())
+    torch.save(content, tmp_path / 'args.pth')
+    with pytest.raises(UsageError, match=r"holds a argparse.*content\[KEY\].* is a dict.*'model'"):
+        read_checkpoint(tmp_path / 'args.pth')
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / 'script.pt')
     with pytest.raises(UsageError, match=r'TorchScript.*torch\.jit\.load\(PATH\)\.state_dict'):
         read_checkpoint(tmp_path / 'script.pt')
