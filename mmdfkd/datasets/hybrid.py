@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmdfkd.registry import DATA_SAMPLERS, DATASETS
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import UsageError, check_least
 from mmdfkd.utils.seeds import derive_seed
 
 from .image_bank import ImageBank
@@ -126,10 +126,7 @@ class HybridSampler(SharedSampler):
         self, dataset: HybridDataset, repeat: int = 10, passes: int = 1, seed: int | None = None
     ) -> None:
         for name, value, least in (('repeat', repeat, 0), ('passes', passes, 1)):
-            if value < least:
-                raise UsageError(
-                    f'train_dataloader.sampler.{name} is {value}; give {least} or more.'
-                )
+            check_least(f'train_dataloader.sampler.{name}', value, least)
         super().__init__(seed)
         self.dataset = dataset
         self.collected = torch.arange(len(dataset.collected))

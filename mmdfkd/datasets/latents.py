@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmdfkd.registry import DATA_SAMPLERS, DATASETS
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import UsageError, check_least
 from mmdfkd.utils.seeds import derive_seed
 
 from .samplers import SelectionSampler
@@ -35,8 +35,7 @@ class LatentDataset(Dataset):
     """
 
     def __init__(self, length: int, shape: Sequence[int] | None = None, seed: int = 0) -> None:
-        if length < 1:
-            raise UsageError(f'train_dataloader.dataset.length is {length}; give 1 or more.')
+        check_least('train_dataloader.dataset.length', length, 1)
         self.length = length
         self.shape = tuple(shape or ())
         self.seed = seed

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from mmdfkd.registry import DATA_SAMPLERS
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import UsageError, check_least
 from mmdfkd.utils.seeds import derive_seed
 
 
@@ -109,8 +109,7 @@ class BankSampler(SharedSampler):
     """
 
     def __init__(self, dataset: Any, length: int, seed: int | None = None) -> None:
-        if length < 1:
-            raise UsageError(f'train_dataloader.sampler.length is {length}; give 1 or more.')
+        check_least('train_dataloader.sampler.length', length, 1)
         super().__init__(seed)
         self.dataset = dataset
         self.length = length

@@ -21,7 +21,13 @@ def check_choice(key: str, value: object, allowed: Sequence[object]) -> None:
         raise UsageError(f'{key}={value!r} is not known; choose one of {choices}.')
 
 
-def check_least(key: str, value: object, least: float) -> None:
+def check_least(key: str, value: float | None, least: float) -> None:
     """Raise a :class:`UsageError` where a number is below ``least``; ``None`` is left alone."""
-    if isinstance(value, (int, float)) and value < least:
+    if value is not None and value < least:
         raise UsageError(f'{key} is {value}; give {least} or more.')
+
+
+def shorten(names: Sequence[str], limit: int = 10) -> str:
+    """Joins names for a message, at most ``limit`` of them."""
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more

@@ -18,6 +18,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from mmdfkd.utils import UsageError, check_choice
+from mmdfkd.utils.errors import shorten
 from mmdfkd.utils.files import cache_dir, one_at_a_time
 from mmdfkd.utils.progress import progress_bar
 
@@ -131,6 +132,16 @@ class LabelledSet(PackedDataset):
         """Returns further arguments that decide what is in the cache, in JSON types."""
         return {}
 
+    def expected(self, data_root: Path) -> str:
+        """Says what is wrong with a folder in which the set was not found, and the remedy."""
+        state = 'holds none of these' if data_root.exists() else 'does not exist'
+        looked = ', '.join(dict.fromkeys([*self.candidates, *self.markers()]))
+        offer = ', or pass download=True' if self.downloads() else ''
+        return (
+            f'{state}; expected the archive itself or a folder with {looked}. Get it from '
+            f'{self.home}{offer}'
+        )
+
     # --- find, pack, open -----------------------------------------------------------------------
 
     def _find(self, data_root: Path, download: bool) -> Path:
@@ -140,12 +151,8 @@ class LabelledSet(PackedDataset):
                 fetch(file, data_root)
             source = self._look(data_root)
         if source is None:
-            state = 'holds none of these' if data_root.exists() else 'does not exist'
-            looked = ', '.join(dict.fromkeys([*self.candidates, *self.markers()]))
-            offer = ', or pass download=True' if self.downloads() else ''
             raise UsageError(
-                f"{type(self).__name__}: data_root='{data_root}' {state}; expected the archive "
-                f'itself or a folder with {looked}. Get it from {self.home}{offer}.'
+                f"{type(self).__name__}: data_root='{data_root}' {self.expected(data_root)}."
             )
         return source
 
@@ -277,9 +284,3 @@ class LabelledSet(PackedDataset):
         """Maps the images again."""
         self.__dict__.update(state)
         self.images = self.pool.images
-
-
-def shorten(names: Sequence[str], limit: int = 10) -> str:
-    """Joins names for a message, at most ``limit`` of them."""
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + more

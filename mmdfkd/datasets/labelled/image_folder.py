@@ -12,9 +12,10 @@ import numpy as np
 
 from mmdfkd.registry import DATASETS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.errors import shorten
 
 from .archive import File
-from .base import LabelledSet, shorten
+from .base import LabelledSet
 
 _SPLITS = {
     'train': ('train', 'training'),
@@ -70,22 +71,24 @@ class LabelledFolder(LabelledSet):
         """The folders of the split; without one, any folder will do."""
         return super().markers() or ['.']
 
-    def _find(self, data_root: Path, download: bool) -> Path:
-        if self._look(data_root) is None:
-            folders = ' or '.join(self.splits[self.split])
-            state = f'holds no folder {folders}' if data_root.exists() else 'does not exist'
-            split = f'{self.split}/' if self.split else ''
-            raise UsageError(
-                f"LabelledFolder: data_root='{data_root}' {state}. Expected are images in "
-                f'{split}<class>/, one folder per class, in it or in an archive.'
-            )
-        return super()._find(data_root, download)
+    @property
+    def place(self) -> str:
+        """Where images are."""
+        return f'{self.split}/<class>/' if self.split else '<class>/'
+
+    def expected(self, data_root: Path) -> str:
+        """See :class:`LabelledSet`."""
+        folders = ' or '.join(self.splits[self.split])
+        state = f'holds no folder {folders}' if data_root.exists() else 'does not exist'
+        return (
+            f'{state}. Expected are images in {self.place}, one folder per class, in it or in an '
+            'archive'
+        )
 
     def _require_count(self, found: int) -> None:
         if not found:
-            split = f'{self.split}/' if self.split else ''
             raise UsageError(
-                f'LabelledFolder: {self.source} holds no image in {split}<class>/. Put the images '
+                f'LabelledFolder: {self.source} holds no image in {self.place}. Put the images '
                 'of each class into a folder of its name.'
             )
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
-from mmdfkd.datasets.labelled.base import shorten
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.errors import shorten
 
 from ..prediction import LogitsCache
 

@@ -56,6 +56,9 @@ class DistillRunner(Runner):
     model key by key. ``load_from`` takes a training checkpoint or a ``student.pth``.
     """
 
+    _resume: bool
+    _load_from: str | None
+
     @classmethod
     def from_cfg(cls, cfg: Config, parts: Mapping[str, Any] | None = None) -> DistillRunner:
         """Build a runner.
@@ -159,10 +162,9 @@ class DistillRunner(Runner):
         if dataset['type'] == 'ImageBank' and self.model.teacher is not None:
             dataset.setdefault('root', str(Path(self.work_dir, 'bank')))
             dataset.setdefault('shape', self.model.teacher.input_shape)
-        if dataset['type'] == 'LatentDataset':
+        if kind is LatentDataset:
             dataset.setdefault('seed', self.seed)
-            if hasattr(self.model, 'latent_shape'):
-                dataset.setdefault('shape', self.model.latent_shape)
+            dataset.setdefault('shape', self.model.latent_shape)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Build the schedulers of each role; a role that has none keeps its learning rate.
@@ -302,8 +304,7 @@ class DistillRunner(Runner):
 
     def load_or_resume(self) -> None:
         """Load or resume a checkpoint; the latest one is that of this work directory."""
-        resume, load_from = vars(self)['_resume'], vars(self)['_load_from']
-        if resume and load_from is None and not self._has_loaded:
+        if self._resume and self._load_from is None and not self._has_loaded:
             self._load_from = latest_checkpoint(self.work_dir)
             self._resume = self._load_from is not None
         super().load_or_resume()

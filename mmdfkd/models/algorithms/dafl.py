@@ -12,7 +12,7 @@ from torch import Tensor
 from mmdfkd.models.classifiers import Classifier, Features
 from mmdfkd.models.losses import KLDivergence
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import check_choice, check_least
 
 from .generative import GenerativeDistiller
 
@@ -81,8 +81,7 @@ class DAFL(GenerativeDistiller):
         data_preprocessor: dict | None = None,
     ) -> None:
         check_choice('model.student_batch', student_batch, ('shared', 'fresh'))
-        if student_steps < 1:
-            raise UsageError(f'model.student_steps is {student_steps}; give 1 or more.')
+        check_least('model.student_steps', student_steps, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
         self.one_hot = MODELS.build(dict(type='OneHotLoss', loss_weight=1.0) | (one_hot or {}))
         defaults = dict(type='ActivationLoss', loss_weight=0.1)

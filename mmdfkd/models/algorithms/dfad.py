@@ -13,7 +13,7 @@ from torch import Tensor
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.modules import gather_batch
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import check_choice, check_least
 
 from .generative import GenerativeDistiller
 
@@ -61,8 +61,7 @@ class DFAD(GenerativeDistiller):
     ) -> None:
         check_choice('model.adversary', adversary, ('neg', 'neg_log'))
         check_choice('model.student_mode', student_mode, ('train', 'eval'))
-        if student_steps < 1:
-            raise UsageError(f'model.student_steps is {student_steps}; give 1 or more.')
+        check_least('model.student_steps', student_steps, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
         self.draws = student_steps + 1
         self.adversary = adversary

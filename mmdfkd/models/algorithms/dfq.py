@@ -14,7 +14,7 @@ from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import KLDivergence
 from mmdfkd.models.modules import batch_norm_layers, record_batch_statistics
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import check_choice, check_least
 
 from .generative import GenerativeDistiller
 
@@ -92,10 +92,8 @@ class DFQ(GenerativeDistiller):
     ) -> None:
         check_choice('model.student_mode', student_mode, ('eval', 'train'))
         check_choice('model.generator_mode', generator_mode, ('eval', 'train'))
-        if student_steps < 1:
-            raise UsageError(f'model.student_steps is {student_steps}; give 1 or more.')
-        if warmup_iterations < 0:
-            raise UsageError(f'model.warmup_iterations is {warmup_iterations}; give 0 or more.')
+        check_least('model.student_steps', student_steps, 1)
+        check_least('model.warmup_iterations', warmup_iterations, 0)
         super().__init__(teacher, student, generator, data_preprocessor)
         defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=1.0)
         self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))

@@ -23,7 +23,7 @@ from mmdfkd.models.modules import (
     record_batch_statistics,
 )
 from mmdfkd.registry import MODELS, OPTIMIZERS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .generative import build_generator
 from .inversion import InversionDistiller, Synthesis, image_optimizer
@@ -130,8 +130,7 @@ class FastDFKD(InversionDistiller):
                 "model.meta_latent needs an outer step, which model.meta='none' has not. Set "
                 "model.meta to 'fomaml' or 'reptile'."
             )
-        if latent_reset < 1:
-            raise UsageError(f'model.latent_reset is {latent_reset}; give 1 or more.')
+        check_least('model.latent_reset', latent_reset, 1)
         super().__init__(
             teacher,
             student,

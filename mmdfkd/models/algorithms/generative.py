@@ -86,12 +86,17 @@ class GenerativeDistiller(BaseDistiller):
         Returns:
             Normalised images ``(shown, C, H, W)`` and logits ``(count, K)``.
         """
-        generator = torch.Generator().manual_seed(seed)
-        latent = torch.randn(count, self.generator.latent_size, generator=generator)
-        latent = latent.to(next(self.generator.parameters()).device)
+        latent = same_latents(self.generator, count, seed)
         with statistics_kept(self.generator):
             parts = map(self.generate, latent.tensor_split(-(-count // batch_size)))
             return seen_by(self.teacher, parts, count if shown is None else shown)
+
+
+def same_latents(generator: Any, count: int, seed: int) -> Tensor:
+    """Latents ``(count, L)`` of a generator that depend on the seed alone."""
+    random = torch.Generator().manual_seed(seed)
+    latent = torch.randn(count, generator.latent_size, generator=random)
+    return latent.to(next(generator.parameters()))
 
 
 def seen_by(teacher: Classifier, parts: Iterable[Tensor], shown: int) -> tuple[Tensor, Tensor]:

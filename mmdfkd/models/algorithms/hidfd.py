@@ -21,10 +21,10 @@ from mmdfkd.models.losses import (
 from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .base import BaseDistiller, build_teacher
-from .generative import seen_by
+from .generative import same_latents, seen_by
 from .inversion import Synthesis
 
 
@@ -133,8 +133,7 @@ class HiDFD(BaseDistiller):
         check_choice('model.teacher_input', teacher_input, ('renormalised', 'raw'))
         check_choice('model.target', target, ('map', 'pooled'))
         for name, value in dict(gan_epochs=gan_epochs, num_synthetic=num_synthetic).items():
-            if value < 0:
-                raise UsageError(f'model.{name} is {value}; give 0 or more.')
+            check_least(f'model.{name}', value, 0)
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {})
         selector = {'num_select': 5000, 'class_cap': 'even'} if selector is None else selector
@@ -418,11 +417,8 @@ class HiDFD(BaseDistiller):
 
     def same_draws(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """Latents ``(count, L)`` that depend on the seed alone, and classes in turn."""
-        weight = next(self.generator.parameters())
-        generator = torch.Generator().manual_seed(seed)
-        latent = torch.randn(count, self.generator.latent_size, generator=generator)
-        wanted = torch.arange(count) % self.teacher.num_classes
-        return latent.to(weight), wanted.to(weight.device)
+        latent = same_latents(self.generator, count, seed)
+        return latent, torch.arange(count, device=latent.device) % self.teacher.num_classes
 
     # Stage 2: the student -------------------------------------------------------------------
 

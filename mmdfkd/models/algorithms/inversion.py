@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import KLDivergence
 from mmdfkd.models.losses.class_priors import at_least_single
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import check_least
 
 from .base import BaseDistiller, build_teacher, check_adversary
 
@@ -81,8 +81,7 @@ class InversionDistiller(BaseDistiller):
             warmup_rounds=warmup_rounds,
         )
         for name, value in values.items():
-            if value < least[name]:
-                raise UsageError(f'model.{name} is {value}; give {least[name]} or more.')
+            check_least(f'model.{name}', value, least[name])
         teacher = build_teacher(teacher)
         check_adversary(student, teacher)
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)

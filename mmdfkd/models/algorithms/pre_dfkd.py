@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.modules import gather_batch
 from mmdfkd.registry import MODELS, OPTIMIZERS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
-from .generative import GenerativeDistiller
+from .generative import GenerativeDistiller, same_latents
 
 
 @MODELS.register_module()
@@ -122,8 +122,7 @@ class PREDFKD(GenerativeDistiller):
                 f'model.student_steps, which is {student_steps}.'
             )
         for name, ratio in dict(replay_ratio=replay_ratio, memory_ratio=memory_ratio).items():
-            if ratio < 1:
-                raise UsageError(f'model.{name} is {ratio}; give 1 or more.')
+            check_least(f'model.{name}', ratio, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
 
         def build(config: dict | None, **defaults: Any) -> Any:
@@ -328,9 +327,7 @@ class PREDFKD(GenerativeDistiller):
         Returns:
             Normalised images ``(count, C, H, W)`` and logits ``(count, K)``.
         """
-        generator = torch.Generator().manual_seed(seed)
-        latent = torch.randn(count, self.memory.latent_size, generator=generator)
-        images = self.replay(latent.to(next(self.memory.parameters()).device), 'eval')
+        images = self.replay(same_latents(self.memory, count, seed), 'eval')
         return images, self.teacher(images)
 
     # Whether there is something to replay belongs to the state: a resumed run goes on replaying.

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmdfkd.models.classifiers import Classifier, map_shapes
 from mmdfkd.models.losses import kl_divergence
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .generative import GenerativeDistiller
 
@@ -82,8 +82,7 @@ class ZSKT(GenerativeDistiller):
     ) -> None:
         check_choice('model.reduction', reduction, ('mean', 'batchmean'))
         check_choice('model.student_mode', student_mode, ('train', 'eval'))
-        if student_steps < 1:
-            raise UsageError(f'model.student_steps is {student_steps}; give 1 or more.')
+        check_least('model.student_steps', student_steps, 1)
         if temperature <= 0:
             raise UsageError(f'model.temperature is {temperature}; give a number above 0.')
         generator = dict(latent_size=100, head='bn') | (generator or {})

@@ -8,7 +8,7 @@ github.com/szagoruyko/attention-transfer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -112,17 +112,9 @@ class AttentionTransferLoss(MapLoss):
         self.p = p
         self.form = form
 
-    def fit_maps(
-        self,
-        student_shapes: Sequence[Shape],
-        teacher_shapes: Sequence[Shape],
-        learner: str = 'student',
-    ) -> None:
-        """See :class:`MapLoss`; at least one pair must have more than one place to look at."""
-        super().fit_maps(student_shapes, teacher_shapes, learner)
-        pairs = list(zip(student_shapes, teacher_shapes, strict=False))
-        chosen = pairs if self.indices is None else [pairs[index] for index in self.indices]
-        if all(min(one[1], other[1]) * min(one[2], other[2]) == 1 for one, other in chosen):
+    def fit_pairs(self, pairs: Mapping[int, tuple[Shape, Shape]], learner: str) -> None:
+        """At least one pair must have more than one place to look at."""
+        if all(min(one[1], other[1]) * min(one[2], other[2]) == 1 for one, other in pairs.values()):
             raise UsageError(
                 'AttentionTransferLoss: all maps that it compares have 1 x 1 places, so it is '
                 f'always 0. Choose earlier stages by model.{learner}.backbone.out_indices and '

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmdfkd.models.modules.gather import gather_batch
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .class_priors import class_balance_loss
 
@@ -82,8 +82,7 @@ class CategoryFrequencySmoothing(nn.Module):
         for name, value in dict(beta=beta, decay=decay).items():
             if not 0 <= value < 1:
                 raise UsageError(f'model.smoothing.{name} is {value}; give 0 or more, below 1.')
-        if interval < 0:
-            raise UsageError(f'model.smoothing.interval is {interval}; give 0 or more.')
+        check_least('model.smoothing.interval', interval, 0)
         if first <= 0:
             raise UsageError(f'model.smoothing.first is {first}; give a number above 0.')
         self.loss_weight = loss_weight

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import check_least
 
 
 class Integration(NamedTuple):
@@ -82,8 +82,7 @@ class FeatureIntegrationLoss(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in dict(transfer_weight=transfer_weight, blend_weight=blend_weight).items():
-            if value < 0:
-                raise UsageError(f'model.feature_integration.{name} is {value}; give 0 or more.')
+            check_least(f'model.feature_integration.{name}', value, 0)
         self.transfer_weight = transfer_weight
         self.blend_weight = blend_weight
         self.detach = detach

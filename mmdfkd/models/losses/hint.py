@@ -6,7 +6,7 @@ Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv 1412.6550.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -80,16 +80,9 @@ class HintLoss(MapLoss):
         self.form = form
         self.regressors = nn.ModuleDict()  # by index
 
-    def fit_maps(
-        self,
-        student_shapes: Sequence[Shape],
-        teacher_shapes: Sequence[Shape],
-        learner: str = 'student',
-    ) -> None:
+    def fit_pairs(self, pairs: Mapping[int, tuple[Shape, Shape]], learner: str) -> None:
         """Make the regressors from ``(C_s, H_s, W_s)`` to ``(C_t, H_t, W_t)``."""
-        super().fit_maps(student_shapes, teacher_shapes, learner)
-        for index in range(len(student_shapes)) if self.indices is None else self.indices:
-            (source, *size), (target, *hint_size) = student_shapes[index], teacher_shapes[index]
+        for index, ((source, *size), (target, *hint_size)) in pairs.items():
             kernel, padding = [self.kernel_size] * 2, self.kernel_size // 2
             if size != hint_size:
                 kernel, padding = [s - h + 1 for s, h in zip(size, hint_size, strict=True)], 0

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,11 @@ class MapLoss(nn.Module, ABC):
                 f'{name}: indices={self.indices}, but {found}, or choose indices from 0 to '
                 f'{pairs - 1}.'
             )
+        indices = range(pairs) if self.indices is None else self.indices
+        self.fit_pairs({i: (student_shapes[i], teacher_shapes[i]) for i in indices}, learner)
+
+    def fit_pairs(self, pairs: Mapping[int, tuple[Shape, Shape]], learner: str) -> None:
+        """Get ready for pairs of shapes, by the position of the map."""
 
     def forward(self, student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum over the pairs of maps, each ``(B, C_i, H_i, W_i)``."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import UsageError, check_least
 
 
 @MODELS.register_module()
@@ -34,8 +34,7 @@ class MovingAverage(nn.Module):
         super().__init__()
         if not 0 <= decay < 1:
             raise UsageError(f'model.average.decay is {decay}; give 0 or more and less than 1.')
-        if start < 0:
-            raise UsageError(f'model.average.start is {start}; give 0 or more.')
+        check_least('model.average.start', start, 0)
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
         self.start = start

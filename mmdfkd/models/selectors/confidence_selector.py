@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmdfkd.models.modules import gather_batch
 from mmdfkd.registry import TASK_UTILS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .base import Selector
 from .selection import Selection
@@ -137,8 +137,7 @@ class ConfidenceSelector(Selector):
                 f'model.selector has num_select={num_select} and keep_ratio={keep_ratio}, which '
                 'say the same thing twice. Give one of them.'
             )
-        if num_select is not None and num_select < 1:
-            raise UsageError(f'model.selector.num_select is {num_select}; give 1 or more.')
+        check_least('model.selector.num_select', num_select, 1)
         if keep_ratio is not None and not 0 < keep_ratio <= 1:
             raise UsageError(f'model.selector.keep_ratio is {keep_ratio}; it must lie in (0, 1].')
         if class_cap is not None and class_cap != 'even' and not 0 < class_cap:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from mmdfkd.registry import TASK_UTILS
-from mmdfkd.utils.errors import UsageError
+from mmdfkd.utils.errors import UsageError, check_least
 
 from .base import Selector
 from .selection import Selection
@@ -22,8 +22,7 @@ class RandomSelector(Selector):
     """
 
     def __init__(self, num_images: int | None = None, ratio: float = 1.0) -> None:
-        if num_images is not None and num_images < 1:
-            raise UsageError(f'model.selector.num_images is {num_images}; give 1 or more.')
+        check_least('model.selector.num_images', num_images, 1)
         if not 0 < ratio <= 1:
             raise UsageError(f'model.selector.ratio is {ratio}; it must lie in (0, 1].')
         self.num_images = num_images
