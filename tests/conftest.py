@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -69,6 +70,35 @@ def in_two_processes():
         start_processes(function, args, nprocs=2, start_method='forkserver')
 
     return run
+
+
+@pytest.fixture(scope='session')
+def ends():
+    """Whether every process of a group ends within a number of seconds."""
+
+    def ends(group, seconds=5):
+        deadline = time.monotonic() + seconds
+        while running(group) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not running(group)
+
+    return ends
+
+
+def running(group):
+    """Whether a process of that group runs; one that has ended may wait long for process 1."""
+    if not Path('/proc/self/stat').exists():
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        return True
+    for path in Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, its_group = path.read_text().rpartition(')')[2].split()[:3]
+            if int(its_group) == group and state not in 'ZX':
+                return True
+    return False
 
 
 def pytest_collection_modifyitems(items):

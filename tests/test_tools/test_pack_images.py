@@ -121,7 +121,7 @@ def test_mistakes(run, arguments, message):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='kill -9')
-def test_kill_9_leaves_no_process_and_loses_nothing(tmp_path, run):
+def test_kill_9_leaves_no_process_and_loses_nothing(tmp_path, run, ends):
     buffer = io.BytesIO()
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(buffer, 'JPEG')
@@ -145,24 +145,13 @@ def test_kill_9_leaves_no_process_and_loses_nothing(tmp_path, run):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    while alive(process.pid):  # its workers
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert ends(process.pid, seconds=100)  # its workers too
     result = run('pack_images', *arguments)
     assert result.returncode == 0, result.stderr
     assert '1,500 images (' in result.stdout and 'before the interruption' in result.stdout
     pool = ImagePool(out)
     pool.verify()
     assert (pool.images == pool.images[0]).all()
-
-
-def alive(group):
-    """Whether a process of that group lives."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize('teacher', ['mmdfkd://lenet5_digits', LENET5])
