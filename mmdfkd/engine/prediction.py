@@ -6,8 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import network_fingerprint
 from mmdfkd.utils.files import atomic_path, cache_dir
+from mmdfkd.utils.modes import in_mode
 from mmdfkd.utils.progress import track
 
 #: So many cached predictions are made again, and may differ by this share of the largest.
@@ -52,7 +51,7 @@ def predict_logits(
     start, stop = (len(dataset) * (rank + i) // world_size for i in (0, 1))
     starts = range(start, stop, batch_size)
     parts = []
-    with in_eval_mode(network):
+    with in_mode(network, 'eval'):
         for first in track(starts, description) if description else starts:
             batch = dataset.__getitems__(np.arange(first, min(first + batch_size, stop)))
             images = preprocessor(batch, training=augment)['inputs']
@@ -61,17 +60,6 @@ def predict_logits(
     if world_size == 1:
         return logits
     return torch.cat([part for part in all_gather_object(logits) if len(part)])
-
-
-@contextmanager
-def in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """Inside, a network is in eval mode."""
-    training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(training)
 
 
 class LogitsCache:
@@ -139,7 +127,7 @@ class LogitsCache:
 def _still_true(logits: Tensor, teacher: nn.Module, dataset: Any, preprocessor: nn.Module) -> bool:
     """Whether a teacher still predicts the first of these logits, on whatever device."""
     images = preprocessor(dataset.__getitems__(range(min(SAMPLE, len(dataset)))))['inputs']
-    with in_eval_mode(teacher):
+    with in_mode(teacher, 'eval'):
         found = teacher(images).float().cpu()
     expected = logits[:SAMPLE]
     if found.shape != expected.shape:

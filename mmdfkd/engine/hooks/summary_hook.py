@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmdfkd.models.classifiers import Classifier, save_classifier
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.files import write_json
+from mmdfkd.utils.modes import in_mode
 from mmdfkd.version import __version__
 
 
@@ -189,11 +190,9 @@ def count_macs(network: Classifier | None) -> int | None:
     """Multiply-adds of convolutions and linear layers for one image."""
     if network is None:
         return None
-    training, device = network.training, next(network.parameters()).device
-    network.eval()
-    with FlopCounterMode(display=False) as counter:
+    device = next(network.parameters()).device
+    with FlopCounterMode(display=False) as counter, in_mode(network, 'eval'):
         network(torch.zeros(1, *network.input_shape, device=device))
-    network.train(training)
     return counter.get_total_flops() // 2
 
 

@@ -22,6 +22,7 @@ from mmdfkd.models.classifiers import (
 )
 from mmdfkd.registry import MODELS, TASK_UTILS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.modes import in_mode
 
 
 class BaseDistiller(BaseModel):
@@ -126,13 +127,12 @@ class BaseDistiller(BaseModel):
             mode: In ``'train'`` mode its BatchNorm uses, and remembers, the statistics of these
                 images.
         """
-        training = network.training
         trained = [p for p in network.parameters() if p.requires_grad]
-        network.train(mode == 'train').requires_grad_(False)
+        network.requires_grad_(False)
         try:
-            yield
+            with in_mode(network, mode):
+                yield
         finally:
-            network.train(training)
             for parameter in trained:
                 parameter.requires_grad_(True)
 

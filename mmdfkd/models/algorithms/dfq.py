@@ -15,6 +15,7 @@ from mmdfkd.models.losses import KLDivergence
 from mmdfkd.models.modules import batch_norm_layers, record_batch_statistics
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice, check_least
+from mmdfkd.utils.modes import in_mode
 
 from .generative import GenerativeDistiller
 
@@ -163,11 +164,8 @@ class DFQ(GenerativeDistiller):
 
     def generate(self, latent: Tensor) -> Tensor:
         """Images to learn from, of the generator in ``generator_mode``."""
-        training = self.generator.training
-        self.generator.train(self.generator_mode == 'train')
-        images = super().generate(latent)
-        self.generator.train(training)
-        return images
+        with in_mode(self.generator, self.generator_mode):
+            return super().generate(latent)
 
     # How far the warm-up is belongs to the state: a resumed run does not repeat it.
 

@@ -22,6 +22,7 @@ from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
+from mmdfkd.utils.modes import in_mode
 
 from .base import BaseDistiller, build_teacher
 from .generative import same_latents, seen_by
@@ -320,18 +321,13 @@ class HiDFD(BaseDistiller):
     @torch.no_grad()
     def score_generated(self, count: int, seed: int = 0) -> Tensor:
         """D's mean score of images of G in eval mode, of always the same latents."""
-        training = self.generator.training
-        images = self.generator.eval()(*self.same_draws(count, seed))
-        self.generator.train(training)
-        return self._score(images)
+        with in_mode(self.generator, 'eval'):
+            return self._score(self.generator(*self.same_draws(count, seed)))
 
     def _score(self, images: Tensor) -> Tensor:
-        training = self.discriminator.training
-        self.discriminator.eval()
-        features = self.teacher_features(images) if self.judges_features else None
-        score = self.discriminator(images if features is None else features).score
-        self.discriminator.train(training)
-        return score.mean()
+        judged = self.teacher_features(images) if self.judges_features else images
+        with in_mode(self.discriminator, 'eval'):
+            return self.discriminator(judged).score.mean()
 
     @property
     def judges_features(self) -> bool:
@@ -387,9 +383,8 @@ class HiDFD(BaseDistiller):
     def make(self, latent: Tensor, wanted: Tensor) -> Tensor:
         """Normalised images as the student gets them, ``(B, C, H, W)``."""
         network = self.average if self.synthetic_from == 'average' else self.generator
-        training = network.training
-        images = network.eval()(latent, wanted)
-        network.train(training)
+        with in_mode(network, 'eval'):
+            images = network(latent, wanted)
         if self.synthetic_range == 'per_image':
             low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
             images = 2 * (images - low) / (high - low).clamp(min=1e-5) - 1

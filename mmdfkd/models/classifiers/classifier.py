@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.modes import in_mode
 
 
 class Features(NamedTuple):
@@ -154,11 +155,9 @@ class Classifier(BaseModule):
 @torch.no_grad()
 def map_shapes(network: Classifier) -> list[tuple[int, int, int]]:
     """Shapes ``(C, H, W)`` of :attr:`Features.maps` for images of the network's own shape."""
-    training = network.training
-    network.eval()
     images = torch.zeros(1, *network.input_shape, device=next(network.parameters()).device)
-    maps = network.extract(images).maps
-    network.train(training)
+    with in_mode(network, 'eval'):
+        maps = network.extract(images).maps
     return [(m.shape[1], m.shape[2], m.shape[3]) for m in maps]
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.modes import in_mode
 
 from .classifier import Classifier, check_inputs, check_parts
 
@@ -79,13 +80,11 @@ def share_classifier(
 @torch.no_grad()
 def map_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Shape ``(C, H, W)`` of the last map of a backbone, or of the map a classifier pools."""
-    training = network.training
-    network.eval()
     images = torch.zeros(1, *input_shape, device=next(network.parameters()).device)
-    if isinstance(network, Classifier):
-        feature_map = network.extract(images).map
-    else:
-        feature_map = network(images)[-1]
-    network.train(training)
+    with in_mode(network, 'eval'):
+        if isinstance(network, Classifier):
+            feature_map = network.extract(images).map
+        else:
+            feature_map = network(images)[-1]
     channels, height, width = feature_map.shape[1:]
     return channels, height, width
