@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms import AutoAugment, AutoAugmentPolicy
-from torchvision.transforms.v2 import functional as F
 
 from mmdfkd.registry import TRANSFORMS
 from mmdfkd.utils import UsageError
@@ -53,6 +52,8 @@ class BatchAutoAugment:
     """
 
     def __init__(self, policy: str = 'cifar10') -> None:
+        from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
         known = [p.value for p in AutoAugmentPolicy]
         if policy not in known:
             raise UsageError(
@@ -97,7 +98,7 @@ class BatchAutoAugment:
             for (name, magnitude), members in self._groups(params, slot, *images.shape[-2:]):
                 members = members.to(images.device, non_blocking=True)
                 with torch.autocast(images.device.type, enabled=False):  # Sharpness convolves
-                    images[members] = _OPERATIONS[name](images[members], magnitude)
+                    images[members] = _operators()[name](images[members], magnitude)
         return images
 
     def _groups(
@@ -137,34 +138,39 @@ def _magnitude(name: str, level: int | None, height: int, width: int) -> float:
     return float(torch.linspace(low, high, LEVELS)[level])
 
 
-def _affine(
-    images: Tensor,
-    translate: tuple[int, int] = (0, 0),
-    shear: tuple[float, float] = (0.0, 0.0),
-    center: list[float] | None = None,
-) -> Tensor:
-    slant = [math.degrees(math.atan(s)) for s in shear]
-    return F.affine(images, 0.0, list(translate), 1.0, slant, center=center)
-
-
 _SIGNED = frozenset(
     'ShearX ShearY TranslateX TranslateY Rotate Brightness Color Contrast Sharpness'.split()
 )
 
-_OPERATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    # Shears keep the upper left corner in place, not the centre.
-    'ShearX': lambda images, m: _affine(images, shear=(m, 0.0), center=[0.0, 0.0]),
-    'ShearY': lambda images, m: _affine(images, shear=(0.0, m), center=[0.0, 0.0]),
-    'TranslateX': lambda images, m: _affine(images, translate=(int(m), 0)),
-    'TranslateY': lambda images, m: _affine(images, translate=(0, int(m))),
-    'Rotate': lambda images, m: F.rotate(images, m),
-    'Brightness': lambda images, m: F.adjust_brightness(images, 1.0 + m),
-    'Color': lambda images, m: F.adjust_saturation(images, 1.0 + m),
-    'Contrast': lambda images, m: F.adjust_contrast(images, 1.0 + m),
-    'Sharpness': lambda images, m: F.adjust_sharpness(images, 1.0 + m),
-    'Posterize': lambda images, m: F.posterize(images, int(m)),
-    'Solarize': lambda images, m: F.solarize(images, m),
-    'AutoContrast': lambda images, _: F.autocontrast(images),
-    'Equalize': lambda images, _: F.equalize(images),
-    'Invert': lambda images, _: F.invert(images),
-}
+
+@functools.cache
+def _operators() -> dict[str, Callable[[Tensor, float], Tensor]]:
+    """What each operation does to uint8 images ``(B, C, H, W)``, given its magnitude."""
+    from torchvision.transforms.v2 import functional as F  # a second, for this augmentation alone
+
+    def affine(
+        images: Tensor,
+        translate: tuple[int, int] = (0, 0),
+        shear: tuple[float, float] = (0.0, 0.0),
+        center: list[float] | None = None,
+    ) -> Tensor:
+        slant = [math.degrees(math.atan(s)) for s in shear]
+        return F.affine(images, 0.0, list(translate), 1.0, slant, center=center)
+
+    return {
+        # Shears keep the upper left corner in place, not the centre.
+        'ShearX': lambda images, m: affine(images, shear=(m, 0.0), center=[0.0, 0.0]),
+        'ShearY': lambda images, m: affine(images, shear=(0.0, m), center=[0.0, 0.0]),
+        'TranslateX': lambda images, m: affine(images, translate=(int(m), 0)),
+        'TranslateY': lambda images, m: affine(images, translate=(0, int(m))),
+        'Rotate': lambda images, m: F.rotate(images, m),
+        'Brightness': lambda images, m: F.adjust_brightness(images, 1.0 + m),
+        'Color': lambda images, m: F.adjust_saturation(images, 1.0 + m),
+        'Contrast': lambda images, m: F.adjust_contrast(images, 1.0 + m),
+        'Sharpness': lambda images, m: F.adjust_sharpness(images, 1.0 + m),
+        'Posterize': lambda images, m: F.posterize(images, int(m)),
+        'Solarize': lambda images, m: F.solarize(images, m),
+        'AutoContrast': lambda images, _: F.autocontrast(images),
+        'Equalize': lambda images, _: F.equalize(images),
+        'Invert': lambda images, _: F.invert(images),
+    }
