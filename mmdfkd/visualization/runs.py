@@ -16,6 +16,7 @@ file                        written by
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -241,6 +242,12 @@ def read_summary(work_dir: PathLike) -> dict[str, Any]:
         return json.loads(Path(work_dir, 'summary.json').read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return {}
+
+
+def the_teacher(summaries: Iterable[dict[str, Any]]) -> float | None:
+    """Accuracy of the teacher in percent, if all runs had one as good."""
+    found = {summary.get('teacher_accuracy') for summary in summaries}
+    return found.pop() if len(found) == 1 else None
 
 
 def run_config(work_dir: PathLike) -> Config:

@@ -304,3 +304,23 @@ def test_error_of_a_ratio_is_how_far_medians_scatter(tool):
     errors = torch.tensor([timing.error(sample, bare) for sample in samples])
     assert errors.mean().item() == pytest.approx(medians.std().item(), rel=0.1)
     assert timing.error([2.0] * 7, [1.0] * 7) == 0
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['--pairs', '0'], '--pairs 0: give 1 or more'),
+        (['--iterations', '0'], '--iterations 0: give 1 or more'),
+        (['--figure', 'growth.png'], 'it draws --only growth'),
+        (['--only', 'growth', '--figure', 'growth.jpg'], 'a file ending in .png'),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(run_tool, capsys, options, words):
+    with pytest.raises(SystemExit):
+        run_tool(TOOL, *options)
+    assert words in capsys.readouterr().err
+
+
+def test_a_table_without_rows_says_so(run_tool):
+    printed = run_tool(TOOL, 'KD', '--only', 'synthesis', *TINY)
+    assert 'Round of synthesis: there is none with KD.' in printed

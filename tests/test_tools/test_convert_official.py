@@ -309,8 +309,9 @@ def test_layers_in_another_order():
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (b'garbage', 'theirs.pth'),
-        (b'', 'theirs.pth'),
+        (b'garbage', 'damaged or no checkpoint'),
+        (b'<html>404: Not Found</html>', 'damaged or no checkpoint'),
+        (b'', 'damaged or no checkpoint'),
         ([1, 2], 'holds a list'),
         (dict(epoch=3), 'no tensors under'),
     ],
@@ -318,5 +319,27 @@ def test_layers_in_another_order():
 def test_no_checkpoint(tmp_path, content, message):
     path = tmp_path / 'theirs.pth'
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(UsageError, match=message):
-        convert_official.read_official(path)
+    for trust in (False, True):
+        with pytest.raises(UsageError, match=message):
+            convert_official.read_official(path, trust)
+
+
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.9, 0.999])
+def test_half_a_download(tmp_path, share):
+    path = tmp_path / 'theirs.pth'
+    torch.save(nn.Linear(100, 100).state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    for trust in (False, True):
+        with pytest.raises(UsageError, match='damaged or no checkpoint'):
+            convert_official.read_official(path, trust)
+
+
+def test_a_teacher_that_ships_is_no_place_to_write_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'
+    monkeypatch.setattr(sys, 'argv', ['convert_official.py', 'x.pth', '--config', str(config)])
+    with pytest.raises(SystemExit):
+        convert_official.main()
+    assert 'mmdfkd://lenet5_digits, which ships with mmdfkd' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

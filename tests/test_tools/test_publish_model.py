@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from mmdfkd.models.classifiers import resolve_checkpoint
+from mmdfkd.models.classifiers import load_classifier, resolve_checkpoint, save_classifier
 
 TOOL = 'model_converters/publish_model.py'
 
@@ -39,3 +39,10 @@ def test_what_is_no_network_is_not_published(run_tool, tmp_path, capsys):
         run_tool(TOOL, tmp_path / 'epoch_1.pth', '--out', tmp_path / 'zoo')
     assert 'error: ' in capsys.readouterr().err
     assert not (tmp_path / 'zoo').exists()
+
+
+def test_an_accuracy_nobody_measured(tmp_path, run_tool):
+    network = load_classifier('mmdfkd://lenet5_digits')
+    save_classifier(tmp_path / 'mine' / 'student.pth', network, {})
+    printed = run_tool(TOOL, tmp_path / 'mine' / 'student.pth', '--out', tmp_path / 'zoo')
+    assert 'LeNet5, accuracy unknown' in printed

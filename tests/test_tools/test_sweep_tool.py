@@ -290,10 +290,32 @@ def test_each_run_has_one_thread_and_a_gpu_of_its_own(sweep, monkeypatch):
     assert sweep.environment(1)['OMP_NUM_THREADS'] == '3'
 
 
+def test_configs_of_one_name_and_seeds_as_values_are_refused(run, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / Path(LENET).name).write_text((ROOT / LENET).read_text())
+    status, _, errors = run(LENET, tmp_path / 'mine' / Path(LENET).name)
+    assert status == 2 and f'Several configs are called {Path(LENET).stem}' in errors
+    for option in ('--set', '--cfg-options'):
+        status, _, errors = run(LENET, option, 'randomness.seed=3')
+        assert status == 2 and 'randomness.seed is what --seed sets' in errors
+    assert not starts(tmp_path / 'out')
+
+
+def test_lengths_of_one_epoch_leave_the_other_curves(run, sweep, tmp_path):
+    """The stand-in trains for two; one of them loses its first."""
+    run(LENET, '--set', f'{WEIGHT}=0,0.1')
+    short, _ = sorted(tmp_path.glob('out/runs/*/d/vis_data/scalars.json'))
+    short.write_text(short.read_text().splitlines()[-1])
+    (tmp_path / 'out' / 'epochs.png').unlink()
+    assert run(LENET, '--set', f'{WEIGHT}=0,0.1')[0] == 0
+    assert (tmp_path / 'out' / 'epochs.png').exists()
+
+
 @pytest.mark.parametrize(
     ('text', 'values'),
     [
         ('a.b=1', ['1']),
+        ('a.b=1,1.0,2,1e0', ['1', '2']),
         ('a.b=0,0.001,1e-2', ['0', '0.001', '1e-2']),
         ('a.b=[1,2],[3]', ['[1,2]', '[3]']),
         ('a.b=(1,2),x', ['(1,2)', 'x']),

@@ -31,7 +31,7 @@ def main() -> None:
     with report_errors():
         from mmdfkd.visualization import plot_sweep
         from mmdfkd.visualization.curves import curve_of
-        from mmdfkd.visualization.runs import read_history, read_summary
+        from mmdfkd.visualization.runs import read_history, read_summary, the_teacher
 
         names = args.names or [folder.absolute().name for folder in args.work_dirs]
         if len(names) != len(args.work_dirs) or len(set(names)) < len(names):
@@ -45,6 +45,8 @@ def main() -> None:
             curves[name] = curve_of(records, args.key)
             if not curves[name]:
                 known = sorted({key for record in records for key in record})
+                if not known:
+                    raise UsageError(f'{folder} has recorded nothing yet. Leave it out, or wait.')
                 raise UsageError(
                     f'{folder} recorded no {args.key!r}. Give --key one of: {", ".join(known)}.'
                 )
@@ -56,7 +58,7 @@ def main() -> None:
         if args.out:
             teacher = None
             if args.key == 'accuracy/top1':
-                teacher = read_summary(args.work_dirs[0]).get('teacher_accuracy')
+                teacher = the_teacher(read_summary(folder) for folder in args.work_dirs)
             label = {'accuracy/top1': 'accuracy on unseen test images, in percent'}
             plot_sweep(args.out, curves, teacher, args.title, label.get(args.key, args.key))
             print(args.out)

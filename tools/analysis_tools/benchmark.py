@@ -296,7 +296,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--files', type=int, default=2000, help='image files to pack; default 2000')
     parser.add_argument('--json', metavar='FILE', help='write the numbers there too')
     parser.add_argument('--figure', metavar='FILE', help='draw the growth there, a PNG')
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    for name in ('iterations', 'pairs', 'images', 'files', 'threads'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} {getattr(args, name)}: give 1 or more')
+    if args.figure and ('growth' not in args.only or not args.figure.endswith('.png')):
+        parser.error(f'--figure {args.figure}: it draws --only growth, into a file ending in .png')
+    return args
 
 
 def chosen_methods(args: argparse.Namespace) -> list[str]:
@@ -340,6 +346,8 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
             printed = print_table(title, rows)
             if printed:
                 result[name] = printed
+            else:
+                print(f'\n{title}: there is none with {", ".join(methods)}.')
     return result
 
 

@@ -102,7 +102,8 @@ def measure_packing(args: argparse.Namespace, scratch: Path) -> list[Row]:
             shutil.rmtree(out)
 
         def bare(folder: Path = folder) -> None:
-            paths = sorted(path for path in folder.rglob('*') if path.is_file())
+            kinds = Image.registered_extensions()
+            paths = sorted(path for path in folder.rglob('*') if path.suffix.lower() in kinds)
             blocks = [paths[first : first + 256] for first in range(0, len(paths), 256)]
             with ProcessPoolExecutor(args.workers, get_context('fork')) as workers:
                 list(workers.map(decode_and_resize, blocks))

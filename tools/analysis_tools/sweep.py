@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,7 @@ from mmdfkd.utils.progress import progress_bar
 from mmdfkd.utils.reporting import report_errors
 from mmdfkd.visualization.comparison import duration
 from mmdfkd.visualization.curves import curve_of
-from mmdfkd.visualization.runs import read_history, read_summary
+from mmdfkd.visualization.runs import read_history, read_summary, the_teacher
 from mmdfkd.visualization.sweep import summarise
 
 ROOT = Path(__file__).absolute().parents[2]
@@ -190,10 +191,18 @@ def plan(args: argparse.Namespace) -> list[Run]:
     """
     keys = [split_values(text) for text in args.set]
     swept = [key for key, _ in keys]
+    if 'randomness.seed' in [*swept, *(option.partition('=')[0] for option in args.cfg_options)]:
+        raise UsageError('randomness.seed is what --seed sets. Give the seeds there.')
     if len(set(swept)) < len(swept):
         raise UsageError(f'--set names a key twice: {", ".join(swept)}. Give all values at once.')
     runs = []
     configs = list(dict.fromkeys(args.configs))
+    twice = [stem for stem, count in Counter(path.stem for path in configs).items() if count > 1]
+    if twice:
+        raise UsageError(
+            f'Several configs are called {twice[0]}, and a table names its rows by that. Rename '
+            'all but one.'
+        )
     for config in configs:
         for values in itertools.product(*(values for _, values in keys)):
             options = [f'{key}={value}' for key, value in zip(swept, values, strict=True)]
@@ -224,7 +233,18 @@ def split_values(text: str) -> tuple[str, list[str]]:
             f'--set {text} is not understood. Give a key and its values with commas between them, '
             'such as --set model.selector.threshold=0.9,0.95.'
         )
-    return key, list(dict.fromkeys(pieces))
+    distinct: dict[float | str, str] = {}
+    for piece in pieces:
+        distinct.setdefault(number(piece), piece)  # 1 and 1.0 would be the same run twice
+    return key, list(distinct.values())
+
+
+def number(text: str) -> float | str:
+    """What a text says as a number, else itself."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def parsed(options: Sequence[str]) -> dict[str, Any]:
@@ -418,8 +438,7 @@ def draw(rows: Sequence[Row], work_dir: Path, title: str | None) -> list[Path]:
 
     rows = [row for row in rows if row.runs]
     summaries = [run.summary for row in rows for run in row.runs.values()]
-    teachers = {summary['teacher_accuracy'] for summary in summaries}
-    teacher = teachers.pop() if len(teachers) == 1 else None
+    teacher = the_teacher(summaries)
     seeds = max(len(row.runs) for row in rows)
     what = f'mean and standard deviation of {seeds} seeds' if seeds > 1 else 'one run each'
     sets = ', '.join(dict.fromkeys(summary['dataset'] for summary in summaries))
@@ -439,8 +458,9 @@ def draw(rows: Sequence[Row], work_dir: Path, title: str | None) -> list[Path]:
     else:
         settings = {row.setting.name: list(row.accuracies.values()) for row in rows}
         paths = [plot_settings(path, settings, teacher, **texts)]
-    curves = {row.setting.name: mean_curve(row) for row in rows}
-    if all(len(curve) > 1 for curve in curves.values()):
+    means = {row.setting.name: mean_curve(row) for row in rows}
+    curves = {name: curve for name, curve in means.items() if len(curve) > 1}
+    if curves:
         label = (
             f'Accuracy on {sets} in percent, {"mean of the seeds" if seeds > 1 else "one run each"}'
         )
@@ -452,12 +472,9 @@ def draw(rows: Sequence[Row], work_dir: Path, title: str | None) -> list[Path]:
 def numeric_key(rows: Sequence[Row]) -> str | None:
     """Find the first key with two numbers or more and nothing else: the axis of the picture."""
     for key in rows[0].setting.values:
-        texts = {row.setting.values[key] for row in rows}
-        try:
-            if len({float(text) for text in texts}) > 1:
-                return key
-        except ValueError:
-            continue
+        values = {number(row.setting.values[key]) for row in rows}
+        if len(values) > 1 and not any(isinstance(value, str) for value in values):
+            return key
     return None
 
 

@@ -27,7 +27,12 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import resolve_checkpoint, save_classifier
-from mmdfkd.models.classifiers.checkpoint import load_state, state_dict_of
+from mmdfkd.models.classifiers.checkpoint import (
+    ZOO_PREFIX,
+    foreign_class,
+    load_state,
+    state_dict_of,
+)
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import load_config
@@ -132,12 +137,15 @@ def read_official(path: Path, trust: bool = False) -> dict[str, Tensor]:
             f'{path} holds a network whose class cannot be imported ({error}). Put the folder of '
             'the repository it comes from on PYTHONPATH.'
         ) from error
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f'{path} is no plain checkpoint: reading it would run code from that file. If you '
-            'trust who made it, repeat the command with --trust.'
-        ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except PermissionError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        newer = path.read_bytes()[:1] == b'\x80'  # a pickle; torch reads those of protocol 2
+        if not trust and (foreign_class(error) or newer):
+            raise UsageError(
+                f'{path} is no plain checkpoint: reading it would run code from that file. If you '
+                'trust who made it, repeat the command with --trust.'
+            ) from error
         raise UsageError(
             f'{path} cannot be read ({str(error)[:100]}): it is damaged or no checkpoint. '
             'Copy or download it again.'
@@ -184,6 +192,11 @@ def main() -> None:
         init_default_scope(cfg.get('default_scope', 'mmdfkd'))
         config = dict(cfg.model.get('teacher') or cfg.model.student)
         target = config.pop('checkpoint', None)
+        if not args.out and str(target).startswith(ZOO_PREFIX):
+            raise UsageError(
+                f'The teacher of {args.config} is {target}, which ships with mmdfkd. Say with '
+                '--out where to write.'
+            )
         target = args.out or Path(target or f'work_dirs/{Path(args.config).stem}/student.pth')
         if target.exists():
             raise UsageError(f'{target} exists. Remove it, or choose another place with --out.')

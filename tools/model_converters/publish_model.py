@@ -30,7 +30,9 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         target = args.out / f'{stem}-{digest}.pth'
         shutil.copyfile(args.checkpoint, target)
-        print(f'{target}: {network.name}, accuracy {network.meta.get("accuracy")} %')
+        known = network.meta.get('accuracy')
+        accuracy = 'accuracy unknown' if known is None else f'accuracy {known} %'
+        print(f'{target}: {network.name}, {accuracy}')
 
 
 if __name__ == '__main__':

@@ -35,6 +35,12 @@ WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net')
 _FOREIGN = re.compile(r'(?:nsupported global: GLOBAL|nsupported GLOBAL|nsupported class) (\S+)')
 
 
+def foreign_class(error: Exception) -> str | None:
+    """The class for which torch refused to read a file as data only, if it was for one."""
+    found = _FOREIGN.search(str(error))
+    return found[1] if found else None
+
+
 def resolve_checkpoint(name: str | os.PathLike) -> Path:
     """Turn a path or ``mmdfkd://<stem>`` (a network that ships with the package) into a file.
 
@@ -80,10 +86,10 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     except (PermissionError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged file makes the unpickler fail in many ways
-        foreign = _FOREIGN.search(str(error))
+        foreign = foreign_class(error)
         if foreign:
             raise UsageError(
-                f'Checkpoint {path} holds a {foreign[1]}, more than tensors and plain values, so '
+                f'Checkpoint {path} holds a {foreign}, more than tensors and plain values, so '
                 'reading it would run code from that file. If you trust it, convert it once: '
                 'content = torch.load(PATH, weights_only=False), and then torch.save('
                 'content.state_dict(), NEW_PATH) if it is a network, or torch.save(content[KEY], '
