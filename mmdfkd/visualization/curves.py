@@ -7,7 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = Sequence[tuple[float, float]]
-Tag = tuple[float, str, str, str]
 
-_LEFT, _PLOT_WIDTH = 60, 668
+LEFT, PLOT_WIDTH = 60, 640
+_NARROW, _LINE_HEIGHT = 18, 15  # characters in the line of a tag, at least; page pixels
 
 WEIGHTS = {
     'student_weight': "student's say in the selection, a(t)",
     'weight': 'mean alignment weight',
 }
+
+
+class Tag(NamedTuple):
+    """What stands right of the end of a curve, at the height of its last finite value."""
+
+    height: float
+    value: str
+    name: str
+    colour: str
+    line: Any
 
 
 def read_scalars(json_lines_path: style.PathLike) -> list[dict[str, Any]]:
@@ -131,7 +141,7 @@ def plot_history(
         every = [*student, *share, *(point for points in said.values() for point in points)]
         epochs = [epoch for epoch, _ in every]
         for panel in panels:
-            axes = style.axes_at(figure, _LEFT, top, _PLOT_WIDTH, heights[panel])
+            axes = style.axes_at(figure, LEFT, top, PLOT_WIDTH, heights[panel])
             prepare_axes(axes, min(epochs), max(epochs))
             if panel == 0:
                 style.write(page, 20, top - 14, 'Accuracy on unseen test images, in percent', 13)
@@ -190,35 +200,52 @@ def plot_sweep(
         )
     if any(len(point) != 2 for points in curves.values() for point in points):
         raise UsageError('curves: expected (epoch, value) pairs in each run')
-    lines = ('-', (0, (4, 2)), (0, (1, 1.5)))
-    height = max(376, sum(_tag_height(name) for name in curves) + _tag_height('teacher'))
-    with style.canvas(path, style.WIDTH, 82 + height + 62) as figure:
+    precision = '.1f' if _is_percentage(y_label) else '.4g'
+    low, high, is_cut = _limits(curves, teacher_accuracy)
+    note = f'{y_label}; the numbers are those of the last epoch'
+    note += '\nFirst epochs that lie below the axis are cut off.' if is_cut else ''
+    top = 100 if is_cut else 82
+    height = max(376, sum(_tag_height(name, _NARROW) for name in [*curves, 'teacher']))
+    with style.canvas(path, style.WIDTH, top + height + 62) as figure:
         page = style.page_of(figure)
-        style.draw_title(page, title, f'{y_label}; the numbers are those of the last epoch')
-        axes = style.axes_at(figure, _LEFT, 82, _PLOT_WIDTH, height)
+        style.draw_title(page, title, note)
+        axes = style.axes_at(figure, LEFT, top, PLOT_WIDTH, height)
         epochs = [epoch for points in curves.values() for epoch, _ in points]
-        first, last = min(epochs), max(epochs)
-        prepare_axes(axes, first, last)
+        prepare_axes(axes, min(epochs), max(epochs))
+        axes.set_ylim(low, high)
         axes.set_xlabel('epoch', fontsize=12)
         tags = []
         for number, (name, points) in enumerate(curves.items()):
-            turn, colour = divmod(number, len(style.CYCLE))
-            line = lines[turn % len(lines)]
-            tags.append(draw_curve(axes, points, style.CYCLE[colour], name, line=line))
+            colour, line = style.look(number)
+            tags.append(draw_curve(axes, points, colour, name, precision, line))
         if teacher_accuracy is not None:
             tags.append(_draw_teacher(axes, teacher_accuracy))
-        # The climb of the first quarter is cut off, so that the ends can be told apart.
-        settled = [
-            value
-            for points in curves.values()
-            for epoch, value in points
-            if epoch >= first + (last - first) / 4 and np.isfinite(value)
-        ]
-        low, high = axes.get_ylim()
-        low = min(settled, default=low)
-        axes.set_ylim(low - 0.05 * (high - low), high)
         label_right(axes, tags, height)
     return Path(path)
+
+
+def _is_percentage(label: str) -> bool:
+    return any(word in label.lower() for word in ('percent', 'accuracy', 'agreement'))
+
+
+def _limits(curves: Mapping[str, Curve], teacher: float | None) -> tuple[float, float, bool]:
+    """Ends of the axis of values, and whether a value lies below it.
+
+    The climb of each run's first quarter is cut off, so that the ends can be told apart.
+    """
+    values, settled = [], []
+    for points in curves.values():
+        finite = [(epoch, value) for epoch, value in points if np.isfinite(value)]
+        begin = points[0][0] + (points[-1][0] - points[0][0]) / 4
+        values += [value for _, value in finite]
+        settled += [value for epoch, value in finite if epoch >= begin]
+        settled += [value for _, value in finite[-1:]]
+    if not values:
+        return 0, 1 if teacher is None else 1.05 * teacher, False
+    low = min(settled)
+    high = max(values if teacher is None else [*values, teacher])
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - margin, high + margin, min(values) < low - margin
 
 
 def prepare_axes(axes: Axes, first: float, last: float) -> None:
@@ -243,49 +270,70 @@ def draw_curve(
     precision: str = '.1f',
     line: Any = '-',
 ) -> Tag:
-    """Draws a curve; returns its tag: height, last value, name and colour of the text."""
+    """Draws a curve, with a dot at its last finite value; returns its tag."""
     epochs, values = zip(*points, strict=True)
     axes.plot(epochs, values, color=colour, linestyle=line)
-    axes.plot(epochs[-1], values[-1], 'o', color=colour, markersize=6, clip_on=False)
-    return values[-1], f'{values[-1]:{precision}}', name, style.darker(colour)
+    end, height = next((p for p in reversed(points) if np.isfinite(p[1])), (epochs[-1], -np.inf))
+    axes.plot(end, height, 'o', color=colour, markersize=6, clip_on=False)
+    return Tag(height, f'{values[-1]:{precision}}', name, colour, line)
 
 
 def _draw_teacher(axes: Axes, accuracy: float) -> Tag:
-    axes.axhline(accuracy, color=style.INK, linestyle=(0, (5, 3)), linewidth=1.5)
-    return accuracy, f'{accuracy:.1f}', 'teacher', style.INK
+    line = (0, (5, 3))
+    axes.axhline(accuracy, color=style.INK, linestyle=line, linewidth=1.5)
+    return Tag(accuracy, f'{accuracy:.1f}', 'teacher', style.INK, line)
 
 
-def _tag_lines(name: str) -> list[str]:
-    return textwrap.wrap(name, 22) or ['']
+def _tag_lines(name: str, characters: int) -> list[str]:
+    return textwrap.wrap(name, characters) or ['']
 
 
-def _tag_height(name: str) -> int:
-    return 15 * len(_tag_lines(name)) + 6
+def _tag_height(name: str, characters: int) -> int:
+    return _LINE_HEIGHT * len(_tag_lines(name, characters)) + 6
 
 
 def label_right(axes: Axes, tags: Sequence[Tag], height: float) -> None:
-    """Writes tags right of axes ``height`` high, at their values but never on top of each other."""
+    """Writes tags right of axes ``height`` high, at their values but never on top of each other.
+
+    A tag begins with a piece of its line; the wider the values, the narrower the names.
+    """
+    from matplotlib.lines import Line2D
+
     low, high = axes.get_ylim()
-    tags = sorted(tags, key=lambda tag: -tag[0])
-    sizes = [_tag_height(name) for _, _, name, _ in tags]
+    tags = sorted(tags, key=lambda tag: -tag.height)
+    digits = max(5, *(len(tag.value) for tag in tags))
+    characters = max(_NARROW, 27 - digits)
+    sizes = [_tag_height(tag.name, characters) for tag in tags]
     tops = [
-        height * (high - (value if np.isfinite(value) else low)) / (high - low) - size / 2
-        for (value, _, _, _), size in zip(tags, sizes, strict=True)
+        height * (high - max(tag.height, low)) / (high - low) - 6 - _LINE_HEIGHT / 2 for tag in tags
     ]
     for index in range(1, len(tags)):
         tops[index] = max(tops[index], tops[index - 1] + sizes[index - 1])
     tops[-1] = min(tops[-1], height + 8 - sizes[-1])
     for index in range(len(tags) - 2, -1, -1):
         tops[index] = min(tops[index], tops[index + 1] - sizes[index])
-    for (_, value, name, colour), top in zip(tags, tops, strict=True):
-        wrapped = '\n'.join(_tag_lines(name))
-        for offset, text, weight in ((10, value, 'bold'), (50, wrapped, 'normal')):
+    for tag, top in zip(tags, tops, strict=True):
+        middle = 1 - (top + 3 + _LINE_HEIGHT / 2) / height
+        sample = Line2D(
+            [1 + 8 / PLOT_WIDTH, 1 + 34 / PLOT_WIDTH],
+            [middle, middle],
+            color=tag.colour,
+            linestyle=tag.line,
+            transform=axes.transAxes,
+            clip_on=False,
+        )
+        axes.add_artist(sample)
+        wrapped = '\n'.join(_tag_lines(tag.name, characters))
+        for offset, text, weight in (
+            (40, tag.value, 'bold'),
+            (48 + 8 * digits, wrapped, 'normal'),
+        ):
             axes.text(
-                1 + offset / _PLOT_WIDTH,
+                1 + offset / PLOT_WIDTH,
                 1 - (top + 3) / height,
                 text,
                 transform=axes.transAxes,
-                color=colour,
+                color=style.darker(tag.colour),
                 fontsize=12.5,
                 fontweight=weight,
                 verticalalignment='top',

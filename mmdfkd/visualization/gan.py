@@ -11,12 +11,12 @@ import numpy as np
 
 from ..utils import UsageError
 from . import style
-from .curves import draw_curve, label_right, prepare_axes
+from .curves import LEFT, PLOT_WIDTH, draw_curve, label_right, prepare_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LEFT, _PLOT_WIDTH, _HEIGHT = 60, 668, 230
+_HEIGHT = 230
 _KINDS = (
     ('collected, learned from', style.BLUE),
     ('collected, held out', style.SKY),
@@ -70,7 +70,7 @@ def plot_gan(
         style.write(
             page, 20, top - 14, 'Mean score of the discriminator: real above 0, fake below', 13
         )
-        axes = style.axes_at(figure, _LEFT, top, _PLOT_WIDTH, _HEIGHT)
+        axes = style.axes_at(figure, LEFT, top, PLOT_WIDTH, _HEIGHT)
         prepare_axes(axes, float(epochs[0]), float(epochs[-1]))
         axes.axhline(0, color=style.MUTED, linewidth=1)
         axes.set_xlabel('epoch of the GAN', fontsize=12)
@@ -83,7 +83,7 @@ def plot_gan(
 
         top += _HEIGHT + 96
         style.write(page, 20, top - 34, 'Classes the teacher sees, in percent of the images', 13)
-        axes = style.axes_at(figure, _LEFT, top, style.WIDTH - _LEFT - 20, _HEIGHT)
+        axes = style.axes_at(figure, LEFT, top, style.WIDTH - LEFT - 20, _HEIGHT)
         _draw_shares(axes, counts, classes)
     return Path(path)
 

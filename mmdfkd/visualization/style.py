@@ -33,6 +33,7 @@ INK, MUTED, FAINT, PAPER = '#1f2933', '#5f6b7a', '#d8dde3', '#ffffff'
 BLUE, ORANGE, GREEN, RED = '#0072b2', '#e69f00', '#009e73', '#d55e00'
 PURPLE, SKY, GREY = '#cc79a7', '#56b4e9', '#7d8996'
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, INK, GREY)
+_LINES: tuple[Any, ...] = ('-', (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # of none is a teacher drawn
 
 _SETTINGS: dict[Any, Any] = {
     'font.family': 'DejaVu Sans',
@@ -135,6 +136,12 @@ def page_of(figure: Figure) -> Axes:
     page.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     page.set_axis_off()
     return page
+
+
+def look(number: int) -> tuple[str, Any]:
+    """Returns colour and line style of the n-th of several curves; 24 of them differ."""
+    turn, place = divmod(number, len(CYCLE))
+    return CYCLE[place], _LINES[turn % len(_LINES)]
 
 
 def darker(colour: str) -> str:

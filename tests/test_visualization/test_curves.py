@@ -107,6 +107,69 @@ def test_sweep_grows_with_the_number_of_runs(tmp_path):
     assert tall.shape[0] > low.shape[0] > 900
 
 
+CLIMB = [(epoch, 90.0 - 60 / epoch) for epoch in range(1, 41)]  # 30 at first, 88.5 in the end
+
+
+def _texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
+
+
+@pytest.mark.parametrize(
+    'points', [[(1, 12.0), (2, 20.0), (3, 28.0)], [(1, 5.0), (2, 28.0), (3, np.nan)], [(1, 28.0)]]
+)
+def test_a_run_that_has_not_got_far_is_in_the_picture(tmp_path, drawn, points):
+    plot_sweep(tmp_path / 'a.png', {'full': CLIMB, 'short': points}, 95.0)
+    page, axes = drawn[0].axes
+    low, high = axes.get_ylim()
+    assert low < 28 < 95 < high
+    tag = next(text for text in axes.texts if text.get_text() == 'short')
+    # Its top edge is about half a line of text above the last value that is a number.
+    assert tag.get_position()[1] == pytest.approx((28 - low) / (high - low), abs=0.03)
+
+
+def test_a_cut_is_said(tmp_path, drawn):
+    plot_sweep(tmp_path / 'cut.png', {'climb': CLIMB}, 95.0)
+    assert 83.5 < drawn[0].axes[1].get_ylim()[0] < 84.5  # 84.5 in epoch 11, less a margin
+    plot_sweep(tmp_path / 'whole.png', {'flat': [(1, 91.0), (2, 90.0), (3, 90.5)]}, 95.0)
+    said = ['First epochs that lie below the axis are cut off.' in _texts(f) for f in drawn]
+    assert said == [True, False]
+
+
+def test_a_run_without_a_number_keeps_its_place_among_the_tags(tmp_path, drawn):
+    curves = {'low': [(1, 60.0)], 'broken': [(1, np.nan)], 'high': [(1, 90.0)]}
+    plot_sweep(tmp_path / 'nan.png', curves, 95.0)
+    tags = [text.get_text() for text in drawn[0].axes[1].texts][1::2]
+    assert tags == ['teacher', 'high', 'low', 'broken']
+
+
+def test_every_curve_can_be_told_from_the_others_by_its_tag(tmp_path, drawn):
+    curves = {f'run {run}': [(1, 50.0 + run), (2, 60.0 + run)] for run in range(24)}
+    plot_sweep(tmp_path / 'many.png', curves, 95.0)
+
+    def looks(lines):
+        return [(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines]
+
+    axes = drawn[0].axes[1]
+    samples = [line for line in axes.lines if line.get_transform() == axes.transAxes]
+    long = [line for line in axes.lines if line not in samples and len(line.get_xdata()) == 2]
+    assert len(set(looks(samples))) == 25 and set(looks(samples)) == set(looks(long))
+
+
+@pytest.mark.parametrize(
+    ('label', 'value', 'text'),
+    [
+        ('student.lr', 4.8943e-05, '4.894e-05'),
+        ('loss', 0.21743, '0.2174'),
+        ('accuracy/top5', 97.26, '97.3'),
+        ('agreement/teacher', 97.26, '97.3'),
+        ('Accuracy on digits in percent', 97.26, '97.3'),
+    ],
+)
+def test_numbers_have_the_digits_of_what_they_are(tmp_path, drawn, label, value, text):
+    plot_sweep(tmp_path / 'a.png', {'run': [(1, 2 * value), (2, value)]}, y_label=label)
+    assert text in _texts(drawn[0])
+
+
 @pytest.mark.parametrize('curves', [{}, {'a': []}, {'a': [(1, 2, 3)]}])
 def test_sweep_without_points_is_refused(tmp_path, curves):
     with pytest.raises(UsageError, match=r'\(epoch, value\)|0 runs'):

@@ -1,0 +1,20 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""A look at what is drawn."""
+
+import pytest
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The matplotlib figures that are written, in order."""
+    from matplotlib.figure import Figure
+
+    figures = []
+    save = Figure.savefig
+
+    def savefig(figure, *args, **kwargs):
+        figures.append(figure)
+        return save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, 'savefig', savefig)
+    return figures
