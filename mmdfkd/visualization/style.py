@@ -162,15 +162,30 @@ def write_lines(page: Axes, x: float, y: float, text: str, size: float, **kwargs
 
 
 def write_fitting(
-    page: Axes, x: float, y: float, text: str, size: float, width: float, **kwargs: Any
+    page: Axes,
+    x: float,
+    y: float,
+    text: str,
+    size: float,
+    width: float,
+    keep_end: bool = False,
+    **kwargs: Any,
 ) -> Text:
-    """Writes one line, shortened with an ellipsis where it is wider than ``width`` pixels."""
+    """Writes one line, shortened with an ellipsis where it is wider than ``width`` pixels.
+
+    The ellipsis takes the place of the end, or of the beginning where the end is to be kept.
+    """
     artist = write(page, x, y, text, size, **kwargs)
     kept = text
     while kept and artist.get_window_extent().width > width:
-        kept = kept[:-1]
-        artist.set_text(kept.rstrip() + '…')
+        kept = kept[1:] if keep_end else kept[:-1]
+        artist.set_text(f'…{kept.lstrip()}' if keep_end else f'{kept.rstrip()}…')
     return artist
+
+
+def shorten(name: str, most: int = 16) -> str:
+    """Returns a name of at most so many characters, the last one an ellipsis if it was longer."""
+    return name if len(name) <= most else f'{name[: most - 1]}…'
 
 
 def draw_title(page: Axes, title: str, note: str = '') -> None:

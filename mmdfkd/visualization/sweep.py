@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,7 @@ Points = Sequence[tuple[float, Sequence[float]]]
 
 _LEFT, _RIGHT, _GAP = 62, 34, 30
 _TICK = 44  # page pixels that a value under the axis takes
+_CHARACTERS = 54  # that fit beside a row of dots
 
 
 class Summary(NamedTuple):
@@ -85,11 +87,11 @@ def plot_values(
         The path written.
 
     Raises:
-        UsageError: If there is nothing to draw, a value has no accuracy, or the file cannot be
-            written.
+        UsageError: If there is nothing to draw, a value has no accuracy or stands twice in a line,
+            or the file cannot be written.
     """
     lines = {
-        (heading, name): _checked(dict(points), f'panels[{heading!r}][{name!r}]')
+        (heading, name): _checked(points, f'panels[{heading!r}][{name!r}]')
         for heading, panel in panels.items()
         for name, points in panel.items()
     }
@@ -112,24 +114,29 @@ def plot_values(
         style.draw_title(page, title, note)
         for number, name in enumerate(names if legend else ()):
             y = 86 + 22 * number
-            page.plot([20, 44], [y - 4, y - 4], color=_colour(number))
-            style.write_fitting(page, 54, y, name, 12.5, style.WIDTH - 74)
+            colour, line = style.look(number)
+            page.plot([20, 48], [y - 4, y - 4], color=colour, linestyle=line)
+            style.write_fitting(page, 58, y, name, 12.5, style.WIDTH - 78, keep_end=True)
         for number, (heading, panel) in enumerate(panels.items()):
             row, column = divmod(number, columns)
             left, upper = _LEFT + column * (width + _GAP), top + row * pitch
             axes = style.axes_at(figure, left, upper, width, height)
-            _prepare(axes, places, limits, width)
+            shown = _prepare(axes, places, limits, width)
             if len(panels) > 1:
-                style.write_fitting(page, left, upper - 10, heading, 12.5, width, fontweight='bold')
+                style.write_fitting(
+                    page, left, upper - 10, heading, 12.5, width, keep_end=True, fontweight='bold'
+                )
             if teacher_accuracy is not None:
                 axes.axhline(teacher_accuracy, **_DASHED)
                 if number == 0:
                     _name_teacher(axes, teacher_accuracy)
             for name in panel:
-                colour = _colour(names.index(name))
-                _draw_line(axes, lines[heading, name], places, colour, gap=is_log and 0 in values)
+                points = lines[heading, name]
+                colour, line = style.look(names.index(name))
+                _draw_line(axes, points, places, colour, line, gap=is_log and 0 in values)
                 if len(names) == 1:
-                    _write_means(axes, lines[heading, name], places, colour)
+                    means = {value: points[value] for value in shown if value in points}
+                    _write_means(axes, means, places, colour)
             if column:
                 axes.tick_params(labelleft=False)
             if number + columns >= len(panels):  # the lowest of its column
@@ -147,6 +154,8 @@ def plot_settings(
 ) -> Path:
     """Draws a row for each setting: the mean in a bar of one standard deviation, seeds as dots.
 
+    Long names are broken into lines.
+
     Args:
         path: The PNG file to write, 960 page pixels wide.
         rows: Accuracies of the seeds in percent by name of the setting, from top to bottom.
@@ -161,7 +170,9 @@ def plot_settings(
         UsageError: If there is no row, a row has no accuracy, or the file cannot be written.
     """
     summaries = _checked(rows, 'rows')
-    pitch, top, left, width = 30, 104, 458, 352
+    names = {name: textwrap.wrap(name, _CHARACTERS) or [''] for name in summaries}
+    pitch = 15 + 15 * max(len(lines) for lines in names.values())
+    top, left, width = 104, 458, 352
     height = pitch * len(rows)
     with style.canvas(path, style.WIDTH, top + height + 42) as figure:
         page = style.page_of(figure)
@@ -179,7 +190,9 @@ def plot_settings(
             style.write(page, x, top - 8, f'teacher {teacher_accuracy:.1f}', 12, ha='center')
         for place, (name, summary) in enumerate(summaries.items()):
             y = top + pitch * (place + 0.5) + 4.5
-            style.write_fitting(page, 20, y, name, 12.5, left - 40)
+            for line, text in enumerate(names[name]):
+                shift = 15 * (line - (len(names[name]) - 1) / 2)
+                style.write_fitting(page, 20, y + shift, text, 12.5, left - 40)
             axes.plot(summary.ends, [place, place], color=style.BLUE, linewidth=4, alpha=0.35)
             axes.scatter(summary.accuracies, [place] * len(summary.accuracies), **_SEEDS)
             axes.plot(summary.mean, place, 'o', color=style.BLUE, markersize=8)
@@ -193,7 +206,13 @@ _DASHED: dict = dict(color=style.INK, linestyle=(0, (5, 3)), linewidth=1.5)
 _SEEDS: dict = dict(s=24, color=style.BLUE, alpha=0.5, linewidths=0, zorder=3)
 
 
-def _checked(settings: Mapping, name: str) -> dict:
+def _checked(content: Mapping | Sequence[tuple], name: str) -> dict:
+    settings = dict(content)
+    if len(settings) < len(content):
+        raise UsageError(
+            f'{name}: found {len(content)} settings, but only {len(settings)} different ones; give '
+            'all accuracies of a setting at once'
+        )
     empty = [setting for setting, accuracies in settings.items() if len(accuracies) == 0]
     if empty or not settings:
         raise UsageError(
@@ -201,10 +220,6 @@ def _checked(settings: Mapping, name: str) -> dict:
             'one or more for each'
         )
     return {setting: summarise(accuracies) for setting, accuracies in settings.items()}
-
-
-def _colour(number: int) -> str:
-    return style.CYCLE[number % len(style.CYCLE)]
 
 
 def _places(values: Sequence[float], is_log: bool) -> dict[float, float]:
@@ -227,7 +242,8 @@ def _limits(summaries: Sequence[Summary], teacher_accuracy: float | None) -> tup
 
 def _prepare(
     axes: Axes, places: Mapping[float, float], limits: tuple[float, float], width: float
-) -> None:
+) -> list[float]:
+    """Gives axes over values their look; returns the values that there is room to write at."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(places.values()), max(places.values())
@@ -244,6 +260,7 @@ def _prepare(
     axes.set_axisbelow(True)
     axes.spines['left'].set_visible(False)
     axes.tick_params(length=0, labelsize=12)
+    return shown
 
 
 def _draw_line(
@@ -251,6 +268,7 @@ def _draw_line(
     points: Mapping[float, Summary],
     places: Mapping[float, float],
     colour: str,
+    line: Any,
     gap: bool,
 ) -> None:
     """Draws one line; with a gap its first stretch, from zero to the decades, is dashed."""
@@ -261,7 +279,7 @@ def _draw_line(
     axes.fill_between(x, lower, upper, color=colour, alpha=0.18, linewidth=0)
     first = 1 if gap and values[0] == 0 else 0
     axes.plot(x[: first + 1], means[: first + 1], color=colour, linestyle=(0, (2, 2)))
-    axes.plot(x[first:], means[first:], color=colour)
+    axes.plot(x[first:], means[first:], color=colour, linestyle=line)
     axes.plot(x, means, 'o', color=colour, markersize=7, clip_on=False)
     for value in values:
         accuracies = points[value].accuracies

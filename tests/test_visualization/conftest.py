@@ -13,8 +13,9 @@ def drawn(monkeypatch):
     save = Figure.savefig
 
     def savefig(figure, *args, **kwargs):
+        save(figure, *args, **kwargs)
+        figure.canvas.draw()  # so that texts tell their size in page pixels
         figures.append(figure)
-        return save(figure, *args, **kwargs)
 
     monkeypatch.setattr(Figure, 'savefig', savefig)
     return figures

@@ -101,6 +101,52 @@ def test_settings_are_rows_with_the_better_one_to_the_right(tmp_path):
     assert len(_pixels(plot_settings(tmp_path / 'c.png', {**rows, 'c': [1.0]}))) == len(pixels) + 60
 
 
+def test_long_settings_can_be_told_apart(tmp_path, drawn):
+    long = 'kd3_resnet8_resnet8-half_1xb128-40e-no-mdcl_digits'
+    rows = {f'{long}, loss_weight=0.1, norm={norm}': [90.0] for norm in ('linear', 'conv')}
+    plot_settings(tmp_path / 'rows.png', rows)
+    page, axes = drawn[0].axes
+    lines = {text.get_text(): text.get_window_extent() for text in page.texts}
+    assert 'loss_weight=0.1, norm=linear' in lines and 'loss_weight=0.1, norm=conv' in lines
+    assert f'{long},' in lines
+    names = [box for text, box in lines.items() if 'kd3' in text or '=' in text]
+    assert len(names) == 3 and all(box.x1 < axes.bbox.x0 for box in names)
+
+
+def test_headings_of_panels_keep_their_values(tmp_path, drawn):
+    heading = 'a_very_long_part.of_a_very_long_key.normalisation = {}'
+    panels = {heading.format(norm): {'run': LINE} for norm in ('linear', 'conv', 'none')}
+    plot_values(tmp_path / 'a.png', panels, 'x')
+    texts = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert [t.split(' = ')[1] for t in texts if ' = ' in t] == ['linear', 'conv', 'none']
+
+
+def test_means_of_close_values_stand_clear_of_each_other(tmp_path, drawn):
+    points = [(value, [50.0]) for value in (0.9, 0.95, 0.99, 0.995, 0.997, 0.999)]
+    plot_values(tmp_path / 'a.png', {'': {'run': points}}, 'threshold')
+    boxes = [text.get_window_extent() for text in drawn[0].axes[1].texts]
+    assert len(boxes) > 2
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
+def test_the_ninth_line_differs_from_the_first_in_picture_and_legend(tmp_path, drawn):
+    lines = {f'line {k}': [(1.0, [50.0 + k]), (2.0, [60.0 + k])] for k in range(9)}
+    plot_values(tmp_path / 'a.png', {'': lines}, 'x')
+    for axes in drawn[0].axes:
+        looks = [
+            (line.get_color(), line.is_dashed())
+            for line in axes.lines
+            if len(line.get_xdata()) == 2 and line.get_marker() == 'None'
+        ]
+        assert len(looks) == len(set(looks)) == 9
+
+
+def test_values_given_twice_are_refused(tmp_path):
+    with pytest.raises(UsageError, match='3 settings, but only 2 different'):
+        plot_values(tmp_path / 'a.png', {'': {'run': [*LINE, (0.1, [80.0])]}}, 'x')
+    assert not list(tmp_path.iterdir())
+
+
 def test_same_numbers_same_pixels(tmp_path):
     for plot, content in (
         (plot_values, ({'': {'a': LINE}}, 'x')),
