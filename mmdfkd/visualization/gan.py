@@ -16,7 +16,7 @@ from .curves import LEFT, PLOT_WIDTH, draw_curve, label_right, prepare_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HEIGHT = 230
+_HEIGHT, _SHARES_WIDTH = 230, style.WIDTH - LEFT - 20
 _KINDS = (
     ('collected, learned from', style.BLUE),
     ('collected, held out', style.SKY),
@@ -60,7 +60,8 @@ def plot_gan(
         for name, values in shares.items()
     }
     top = 110
-    with style.canvas(path, style.WIDTH, top + 2 * _HEIGHT + 140) as figure:
+    bottom = 140 if _upright(classes) else 232
+    with style.canvas(path, style.WIDTH, top + 2 * _HEIGHT + bottom) as figure:
         page = style.page_of(figure)
         style.draw_title(
             page,
@@ -77,13 +78,13 @@ def plot_gan(
         tags = [
             draw_curve(axes, list(zip(epochs, column, strict=True)), colour, name, '.2f')
             for column, (name, colour) in zip(scores.T, _KINDS, strict=True)
-            if np.isfinite(column).all()
+            if np.isfinite(column).any()
         ]
         label_right(axes, tags, _HEIGHT)
 
         top += _HEIGHT + 96
         style.write(page, 20, top - 34, 'Classes the teacher sees, in percent of the images', 13)
-        axes = style.axes_at(figure, LEFT, top, style.WIDTH - LEFT - 20, _HEIGHT)
+        axes = style.axes_at(figure, LEFT, top, _SHARES_WIDTH, _HEIGHT)
         _draw_shares(axes, counts, classes)
     return Path(path)
 
@@ -93,6 +94,12 @@ def divergence_from_uniform(counts: np.ndarray) -> float:
     share = counts / max(counts.sum(), 1)
     seen = share[share > 0]
     return float(np.log(len(counts)) + (seen * np.log(seen)).sum())
+
+
+def _upright(classes: Sequence[str]) -> bool:
+    """Whether the names that are written fit side by side."""
+    longest = max(len(style.shorten(str(name))) for name in classes)
+    return len(classes) > _NAMED or 8 * longest <= _SHARES_WIDTH / len(classes)
 
 
 def _draw_shares(axes: Axes, counts: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
@@ -116,7 +123,8 @@ def _draw_shares(axes: Axes, counts: Mapping[str, np.ndarray], classes: Sequence
     axes.tick_params(length=0, labelsize=12)
     axes.spines['left'].set_visible(False)
     if len(classes) <= _NAMED:
-        axes.set_xticks(places, [name[:12] for name in classes])
+        names = [style.shorten(str(name)) for name in classes]
+        axes.set_xticks(places, names, rotation=0 if _upright(classes) else 90)
     else:
         axes.set_xlabel('classes, from most to least frequent', fontsize=12)
     axes.legend(

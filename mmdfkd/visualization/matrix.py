@@ -132,7 +132,7 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
     count = len(classes)
     places = range(0, count, -(-count // _NAMED))
     size = 12 if count <= 20 else 8.5
-    names = [name if len(name) <= 16 else f'{name[:15]}…' for name in map(str, classes)]
+    names = [style.shorten(str(name)) for name in classes]
     rotation = 0 if _upright(classes) else 90
     axes.set_xticks(places, [names[p] for p in places], rotation=rotation)
     axes.set_yticks(places, [names[p] for p in places])

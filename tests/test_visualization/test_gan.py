@@ -29,6 +29,32 @@ def test_picture(tmp_path, classes):
     assert picture.shape[1] == 2 * 960 and picture.std() > 0.05
 
 
+def test_a_curve_with_a_gap_stays_and_one_without_any_number_goes(tmp_path, drawn):
+    gap, none = [0.5, np.nan, 0.7, 0.6], [np.nan] * 4
+    scores = np.array([gap, none, [-0.5, -0.6, -0.7, -0.8]]).T
+    plot_gan(tmp_path / 'gan.png', np.arange(1, 5), scores, ['a', 'b'], {'pool': np.ones(2)})
+    texts = [text.get_text() for text in drawn[0].axes[1].texts]
+    assert texts == ['0.60', 'collected, learned\nfrom', '-0.80', 'generated']
+
+
+@pytest.mark.parametrize(
+    ('names', 'last'),
+    [
+        (['airplane', 'automobile', *'abcdefgh'], 'automobile'),  # CIFAR-10
+        ([f'aquarium_fish_{label:02}' for label in range(20)], 'aquarium_fish_01'),
+        ([f'a_long_class_name_{label:02}' for label in range(15)], 'a_long_class_na…'),
+    ],
+)
+def test_names_of_classes_stand_clear_of_each_other(tmp_path, drawn, names, last):
+    counts = {'pool': np.arange(len(names))}
+    plot_gan(tmp_path / 'gan.png', np.arange(1, 3), np.zeros((2, 3)), names, counts)
+    labels = drawn[0].axes[2].get_xticklabels()
+    assert len(labels) == len(names) and labels[1].get_text() == last
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+    assert min(box.y0 for box in boxes) > 0  # within the page
+
+
 def test_scores_that_do_not_fit(tmp_path):
     with pytest.raises(UsageError, match='expected \\(2, 3\\)'):
         plot_gan(tmp_path / 'gan.png', np.array([1, 2]), np.zeros((2, 2)), ['0', '1'], {})
