@@ -71,7 +71,7 @@ def plot_bank(
 
     left = _MARGIN + _LABEL_WIDTH + _BAR_WIDTH + 4 * _GAP
     tile = float(np.clip((style.WIDTH - _MARGIN - left) / per_class - _GAP, 36, 64))
-    row_height = tile + (30 if seen is not None else 12)
+    row_height = tile + (40 if seen is not None else 12)
     width = max(style.WIDTH, round(left + per_class * (tile + _GAP) + _MARGIN))
     height = round(_HEADER + len(rows) * row_height + 8)
     note = f'{count:,} images by the class they were made for.'
@@ -108,16 +108,13 @@ def plot_bank(
                 x = left + column * (tile + _GAP)
                 style.draw_tile(page, bank[index], x, top, tile)
                 if seen is not None and scores is not None:
-                    style.write_fitting(
-                        page,
-                        x + tile / 2,
-                        top + tile + 13,
-                        f'{classes[seen[index]]} {scores[index]:.2f}',
-                        10,
-                        tile + _GAP,
-                        horizontalalignment='center',
-                        color=style.MUTED if seen[index] == label else style.RED,
-                    )
+                    caption = (str(classes[seen[index]]), f'{scores[index]:.2f}')
+                    colour = style.MUTED if seen[index] == label else style.RED
+                    for line, text in enumerate(caption):
+                        y = top + tile + 13 + 12 * line
+                        style.write_fitting(
+                            page, x + tile / 2, y, text, 10, tile, ha='center', color=colour
+                        )
     return Path(path)
 
 

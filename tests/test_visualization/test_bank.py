@@ -58,9 +58,19 @@ def test_what_the_teacher_sees(tmp_path, written):
     assert [text for text in texts if 'seen' in text] == ['0 seen', '40 seen', '20 seen']
     captions = [(text, colour) for text, colour in written if text.startswith('class ')][:13]
     assert captions[0] == ('class 0', None)
-    assert all(text.startswith('class 1 0.') for text, _ in captions[1:11])
-    assert all(colour == style.RED for _, colour in captions[1:11])
-    assert captions[11][0] == 'class 1' and captions[12][1] == style.MUTED
+    assert captions[1:11] == [('class 1', style.RED)] * 10
+    assert captions[11] == ('class 1', None) and captions[12][1] == style.MUTED
+
+
+def test_long_names_leave_room_for_numbers_and_neighbours(tmp_path, drawn):
+    names = ['airplane', 'automobile', 'a_class_with_a_long_name']
+    plot_bank(tmp_path / 'bank.png', **{**bank(), 'classes': names}, **answers())
+    small = [text for text in drawn[0].axes[0].texts if text.get_fontsize() == 10]
+    seen, sure = small[::2], small[1::2]
+    assert {text.get_text() for text in seen} == {'automobile', 'a_class_w…'}
+    assert all(0.2 <= float(text.get_text()) <= 1 for text in sure)
+    boxes = [text.get_window_extent() for text in seen[:10]]
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
 
 
 def test_many_classes(tmp_path, written):
