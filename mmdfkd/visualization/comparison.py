@@ -156,9 +156,9 @@ def plot_readme_banner(
 
     Args:
         path: The PNG file to write, 960 page pixels wide.
-        selected_images: Pool images the student learns from, uint8 (N, H, W, C) or (N, C, H, W);
-            a random 14 of them are shown.
-        rejected_images: Pool images that were set aside, of either layout as well.
+        selected_images: Pool images selected in the last epoch, uint8 (N, H, W, C) or
+            (N, C, H, W); a random 14 of them are shown.
+        rejected_images: Pool images that were not, of either layout as well.
         rows: ``name`` and ``accuracy`` in percent of each student, from top to bottom; optional
             ``std`` in percentage points and ``baseline=True`` for a grey bar.
         teacher_accuracy: In percent.
@@ -175,8 +175,8 @@ def plot_readme_banner(
     """
     _check(rows, ('name', 'accuracy'), teacher_accuracy)
     strips = (
-        ('What the student saw', 'unlabelled images that passed selection', style.GREEN),
-        ('What was set aside', 'unlabelled images that did not', style.GREY),
+        ('What the student saw', 'unlabelled images selected in the last epoch', style.GREEN),
+        ('What was set aside', 'unlabelled images left out of the last epoch', style.GREY),
     )
     pools = [
         style.checked_images(selected_images, 'selected_images'),

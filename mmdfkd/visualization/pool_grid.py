@@ -30,7 +30,7 @@ def plot_pool_grid(
     per_class: int = 8,
     seed: int = 0,
 ) -> Path:
-    """Shows, class by class, pool images that were selected beside images that were set aside.
+    """Shows, class by class, pool images selected in the last epoch beside those set aside.
 
     A row holds a random draw of the images whose pseudo-label is that class, most confident first.
     With more than 20 classes, 20 are shown, evenly spaced from the most to the least frequent.
@@ -86,18 +86,19 @@ def plot_pool_grid(
     width = max(style.WIDTH, round(sides[1] + block + _MARGIN))
     height = round(_HEADER + len(rows) * row_height + 8)
 
-    note = (
-        f'{kept.sum():,} of {count:,} images selected ({100 * kept.mean():.0f} %). '
-        'Under each image: how sure its prediction is.'
-    )
+    note = f'{kept.sum():,} of {count:,} images selected ({100 * kept.mean():.0f} %) in that epoch'
+    below = 0 if bars is None else np.sum(scores[kept] <= bars[labels[kept]])
+    if below:
+        note += f', {below:,} of them below their threshold'
+    note += '.\nUnder each image: how sure its prediction is.'
     if len(rows) < num_classes:
         note += (
-            f'\nShown: {len(rows)} of the {num_classes} classes, evenly spaced '
-            'from the most to the least often predicted.'
+            f' Shown: {len(rows)} of the {num_classes} classes, from the most to the least '
+            'often predicted.'
         )
     with style.canvas(path, width, height) as figure:
         page = style.page_of(figure)
-        style.draw_title(page, 'Which pool images the student learns from', note)
+        style.draw_title(page, 'Which pool images the student learned from in the last epoch', note)
         for x, heading, colour in (
             (_MARGIN, 'Predicted as', style.INK),
             (sides[0], 'Selected for training', style.darker(style.GREEN)),

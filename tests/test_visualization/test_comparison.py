@@ -86,6 +86,12 @@ def test_banner_needs_few_images_and_only_names_and_accuracies(tmp_path):
     assert Image.open(path).size[0] == 2 * 960
 
 
+def test_banner_says_when_its_images_were_selected(tmp_path, drawn):
+    plot_readme_banner(tmp_path / 'banner.png', IMAGES[:15], IMAGES[15:], ROWS, 90.0)
+    texts = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert sum('the last epoch' in text for text in texts) == 2
+
+
 def test_banner_names_the_images_that_do_not_fit(tmp_path):
     with pytest.raises(UsageError, match='rejected_images.*float64'):
         plot_readme_banner(tmp_path / 'banner.png', IMAGES, IMAGES / 255, ROWS, 90.0)

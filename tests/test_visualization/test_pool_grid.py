@@ -87,7 +87,8 @@ def test_counts_thresholds_and_empty_sides_are_written(tmp_path, monkeypatch):
         selected=np.array([False, True, True, False, False]),
         thresholds=[0.3, 0.95, 0.0],
     )
-    assert any(text.startswith('2 of 5 images selected (40 %)') for text in written)
+    assert 'Which pool images the student learned from in the last epoch' in written
+    assert '2 of 5 images selected (40 %) in that epoch.' in written
     rows = written[written.index('cat') :]
     # Selected ones first, each side by falling confidence; 'dog' has nothing selected; no 'owl'.
     assert rows == [
@@ -95,6 +96,20 @@ def test_counts_thresholds_and_empty_sides_are_written(tmp_path, monkeypatch):
         *('dog', 'threshold 0.95', '0 of 2 selected', 'none', '0.90', '0.80'),
         *('owl', 'never predicted', 'none', 'none'),
     ]
+
+
+def test_images_that_made_up_for_too_few_confident_ones_are_counted(tmp_path, monkeypatch):
+    written = _texts(monkeypatch)
+    plot_pool_grid(
+        tmp_path / 'grid.png',
+        images=np.zeros((4, 8, 8, 1), np.uint8),
+        classes=['cat', 'dog'],
+        pseudo_labels=[0, 0, 1, 1],
+        confidences=[0.75, 0.5, 0.5, 0.25],
+        selected=np.array([True, True, True, False]),
+        thresholds=[0.5, 0.9],  # to be exceeded: the second cat and the first dog do not
+    )
+    assert any('(75 %) in that epoch, 2 of them below their threshold.' in t for t in written)
 
 
 def test_a_hundred_classes_show_twenty_from_frequent_to_rare(tmp_path, monkeypatch):
