@@ -55,6 +55,14 @@ def test_pictures_are_drawn_again(work_dir, run_tool):
     ]
 
 
+def test_a_run_without_anything_to_draw_is_said_to_be_one(run_tool, tmp_path):
+    folder = tmp_path / '20260101_000000' / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('{"loss": 1.0, "epoch": 1, "step": 5}\n')
+    printed = run_tool('visualization/vis_selection.py', tmp_path)
+    assert f'{tmp_path} recorded neither' in printed and printed.count('\n') == 1
+
+
 def test_features_of_a_run(work_dir, run_tool, tmp_path):
     out = tmp_path / 'features.png'
     printed = run_tool('visualization/vis_tsne.py', work_dir, '--out', out, '--per-group', 40)
@@ -84,6 +92,7 @@ def test_runs_are_compared(work_dir, run_tool, tmp_path):
         ('analysis_tools/analyze_logs.py', ['{run}', '{run}'], 'Give --names'),
         ('misc/print_config.py', ['configs/kd3/kd4.py'], 'There is no config file'),
         ('visualization/browse_dataset.py', [CONFIG, '--out', 'x.jpg'], 'PNG'),
+        ('visualization/browse_dataset.py', [CONFIG, '--number', '0'], '--number is 0'),
     ],
 )
 def test_mistakes_end_in_one_sentence(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.reporting import report_errors
 
 
@@ -32,6 +33,8 @@ def main() -> None:
     """Draw."""
     args = parse_args()
     with report_errors():
+        check_least('--number', args.number, 1)
+        check_least('--views', args.views, 0)
         import torch
         from mmengine.registry import init_default_scope
 

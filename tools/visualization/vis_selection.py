@@ -21,8 +21,14 @@ def main() -> None:
     with report_errors():
         from mmdfkd.visualization import draw_run
 
-        for path in draw_run(args.work_dir):
+        paths = draw_run(args.work_dir)
+        for path in paths:
             print(path)
+        if not paths:
+            print(
+                f'{args.work_dir} recorded neither an accuracy nor a selection, so there is '
+                'nothing to draw.'
+            )
 
 
 if __name__ == '__main__':
