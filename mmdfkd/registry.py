@@ -2,11 +2,15 @@
 """Registries of mmdfkd: children of mmengine's, all under the scope ``mmdfkd``.
 
 ``default_scope = 'mmdfkd'`` in a config is enough to use every class by its bare name; other
-libraries reach ours as ``mmdfkd.KD3`` and we reach theirs as ``mmpretrain.ResNet_CIFAR``.
+libraries reach ours as ``mmdfkd.KD3`` and we reach theirs as ``mmpretrain.ResNet_CIFAR``. Importing
+this module also tells mmengine of the package, for ``_base_ = 'mmdfkd::kd3/...'``.
 """
 
 from mmengine import registry as mmengine_registry
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
+
+MODULE2PACKAGE.setdefault('mmdfkd', 'mmdfkd')
 
 
 def _child(name: str, parent: str, *locations: str) -> Registry:

@@ -50,6 +50,45 @@ def test_import_fails_with_one_sentence_and_the_command(tmp_path):
     )
 
 
+def reach_configs(folder, package):
+    """What mmengine finds of ours, where only the folder ``package`` can be imported from."""
+    (folder / 'mine.py').write_text(
+        "_base_ = 'mmdfkd::kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'\n"
+        'train_cfg = dict(max_epochs=3)\n'
+    )
+    (folder / 'reach.py').write_text(
+        'import mmdfkd.registry\n'
+        'from mmengine.config import Config\n'
+        'from mmengine.hub import get_config, get_model\n'
+        f'cfg = Config.fromfile({str(folder / "mine.py")!r})\n'
+        'print(cfg.model.type, cfg.train_cfg.max_epochs)\n'
+        "print(get_config('mmdfkd::kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py').filename)\n"
+        "print(type(get_model('mmdfkd::teachers/lenet5_digits.py')).__name__)\n"
+    )
+    result = python(str(folder / 'reach.py'), PYTHONPATH=str(package))
+    assert result.returncode == 0, result.stderr
+    inherited, path, model = result.stdout.splitlines()[-3:]
+    assert (inherited, model) == ('KD3 3', 'Supervised')
+    return Path(path)
+
+
+def test_mmengine_finds_configs_of_a_clone(tmp_path):
+    path = reach_configs(tmp_path, ROOT)
+    assert path.resolve() == ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'
+
+
+@pytest.mark.parametrize('init', [True, False])
+def test_register_all_modules(init):
+    code = (
+        'import mmdfkd.utils\n'
+        f'mmdfkd.utils.register_all_modules({init})\n'
+        'from mmengine.registry import HOOKS, DefaultScope\n'
+        "print('SummaryHook' in HOOKS.children['mmdfkd'].module_dict)\n"
+        'print(getattr(DefaultScope.get_current_instance(), "scope_name", None))\n'
+    )
+    assert python('-c', code).stdout.split()[-2:] == ['True', 'mmdfkd' if init else 'None']
+
+
 def test_requirements_are_those_checked_at_import():
     lines = (ROOT / 'requirements.txt').read_text().splitlines()
     stated = {r.name: str(r.specifier) for r in map(Requirement, lines)}
@@ -89,3 +128,4 @@ def test_build_packs_configs_tools_and_data(tmp_path):
         p.name for p in package.glob('zoo/*')
     }
     assert not (source / 'mmdfkd' / '.mim').exists()  # nothing is left in the source tree
+    assert reach_configs(tmp_path, built).is_relative_to(package / '.mim/configs')

@@ -99,7 +99,7 @@ def find_recipe(
 def configs() -> Path:
     """The folder of the configs: packed into the package, or beside it in a clone."""
     package = Path(mmdfkd.__file__).parent
-    packed = package / '.mim' / 'configs'
+    packed = (package / '.mim' / 'configs').resolve()  # in a clone a link
     return packed if packed.is_dir() else package.parent / 'configs'
 
 
