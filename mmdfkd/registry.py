@@ -44,6 +44,8 @@ FUNCTIONS = _child('function', 'FUNCTIONS', 'mmdfkd.datasets')
 MODELS = _child('model', 'MODELS', 'mmdfkd.models')
 MODEL_WRAPPERS = _child('model_wrapper', 'MODEL_WRAPPERS', 'mmdfkd.engine')
 TASK_UTILS = _child('task util', 'TASK_UTILS', 'mmdfkd.models')
+# None of ours; without it mmengine warns of every mmpretrain backbone that it cannot ask.
+WEIGHT_INITIALIZERS = _child('weight initializer', 'WEIGHT_INITIALIZERS', 'mmdfkd.models')
 
 # Evaluation and visualisation
 METRICS = _child('metric', 'METRICS', 'mmdfkd.evaluation')
