@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdfkd.datasets import ImagePool, write_pool
+from mmdfkd.datasets import DigitsDataset, ImagePool, write_pool
 from mmdfkd.datasets.packing import dedup, find_duplicates, open_images, without_duplicates
 from mmdfkd.utils import UsageError
 
@@ -66,6 +66,24 @@ def test_two_images_of_equal_hash_and_other_pixels(images):
     found = find_duplicates(images, other)
     assert (found.positions.tolist(), found.distances.tolist()) == ([0], [0])
     assert len(find_duplicates(images, other, max_distance=-1).positions) == 0
+
+
+def test_simple_pictures_share_a_hash_but_are_no_duplicates():
+    y, x = np.mgrid[:32, :32] - 15.5
+    radius = np.hypot(x, y)
+    shapes = np.stack([x > 0, x / 31 + 0.5, radius < 9, abs(radius - 9) < 2, abs(x * y) < 9])
+    shapes = (255 * shapes[..., None]).astype(np.uint8)
+    blanks = np.full((3, 32, 32, 1), [[[[255]]], [[[99]]], [[[101]]]], np.uint8)
+    assert dedup.popcount(dedup.perceptual_hashes(shapes) ^ np.uint64(2**63)).min() <= 6
+    assert len(find_duplicates(shapes, blanks).positions) == 0
+    for k in range(len(shapes)):
+        assert find_duplicates(shapes, jpeg(shapes[k, ..., 0])[None, ..., None])[0].tolist() == [k]
+    found = find_duplicates(blanks[:2], blanks[2:])  # as near as after JPEG
+    assert (found.positions.tolist(), found.distances.tolist()) == ([1], [0])
+    train, test = DigitsDataset('train'), DigitsDataset('test')
+    assert len(find_duplicates(train.images, test.images).positions) == 0
+    copies = (test.images * 0.8).astype(np.uint8)
+    assert find_duplicates(copies, test.images).partners.tolist() == list(range(500))
 
 
 def test_images_too_small_to_tell_apart():
