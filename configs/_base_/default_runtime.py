@@ -4,9 +4,9 @@ runner_type = 'DistillRunner'
 model_wrapper_cfg = dict(type='ReplicatedModel')
 
 default_hooks = dict(
-    # Losses and times are read from the device once per interval; keep the three equal.
-    runtime_info=dict(type='IntervalRuntimeInfoHook', interval=50),
-    timer=dict(type='IntervalTimerHook', interval=50),
+    # Losses and times are read from the device once for each line of the log.
+    runtime_info=dict(type='IntervalRuntimeInfoHook'),
+    timer=dict(type='IntervalTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     epoch_seed=dict(type='EpochSeedHook'),
     teacher=dict(type='TeacherHook'),

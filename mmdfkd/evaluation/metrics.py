@@ -34,14 +34,18 @@ class _ShareMetric(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Exchange the counts of all processes and turn them into percentages."""
+        counts: dict[str, int] = {}  # of a process that had no image
         if self.results:
-            names = list(self.results[0])
-            counts = torch.stack([torch.stack(list(r.values())) for r in self.results]).sum(0)
-            self.results = [dict(zip(names, counts.tolist(), strict=True))]
+            sums = torch.stack([torch.stack(list(r.values())) for r in self.results]).sum(0)
+            counts = dict(zip(self.results[0], sums.tolist(), strict=True))
+        self.results = [counts]
         return super().evaluate(size)
 
     def compute_metrics(self, results: list[dict[str, int]]) -> dict[str, float]:
-        """Turn counts of processes into percentages."""
+        """Turn counts of processes into percentages; of nothing where none counted."""
+        results = [result for result in results if result]
+        if not results:
+            return {}
         total = sum(r['total'] for r in results)
         names = [name for name in results[0] if name != 'total']
         return {name: 100 * sum(r[name] for r in results) / total for name in names}
@@ -107,7 +111,3 @@ class Agreement(_ShareMetric):
                 agreeing = same.sum()
                 total = agreeing.new_full((), len(same))
                 self.results.append(dict(total=total, teacher=agreeing))
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Like every metric's, but empty where there is no teacher."""
-        return super().evaluate(size) if self.results else {}

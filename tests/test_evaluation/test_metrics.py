@@ -1,6 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from datetime import timedelta
+
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from mmdfkd.evaluation import Accuracy, Agreement
@@ -78,3 +81,27 @@ def test_second_evaluation_starts_afresh():
 def test_registered():
     metric = METRICS.build(dict(type='Accuracy', topk=(1, 5), prefix='val'))
     assert metric.topk == (1, 5) and metric.prefix == 'val'
+
+
+def _with_one_image(rank, folder):
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/init',
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),  # a deadlock shall fail, not hang
+    )
+    batch = dict(logits=LOGITS[:1], label=LABELS[:1], teacher_prediction=LABELS[:1])
+    metrics = {}
+    for metric in (Agreement(), Accuracy(), Agreement()):
+        if rank == 0:
+            metric.process(None, [batch])
+        metrics |= metric.evaluate(1)
+    assert metrics == {'accuracy/top1': 100.0, 'agreement/teacher': 100.0}
+    assert Agreement().evaluate(0) == {}
+    dist.destroy_process_group()
+
+
+@pytest.mark.dist
+def test_a_process_without_an_image(in_two_processes, tmp_path):
+    in_two_processes(_with_one_image, str(tmp_path))

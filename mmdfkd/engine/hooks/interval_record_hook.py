@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import torch
-from mmengine.hooks import IterTimerHook, RuntimeInfoHook
+from mmengine.hooks import IterTimerHook, LoggerHook, RuntimeInfoHook
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
@@ -28,12 +28,17 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
     is written.
 
     Args:
-        interval: Iterations between two readings; equal to the logger's.
+        interval: Iterations between two readings; those between two lines of the log by default.
     """
 
-    def __init__(self, interval: int = 50) -> None:
+    def __init__(self, interval: int | None = None) -> None:
         self.interval = interval
         self.steps: list[dict[str, Tensor]] = []
+
+    def before_train(self, runner: Any) -> None:
+        """Read as often as is logged."""
+        super().before_train(runner)
+        self.interval = self.interval or interval_of_log(runner)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Learning rates are recorded with the losses."""
@@ -85,6 +90,11 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
             hub.update_scalar(f'train/{name}', mean)
 
 
+def interval_of_log(runner: Any) -> int:
+    """Iterations between two lines of the log."""
+    return next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
+
+
 def clipped_norms(optim_wrapper: Any) -> dict[str, Tensor]:
     """Mean norms of gradients since the last call, by role, of those roles that clip them."""
     norms = {
@@ -114,16 +124,17 @@ class IntervalTimerHook(IterTimerHook):
     Time left counts epochs where the run counts epochs, since selection changes their length.
 
     Args:
-        interval: Iterations between two records; equal to the logger's.
+        interval: Iterations between two records; those between two lines of the log by default.
     """
 
-    def __init__(self, interval: int = 50) -> None:
+    def __init__(self, interval: int | None = None) -> None:
         super().__init__()
         self.interval = interval
 
     def before_train(self, runner: Any) -> None:
-        """Start the clock."""
+        """Start the clock; record as often as is logged."""
         super().before_train(runner)
+        self.interval = self.interval or interval_of_log(runner)
         self.started = time.perf_counter()
         self.first = self._done(runner, 0)
 

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from mmengine.dist import broadcast, broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
-from mmdfkd.datasets import HybridDataset
+from mmdfkd.datasets import HybridDataset, PackedDataset
 from mmdfkd.models.selectors import Selection
 from mmdfkd.models.selectors.index_file import read_index, write_index
 from mmdfkd.registry import HOOKS
@@ -72,6 +73,17 @@ class SelectionHook(Hook):
         selector, size = runner.model.selector, len(pool_of(runner))
         if selector is None:
             return
+        if not isinstance(pool_of(runner), PackedDataset):
+            raise UsageError(
+                f'{type(selector).__name__} selects from a PackedDataset, and '
+                f'train_dataloader.dataset is a {type(pool_of(runner)).__name__}. Derive it from '
+                'PackedDataset, or pack its images into a pool.'
+            )
+        if not selector.once and not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise UsageError(
+                f'{type(selector).__name__} selects before each epoch, and train_cfg has none. Set '
+                "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=...)."
+            )
         sampler = runner.train_dataloader.batch_sampler.sampler
         if not hasattr(sampler, 'select'):
             raise UsageError(
@@ -126,6 +138,7 @@ class SelectionHook(Hook):
             max_epochs=runner.max_epochs,
             **self._predict(runner),
         )
+        _check(selection, selector, len(pool))
         broadcast(selection.indices)  # ranks draw differently, all use the same images
         if selector.once:
             self.teacher_logits = None  # they have done their work, and may be large
@@ -229,6 +242,28 @@ def pool_of(runner: Any) -> Any:
     """What is selected from: the training set, or the collected part of a hybrid one."""
     dataset = runner.train_dataloader.dataset
     return dataset.collected if isinstance(dataset, HybridDataset) else dataset
+
+
+def _check(selection: Any, selector: Any, size: int) -> None:
+    """A selector gives positions in the pool; a mask would be taken for the positions 0 and 1."""
+    name = type(selector).__name__
+    if not isinstance(selection, Selection):
+        raise UsageError(
+            f'{name} gave a {type(selection).__name__}. Return Selection(indices) from __call__.'
+        )
+    found = selection.indices
+    if not isinstance(found, Tensor) or found.dtype != torch.int64 or found.ndim != 1:
+        kind = f'{found.dtype} of shape {tuple(found.shape)}' if isinstance(found, Tensor) else ''
+        raise UsageError(
+            f'The indices that {name} gave are {kind or type(found).__name__}, and should be '
+            'positions in the pool, int64 (M,). Turn a mask into them by mask.nonzero().flatten().'
+        )
+    if not len(found):
+        raise UsageError(f'{name} selected no image of {size:,}. Make it less strict.')
+    if found.min() < 0 or found.max() >= size:
+        raise UsageError(
+            f'{name} selected image {int(found.max())}, the pool has those from 0 to {size - 1}.'
+        )
 
 
 def _recall(path: Path, facts: dict[str, Any]) -> Selection | None:

@@ -8,13 +8,15 @@ import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,6 +56,8 @@ class SummaryHook(Hook):
         self.agreement: float | None = None
         if runner.iter:
             self._recall(runner)
+        elif runner.rank == 0:  # what an earlier run left here is not to be gone on with
+            Path(runner.work_dir, 'last_checkpoint').unlink(missing_ok=True)
         teacher = model.teacher
         self.facts = dict(
             method=model.method,
@@ -134,7 +138,8 @@ class SummaryHook(Hook):
             keys = ('method', 'teacher', 'dataset', 'config', 'seed', 'versions', 'commit')
             meta = {key: summary[key] for key in keys}
             meta['accuracy'] = summary['student_accuracy_last']
-            save_classifier(Path(runner.work_dir, 'student.pth'), runner.model.student, meta)
+            with averaged(runner):
+                save_classifier(Path(runner.work_dir, 'student.pth'), runner.model.student, meta)
             runner.logger.info(f'Wrote summary.json and student.pth to {runner.work_dir}.')
 
     def write(self, runner: Any, finished: bool) -> dict[str, Any]:
@@ -163,6 +168,19 @@ class SummaryHook(Hook):
     @master_only
     def _dump(work_dir: str, summary: dict[str, Any]) -> None:
         write_json(Path(work_dir, 'summary.json'), summary)
+
+
+@contextmanager
+def averaged(runner: Any) -> Iterator[None]:
+    """Inside, the student is the one that validations see: mmengine's ``EMAHook`` averages it."""
+    averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for hook in averages:
+        hook.before_val_epoch(runner)
+    try:
+        yield
+    finally:
+        for hook in averages:
+            hook.after_val_epoch(runner)
 
 
 def accuracy_over_epochs(accuracies: list[float]) -> dict[str, float | None]:

@@ -43,6 +43,9 @@ BATCH_SAMPLERS = dict(
     HybridSampler='HybridBatchSampler',
 )
 
+#: Default hooks that mmengine has in any run.
+OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+
 #: What each launcher tells its processes.
 LAUNCHERS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
 
@@ -74,6 +77,10 @@ class DistillRunner(Runner):
             sampler = (settings.get(f'{split}_dataloader') or {}).get('sampler')
             if isinstance(sampler, dict) and sampler['type'] == 'DefaultSampler':
                 sampler.setdefault('round_up', False)
+        hooks = settings.get('default_hooks') or {}  # mmengine knows how to leave out its own
+        left_out = [name for name in hooks if hooks[name] is None and name not in OF_MMENGINE]
+        for name in left_out:
+            hooks.pop(name)
         for place, part in (parts or {}).items():
             *path, key = place.split('.')
             node = settings
@@ -144,7 +151,7 @@ class DistillRunner(Runner):
     def _complete(self, dataset: dict) -> None:
         kind = dataset['type']
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        reads_none = hasattr(self.model, 'latent_shape')
+        reads_none = hasattr(type(self.model), 'latent_shape')
         if reads_none and isinstance(kind, type) and issubclass(kind, PackedDataset):
             raise UsageError(
                 f'{self.model.method} reads no images, and train_dataloader.dataset is an '
@@ -173,8 +180,11 @@ class DistillRunner(Runner):
             UsageError: A role is named that the algorithm does not train, or a schedule begins
                 behind the end, or counts iterations of whole pools where epochs are shorter.
         """
-        if isinstance(scheduler, dict) and 'type' not in scheduler:
-            roles = list(self.optim_wrapper.keys())
+        roles = list(self.optim_wrapper.keys())
+        listed = scheduler if isinstance(scheduler, list) else [scheduler]
+        if all(isinstance(one, dict) and 'type' in one for one in listed):
+            scheduler = {role: copy.deepcopy(listed) for role in roles}
+        if isinstance(scheduler, dict):
             unknown = [role for role in scheduler if role not in roles]
             if unknown:
                 raise UsageError(
@@ -283,13 +293,14 @@ class DistillRunner(Runner):
             UsageError: The file is damaged, holds code, or does not fit the config's networks.
         """
         checkpoint = read_checkpoint(filename, map_location)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        state, source = state_dict_of(checkpoint, filename), f'Checkpoint {filename}'
-        teacher = self.model.teacher_fingerprint()
+        source, teacher = f'Checkpoint {filename}', self.model.teacher_fingerprint()
         if checkpoint.get('meta', {}).get('format') == FORMAT:
-            load_state(self.model.student, state, source)
+            load_state(self.model.student, state_dict_of(checkpoint, filename), source)
+            whole = dict(checkpoint, state_dict=self.model.state_dict())
+            self.call_hook('after_load_checkpoint', checkpoint=whole)
         else:
-            load_state(self.model, state, source)
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+            load_state(self.model, state_dict_of(checkpoint, filename), source)
         if self.model.teacher_fingerprint() != teacher:  # by the layers that it shares
             raise UsageError(
                 f'{source} has another classifier than the teacher, with whom this student shares '

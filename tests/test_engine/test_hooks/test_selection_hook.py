@@ -3,9 +3,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmdfkd.engine.hooks import SelectionHook
+from mmdfkd.engine.hooks import SelectionHook, selection_hook
 from mmdfkd.models.classifiers import load_classifier, save_classifier
-from mmdfkd.models.selectors import ConfidenceSelector, DynamicSelector, RandomSelector
+from mmdfkd.models.selectors import (
+    ConfidenceSelector,
+    DynamicSelector,
+    RandomSelector,
+    Selection,
+)
 from mmdfkd.utils import UsageError
 
 
@@ -317,3 +322,36 @@ def test_classes_without_an_image_are_named(train, collect, monkeypatch):
 def test_an_interval_of_no_epoch_is_refused():
     with pytest.raises(UsageError, match=r'selection\.interval=0.*>= 1'):
         SelectionHook(interval=0)
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        (lambda logits: Selection(logits[:, 0] > 0), 'torch.bool of shape .*nonzero'),
+        (lambda logits: Selection(logits[:, 0]), 'torch.float32 of shape'),
+        (lambda logits: Selection(np.arange(5)), 'gave are ndarray'),
+        (lambda logits: Selection(torch.tensor([0, len(logits)])), 'selected image 96'),
+        (lambda logits: Selection(torch.empty(0, dtype=torch.int64)), 'selected no image of 96'),
+        (lambda logits: torch.arange(5), r'gave a Tensor. Return Selection\(indices\)'),
+    ],
+    ids=['mask', 'floats', 'numpy', 'outside', 'none', 'bare'],
+)
+def test_what_a_selector_may_give(train, monkeypatch, given, words):
+    monkeypatch.setattr(
+        DynamicSelector, '__call__', lambda self, *, teacher_logits, **others: given(teacher_logits)
+    )
+    with pytest.raises(UsageError, match=f'DynamicSelector.*{words}'):
+        train()
+
+
+def test_selections_before_epochs_need_epochs(train):
+    loop = dict(type='IterBasedTrainLoop', max_iters=4)
+    with pytest.raises(UsageError, match='DynamicSelector selects before each epoch, and train_cf'):
+        train(train_cfg=dict(_delete_=True, **loop), param_scheduler=None)
+
+
+def test_a_pool_that_cannot_be_predicted(train, monkeypatch):
+    plain = torch.utils.data.TensorDataset(torch.zeros(96, 3, 16, 16, dtype=torch.uint8))
+    monkeypatch.setattr(selection_hook, 'pool_of', lambda runner: plain)
+    with pytest.raises(UsageError, match='DynamicSelector selects from a PackedDataset'):
+        train()

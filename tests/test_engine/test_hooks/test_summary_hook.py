@@ -4,7 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.hooks import EMAHook
 
+from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks import summary_hook
 from mmdfkd.engine.hooks.summary_hook import (
     accuracy_over_epochs,
@@ -109,3 +112,24 @@ def test_a_killed_run_leaves_its_record(train, tmp_path):
     assert (summary['finished'], summary['epoch']) == (False, 1)
     assert summary['student_accuracy_last'] is not None and summary['seconds'] > 0
     assert not (tmp_path / 'run/student.pth').exists()
+
+
+def test_an_averaged_student_is_kept_and_tested(train, toy_config, tmp_path):
+    """With mmengine's EMAHook, student.pth is what validation saw, and so is a test of it."""
+    average = dict(type='EMAHook', momentum=0.5)
+    runner = train(custom_hooks=[average])
+    (hook,) = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    path = tmp_path / 'run' / 'student.pth'
+    kept = load_classifier(path)
+    expected = dict(hook.ema_model.module.student.named_parameters())
+    last = dict(runner.model.student.named_parameters())
+    for name, value in kept.named_parameters():
+        assert torch.equal(value, expected[name])
+    assert any((value != last[name]).any() for name, value in kept.named_parameters())
+
+    for file in (path, tmp_path / 'run' / 'epoch_2.pth'):
+        options = dict(custom_hooks=[average], load_from=str(file))
+        tester = DistillRunner.from_cfg(toy_config(f'test of {file.stem}', **options))
+        assert tester.test()['accuracy/top1'] == kept.meta['accuracy']
+        for name, value in tester.model.student.named_parameters():
+            assert torch.equal(value, expected[name])

@@ -637,3 +637,50 @@ def test_every_hook_with_a_part_in_a_stage_is_called(train, without_validation):
     assert called == ['inherited', 'train', *['train', 'late'] * (runner.iter - 1)]
     runner.call_hook('at_noon', hour=12)
     assert called[-1] == 12
+
+
+@pytest.mark.parametrize('several', [True, False])
+def test_one_schedule_for_all_roles_is_checked_like_that_of_a_role(train, several):
+    behind = dict(type='MultiStepLR', milestones=[60], begin=50)
+    with pytest.raises(UsageError, match=r'param_scheduler\.student'):
+        train(param_scheduler=[behind] if several else behind)
+
+
+def test_a_schedule_for_all_roles(train):
+    half = dict(type='MultiStepLR', milestones=[1], gamma=0.5)
+    rates = train(param_scheduler=[half]).message_hub.get_scalar('train/student.lr').data[0]
+    assert rates[-1] == pytest.approx(0.5 * rates[0])
+
+
+def test_any_default_hook_can_be_left_out(train):
+    runner = train(**{'default_hooks.samples': None, 'default_hooks.timer': None})
+    names = {type(hook).__name__ for hook in runner.hooks}
+    assert not names & {'SampleHook', 'IntervalTimerHook'} and 'SelectionHook' in names
+
+
+def test_losses_are_read_as_often_as_is_logged(train):
+    """Else a line would repeat those of the line before, or have none."""
+    runner = train(**{'default_hooks.logger.interval': 1})
+    steps = runner.message_hub.get_scalar('train/loss').data[0]
+    assert len(steps) == runner.iter > 2
+    assert len(runner.message_hub.get_scalar('train/time').data[0]) == runner.iter
+
+
+def test_a_new_run_forgets_the_checkpoint_of_an_earlier_one(train, tmp_path):
+    train()
+    assert (tmp_path / 'run' / 'last_checkpoint').exists()
+    found = []
+
+    def look(runner):
+        before = runner.call_hook
+
+        def call_hook(name, **kwargs):
+            before(name, **kwargs)
+            if name == 'before_train':
+                found.append((tmp_path / 'run' / 'last_checkpoint').exists())
+
+        runner.call_hook = call_hook
+
+    train(before=look)
+    train(before=look, resume=True, **{'train_cfg.max_epochs': 3})
+    assert found == [False, True]
