@@ -21,6 +21,10 @@ import torch
 import torchvision
 from PIL import Image
 
+from mmdfkd.engine import RoleOptimWrapperConstructor
+from mmdfkd.registry import MODELS
+from mmdfkd.utils.config_check import load_config
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / 'README.md',
@@ -175,6 +179,31 @@ def test_a_test_set_of_the_readers_own(reader, run):
     summary = json.loads((reader / 'work_dirs/quick/tested/summary.json').read_text())
     assert summary['dataset'] == 'my_test' and summary['teacher'] == 'resnet18'
     assert summary['agreement'] is not None
+
+
+def test_the_method_that_makes_images_keeps_its_phases_apart():
+    page = ROOT / 'docs/en/advanced_guides/generation.md'
+    exec(next(text for _, text in blocks(page) if text.startswith('# my_duel.py')), {})
+    cfg = load_config(ROOT / 'configs/dfad/dfad_lenet5_lenet5-half_1xb96-20e_digits.py')
+    cfg.model.pop('student_steps', None)
+    model = MODELS.build({**cfg.model, 'type': 'Duel'}).train()
+    optimisers = RoleOptimWrapperConstructor(
+        {role: dict(optimizer=dict(type='SGD', lr=0.01)) for role in model.roles()}
+    )(model)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    update, seen = optimisers['student'].update_params, []
+
+    def update_student(loss):
+        seen.extend(parameter.grad for parameter in model.student.parameters())
+        update(loss)
+
+    optimisers['student'].update_params = update_student
+    model.train_step(dict(latent=torch.randn(8, *model.latent_shape)), optimisers)
+    assert seen and all(gradient is None for gradient in seen)
+    moved = {
+        name.split('.')[0] for name, v in model.named_parameters() if (v != before[name]).any()
+    }
+    assert moved == {'student', 'generator'}
 
 
 def test_every_reason_not_to_run_a_command_is_needed():

@@ -122,6 +122,8 @@ def use_amp(cfg: Config) -> None:
     for role, wrapper in cfg.optim_wrapper.items():
         if role != 'constructor':
             wrapper.type = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'
+            for key in () if half else ('loss_scale', 'use_fp16_params'):
+                wrapper.pop(key, None)  # of a wrapper that it replaces
 
 
 def gpu_present() -> bool:
@@ -141,6 +143,8 @@ def main() -> None:
         if not work_dir or not last.exists():
             return 'no checkpoint was written yet; start again.'
         command = sys.argv if args.resume == 'auto' else [*sys.argv, '--resume']
+        if args.launcher != 'none':
+            return f'kept {last.read_text().strip()}. The same command with --resume continues.'
         return f'kept {last.read_text().strip()}. Continue with: python {shlex.join(command)}'
 
     with report_errors(resume_hint):

@@ -64,7 +64,17 @@ def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = No
             f'{_failed_at(error, files)}: {reason} ({type(error).__name__}). Correct the config.'
         ) from error
     apply_options(cfg, cfg_options or {})
+    _drop_delete(cfg._cfg_dict)
     return cfg
+
+
+def _drop_delete(node: Any) -> None:
+    """Take out what mmengine leaves of ``_delete_`` where the bases have nothing to delete."""
+    if isinstance(node, dict):
+        node.pop('_delete_', None)
+    for item in node.values() if isinstance(node, dict) else node:
+        if isinstance(item, (dict, list, tuple)):
+            _drop_delete(item)
 
 
 def apply_options(cfg: Config, options: dict[str, Any], name: str = '--cfg-options') -> None:
@@ -185,6 +195,8 @@ def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None
     _check_top_level(cfg, phase)
     scope = cfg.get('default_scope') or 'mmengine'
     _import_scope(scope, ('default_scope',))
+    if scope == 'mmdfkd':
+        _check_ours(cfg)
     if 'runner_type' in cfg:
         _find(cfg.runner_type, ('runner_type',), ['RUNNERS'], scope)
     for key, value in cfg.items():
@@ -225,6 +237,21 @@ def _check_top_level(cfg: Config, phase: str) -> None:
         raise UsageError(
             "train_cfg has neither 'type' nor 'by_epoch'. Add train_cfg.by_epoch=True, or False to "
             'count in iterations.'
+        )
+
+
+def _check_ours(cfg: Config) -> None:
+    """What mmengine has and methods with several roles have not."""
+    if cfg.get('compile'):
+        raise UsageError(
+            'compile is the switch of mmengine for whole models. Set '
+            "default_hooks.speed.compile=['teacher', 'student'], which compiles networks."
+        )
+    if 'optimizer' in (cfg.get('optim_wrapper') or {}):
+        raise UsageError(
+            'optim_wrapper.optimizer is one for all, and every role has its own here. Set '
+            'optim_wrapper.student.optimizer, and so on; from scratch: optim_wrapper=dict('
+            "constructor='RoleOptimWrapperConstructor', student=dict(optimizer=dict(type=...)))."
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmdfkd.engine import DistillRunner
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_check import check_config, load_config
 
 ROOT = Path(__file__).parents[2]
 KD = ROOT / 'configs/kd/kd_resnet8_resnet8-half_1xb64-60e_digits.py'
@@ -75,6 +75,15 @@ def test_mixed_precision_without_bfloat16(tool, method, wrapper, monkeypatch):
     tool.use_amp(cfg)
     roles = cfg.optim_wrapper.keys() - {'constructor'}
     assert {cfg.optim_wrapper[role].type for role in roles} == {wrapper}
+
+
+def test_mixed_precision_replaces_another_wrapper(tool, monkeypatch):
+    monkeypatch.setattr(tool, 'gpu_present', lambda: False)
+    cfg = load_config(KD)
+    cfg.optim_wrapper.student.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    tool.use_amp(cfg)
+    assert cfg.optim_wrapper.student.type == 'AutocastOptimWrapper'
+    check_config(cfg)
 
 
 def test_a_test_leaves_the_record_of_its_training_alone(run_tool, tmp_path):

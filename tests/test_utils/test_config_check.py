@@ -379,3 +379,36 @@ def test_values_of_another_kind(key, value, wanted):
     with pytest.raises(UsageError) as error:
         check_config(cfg)
     assert str(error.value) == f'{key}={value!r}: {wanted} here.'
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (dict(compile=True), "default_hooks.speed.compile=['teacher', 'student']"),
+        (
+            dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))),
+            'every role has its own here. Set optim_wrapper.student.optimizer',
+        ),
+    ],
+)
+def test_what_mmengine_has_for_one_role(change, words):
+    cfg = load_config(ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py')
+    for key, value in change.items():
+        cfg[key] = value
+    with pytest.raises(UsageError) as error:
+        check_config(cfg)
+    assert words in str(error.value)
+
+
+def test_nothing_to_delete_is_no_mistake(tmp_path):
+    """KD3's selector is a default of the class, which no base states."""
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        f"_base_ = '{ROOT}/configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'\n"
+        "model = dict(selector=dict(_delete_=True, type='RandomSelector', ratio=0.5))\n"
+        "custom_hooks = [dict(_delete_=True, type='EMAHook')]\n"
+    )
+    cfg = load_config(path)
+    check_config(cfg)
+    assert cfg.model.selector == dict(type='RandomSelector', ratio=0.5)
+    assert cfg.custom_hooks == [dict(type='EMAHook')]

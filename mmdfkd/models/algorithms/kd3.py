@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier, pool, share_classifier
-from mmdfkd.models.losses import kl_divergence, weighted_feature_alignment
+from mmdfkd.models.losses import kl_divergence
 from mmdfkd.models.modules import ProjectionHead, statistics_kept
 from mmdfkd.registry import MODELS, TRANSFORMS
 from mmdfkd.utils.errors import UsageError, check_choice
@@ -53,7 +53,8 @@ class KD3(BaseDistiller):
         selector: Config of the instance selection; ``type`` defaults to ``DynamicSelector``.
         adapter: Config of A; ``type`` defaults to ``SimKDAdapter``. Channels and map sizes are
             found out. ``form='linear'`` and ``'none'`` are its ablations.
-        alignment: Config of L_wfa; ``type`` defaults to ``WeightedFeatureAlignmentLoss``.
+        alignment: Config of L_wfa; ``type`` defaults to ``WeightedFeatureAlignmentLoss``,
+            from which another one derives.
         feature: What is aligned: ``'map'`` (published code) or ``'pooled'`` (paper).
         contrast: Config of L_mdcl; ``type`` defaults to ``MixDistributionContrastiveLoss``.
             ``loss_weight=0`` leaves out the perturbed passes altogether.
@@ -202,8 +203,7 @@ class KD3(BaseDistiller):
         teacher_map = self.student.neck.match_teacher(teacher_map)
         if self.feature == 'pooled':
             adapted_map, teacher_map = pool(adapted_map), pool(teacher_map)
-        loss = weighted_feature_alignment(adapted_map, teacher_map, weight)
-        return self.alignment.loss_weight * loss
+        return self.alignment(adapted_map, teacher_map, weight)
 
     def own_classifier_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """What trains a classifier of the student's own: one-hot or soft pseudo-labels."""

@@ -205,7 +205,15 @@ def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = 
                 "network in the config: dict(type='Classifier', backbone=..., head=..., ...)."
             )
         refuse_functions(meta['model'], checkpoint)
-        network = MODELS.build({**meta['model'], 'type': 'Classifier'})
+        try:
+            network = MODELS.build({**meta['model'], 'type': 'Classifier'})
+        except KeyError as error:
+            if 'is not in the' not in str(error):
+                raise
+            raise UsageError(
+                f'Checkpoint {checkpoint} was made of a class that is not registered: '
+                f'{str(error.args[0]).partition(".")[0]}. Import the module that registers it.'
+            ) from error
     else:
         same_images(network, meta.get('model') or {}, checkpoint)
     state = names_of(network, state_dict_of(content, checkpoint))

@@ -32,8 +32,8 @@ class Features(NamedTuple):
 
 
 def pool(feature_map: Tensor) -> Tensor:
-    """Global average pooling, ``(B, C, H, W) -> (B, C)``."""
-    return feature_map.mean((2, 3))
+    """Global average pooling, ``(B, C, H, W) -> (B, C)``; a neck may have pooled already."""
+    return feature_map.mean((2, 3)) if feature_map.ndim == 4 else feature_map
 
 
 @MODELS.register_module()

@@ -108,8 +108,7 @@ def weighted_feature_alignment(
 class WeightedFeatureAlignmentLoss(nn.Module):
     """Module form of :func:`alignment_weight` and :func:`weighted_feature_alignment`.
 
-    To log the weights, call the two functions (or :meth:`weight` and the second function)
-    oneself; the module keeps nothing between calls.
+    The weights are given to the call, so that they can be logged; the module keeps nothing.
 
     Args:
         weight: Form of the weight: 'sigmoid' (official code), 'one_minus_sigmoid' (paper; needs
@@ -134,14 +133,8 @@ class WeightedFeatureAlignmentLoss(nn.Module):
         """Return the alignment weights ``(B,)`` this loss uses for logits ``(B, K)``."""
         return alignment_weight(student_logits, teacher_logits, self.form, self.space)
 
-    def forward(
-        self,
-        student_feature: Tensor,
-        teacher_feature: Tensor,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-    ) -> Tensor:
-        """Return the weighted loss of features ``(B, C[, H, W])`` and logits ``(B, K)``."""
+    def forward(self, student_feature: Tensor, teacher_feature: Tensor, weight: Tensor) -> Tensor:
+        """Return the loss of features ``(B, C[, H, W])`` under the weights ``(B,)``."""
         return self.loss_weight * weighted_feature_alignment(
-            student_feature, teacher_feature, self.weight(student_logits, teacher_logits)
+            student_feature, teacher_feature, weight
         )

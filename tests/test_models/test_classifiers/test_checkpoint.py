@@ -312,3 +312,11 @@ def test_fingerprint_names_the_tensors():
     assert network_fingerprint(again.train().requires_grad_(False)) == print_
     again.backbone.bn1.num_batches_tracked += 1  # buffers count
     assert network_fingerprint(again) != print_
+
+
+def test_a_class_that_nobody_imported(tmp_path):
+    network = load_classifier('mmdfkd://lenet5_digits')
+    network.config = {**network.config, 'backbone': dict(type='TheirNet')}
+    save_classifier(tmp_path / 'student.pth', network, {})
+    with pytest.raises(UsageError, match=r'student\.pth was made of.*TheirNet.*Import the module'):
+        load_classifier(tmp_path / 'student.pth')

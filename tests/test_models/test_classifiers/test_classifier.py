@@ -109,3 +109,22 @@ def test_modes_and_devices_are_a_modules():
     network = MODELS.build(CONFIG)
     assert isinstance(network.neck, nn.Identity)
     assert network.double()(torch.randn(1, 1, 16, 16).double()).dtype == torch.float64
+
+
+def test_a_neck_may_pool():
+    """As the one of mmpretrain's configs does."""
+    parts = dict(
+        backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18),
+        head=dict(num_classes=4, in_channels=512),
+        input_shape=(3, 32, 32),
+        mean=[0, 0, 0],
+        std=[1, 1, 1],
+    )
+    pooled = MODELS.build(
+        dict(type='Classifier', neck=dict(type='mmpretrain.GlobalAveragePooling'), **parts)
+    ).eval()
+    plain = MODELS.build(dict(type='Classifier', **parts)).eval()
+    plain.load_state_dict(pooled.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(pooled(images), plain(images))
+    assert torch.equal(pooled.extract(images).vector, pooled.extract(images).map)

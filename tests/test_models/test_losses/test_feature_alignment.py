@@ -73,7 +73,8 @@ def test_gradcheck_and_who_receives_gradient():
         lambda s: weighted_feature_alignment(s, teacher, weight), student
     )
     logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    loss = WeightedFeatureAlignmentLoss()(student, teacher, logits, logits.detach() + 1)
+    module = WeightedFeatureAlignmentLoss()
+    loss = module(student, teacher, module.weight(logits, logits.detach() + 1))
     loss.backward()
     assert student.grad.abs().sum() > 0
     assert teacher.grad is None and logits.grad is None
@@ -119,7 +120,7 @@ def test_module_is_the_weighted_function():
     weight = alignment_weight(logits[0], logits[1], 'one_minus_sigmoid', 'probs')
     torch.testing.assert_close(module.weight(logits[0], logits[1]), weight)
     torch.testing.assert_close(
-        module(*features, *logits), 2 * weighted_feature_alignment(*features, weight)
+        module(*features, weight), 2 * weighted_feature_alignment(*features, weight)
     )
 
 
