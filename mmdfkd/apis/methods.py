@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mmdfkd
 from mmdfkd.models.algorithms import BaseDistiller
@@ -55,10 +55,17 @@ def find_method(name: str) -> type[BaseDistiller]:
     """The class of a method.
 
     Raises:
-        UsageError: There is none of that name; the message has the nearest one.
+        UsageError: There is none of that name; the message has the nearest one, or says what a
+            registered class lacks.
     """
     methods = _methods()
     if name not in methods:
+        kind = MODELS.module_dict.get(name)
+        if _distils(kind) and not kind.__module__.startswith('mmdfkd.'):
+            raise UsageError(
+                f'method={name!r} states no learns_from. Set it in the class {kind.__name__} to '
+                "the images that it learns from: 'original', 'collected', 'generated' or 'both'."
+            )
         hint = _nearest(name, methods) or f'Choose one of {", ".join(sorted(methods))}.'
         raise UsageError(f'method={name!r} is not known. {hint}')
     return methods[name]
@@ -107,8 +114,12 @@ def _methods() -> dict[str, type[BaseDistiller]]:
     return {
         name: kind
         for name, kind in MODELS.module_dict.items()
-        if inspect.isclass(kind) and issubclass(kind, BaseDistiller) and kind.learns_from
+        if _distils(kind) and kind.learns_from
     }
+
+
+def _distils(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, BaseDistiller)
 
 
 def _describe(name: str, method: type[BaseDistiller]) -> Method:

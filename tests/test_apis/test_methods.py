@@ -123,3 +123,19 @@ def test_a_method_is_called_what_the_registry_calls_it():
         assert find_method('MyFastDFKD') is Mine
     finally:
         del MODELS.module_dict['MyFastDFKD']
+
+
+def test_a_class_that_does_not_say_what_it_learns_from():
+    class Mine(BaseDistiller):
+        pass
+
+    MODELS.register_module(module=Mine, name='MyDeepInversion')
+    try:
+        with pytest.raises(
+            UsageError, match=r"method='MyDeepInversion' states no learns_from.*'bo"
+        ):
+            find_method('MyDeepInversion')
+    finally:
+        del MODELS.module_dict['MyDeepInversion']
+    with pytest.raises(UsageError, match=r"method='Supervised' is not known"):  # no method
+        find_method('Supervised')
