@@ -61,4 +61,7 @@ class RoleOptimWrapperConstructor:
                 wrappers[role] = build(nn.ModuleList(modules))
             except ValueError as error:  # of PyTorch, about a number
                 raise UsageError(f'optim_wrapper.{role}.optimizer: {error}.') from error
+            except AssertionError as error:  # of mmengine, about the wrapper
+                hint = " 'AutocastOptimWrapper' (--amp) also runs on a CPU." * ('Amp' in str(error))
+                raise UsageError(f'optim_wrapper.{role}: {error}.{hint}') from error
         return OptimWrapperDict(**wrappers)

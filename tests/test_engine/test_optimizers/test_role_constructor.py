@@ -118,6 +118,24 @@ def test_float16_is_not_for_methods_that_fill_a_bank(model):
             RoleOptimWrapperConstructor(configs)(model)
 
 
+def test_float16_needs_a_gpu(model, monkeypatch):
+    monkeypatch.setattr(
+        'mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: False
+    )
+    model.unscaled = ''
+    constructor = RoleOptimWrapperConstructor(
+        dict(student=sgd(type='AmpOptimWrapper'), generator=sgd())
+    )
+    with pytest.raises(UsageError, match=r"optim_wrapper\.student: .*gpu.*'AutocastOptimW.*--amp"):
+        constructor(model)
+
+
+def test_what_mmengine_asserts_has_the_role(model):
+    constructor = RoleOptimWrapperConstructor(dict(student=sgd(), generator=sgd(clip_grad=2)))
+    with pytest.raises(UsageError, match=r'optim_wrapper\.generator: .*clip_grad.*\.$'):
+        constructor(model)
+
+
 def test_reached_through_mmengine_and_a_wrapper(model):
     config = dict(constructor='mmdfkd.RoleOptimWrapperConstructor', student=sgd(), generator=sgd())
     wrappers = build_optim_wrapper(ReplicatedModel(model), config)
