@@ -130,7 +130,7 @@ class DistillRunner(Runner):
 
         Raises:
             UsageError: The images are none for the method, the run has no length, or a warm-up
-                without the student is as long.
+                without the student, or what is accumulated for a step, is as long.
         """
         dataset = self._train_dataloader['dataset']
         if isinstance(dataset, dict):  # else it is built already
@@ -146,6 +146,14 @@ class DistillRunner(Runner):
                 'iterations in all, so that the student would learn nothing. Raise '
                 'train_cfg.max_epochs, or lower it.'
             )
+        for role, wrapper in self.optim_wrapper.items():
+            counts = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else 1
+            if counts > loop.max_iters:
+                raise UsageError(
+                    f'optim_wrapper.{role}.accumulative_counts is {counts}, and the run has '
+                    f'{loop.max_iters} iterations in all, so that no step would be taken. Lower '
+                    'it, or raise train_cfg.max_epochs.'
+                )
         return loop
 
     def _complete(self, dataset: dict) -> None:

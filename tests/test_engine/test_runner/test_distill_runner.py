@@ -684,3 +684,8 @@ def test_a_new_run_forgets_the_checkpoint_of_an_earlier_one(train, tmp_path):
     train(before=look)
     train(before=look, resume=True, **{'train_cfg.max_epochs': 3})
     assert found == [False, True]
+
+
+def test_a_step_that_would_never_be_taken(train):
+    with pytest.raises(UsageError, match=r'optim_wrapper\.student\.accumulative_counts is 1000'):
+        train(**{'optim_wrapper.student.accumulative_counts': 1000})
