@@ -1,6 +1,8 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 from mmdfkd.apis import export_student
 from mmdfkd.models.classifiers import ForeignClassifier, load_classifier, save_classifier
+from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
 STUDENTS = [
@@ -148,3 +151,31 @@ def test_mistakes(tmp_path):
         export_student('mmdfkd://resnet8_digits', tmp_path / 'student.trt')
     with pytest.raises(UsageError, match=r'student\.pth. does not exist'):
         export_student(tmp_path, tmp_path / 'student.pt')
+
+
+def test_a_classifier_of_mmpretrain_as_the_page_says(tmp_path):
+    student = MODELS.build(
+        dict(
+            type='Classifier',
+            backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18),
+            head=dict(in_channels=512, num_classes=10),
+            input_shape=(3, 32, 32),
+            mean=[125.3, 123.0, 113.9],
+            std=[63.0, 62.1, 66.7],
+        )
+    )
+    student(torch.randn(8, 3, 32, 32))  # moves the statistics of batch norm
+    save_classifier(tmp_path / 'student.pth', student.eval(), {})
+    page = (Path(__file__).parents[2] / 'docs/en/user_guides/test.md').read_text()
+    code = re.findall(r'```python\n(from mmengine.*?)```', page, re.DOTALL)[0]
+    names = dict(student=student)
+    exec(code.replace('my_run', str(tmp_path)), names)
+    classifier = names['classifier'].eval()
+    ours, theirs = student.state_dict(), classifier.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(t, theirs[n]) for n, t in ours.items())
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (student.mean, student.std))
+    with torch.no_grad():
+        samples = classifier.test_step(dict(inputs=images))
+        scores = student((images - mean) / std).softmax(1)
+    torch.testing.assert_close(torch.stack([sample.pred_score for sample in samples]), scores)
