@@ -47,7 +47,7 @@ class ImagePool(PackedDataset):
 
     Raises:
         UsageError: The folder is no pool, is damaged, ``ratio`` is out of range, or ``keep`` does
-            not fit the pool.
+            not fit the pool or was made from another.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ImagePool(PackedDataset):
         self.root = Path(root).expanduser()
         self.meta = read_meta(self.root)
         self.resident = resident
-        self.subset = None if keep is None else _read_keep(self.root / keep, self.meta['count'])
+        self.subset = None if keep is None else _read_keep(self.root / keep, self.meta)
         if ratio < 1:
             kept = np.arange(self.meta['count']) if self.subset is None else self.subset
             order = np.random.RandomState(ratio_seed).permutation(len(kept))
@@ -187,7 +187,8 @@ def read_meta(root: Path, may_be_empty: bool = False) -> dict[str, Any]:
     return meta
 
 
-def _read_keep(path: Path, count: int) -> np.ndarray:
+def _read_keep(path: Path, meta: dict[str, Any]) -> np.ndarray:
+    count = meta['count']
     expected = f'ascending positions below {count}, int64'
     if not path.exists():
         raise UsageError(
@@ -208,7 +209,24 @@ def _read_keep(path: Path, count: int) -> np.ndarray:
             f'keep={str(path)!r} does not fit the pool: expected {expected}, found {found}. Make '
             'it with tools/dataset_converters/filter_pool.py from this pool.'
         )
+    of = _pool_of(path)
+    if of not in (None, meta['sha256']) and 'bank' not in meta:  # a bank grows, its rows stay
+        raise UsageError(
+            f'keep={str(path)!r} lists images of another pool: {path.with_suffix(".json").name} '
+            f'beside it says sha256 {of[:16]}..., this pool has {meta["sha256"][:16]}.... Make '
+            'the list again with tools/dataset_converters/filter_pool.py from this pool.'
+        )
     return keep
+
+
+def _pool_of(keep: Path) -> str | None:
+    """The sha256 of the pool a list was made from, where a description beside it says so."""
+    try:
+        facts = json.loads(keep.with_suffix('.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+    sha256 = facts.get('pool') if isinstance(facts, dict) else None
+    return sha256 if isinstance(sha256, str) else None
 
 
 def map_images(root: Path, meta: dict[str, Any]) -> np.ndarray:

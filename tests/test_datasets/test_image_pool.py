@@ -117,6 +117,17 @@ def test_a_keep_list_must_fit(root, keep, found):
         ImagePool(root, keep='keep.npy')
 
 
+def test_a_keep_list_of_another_pool(root):
+    np.save(root / 'keep.npy', np.arange(10, 90))
+    of = json.loads((root / 'meta.json').read_text())['sha256']
+    for facts in (json.dumps({'pool': of}), json.dumps({'kept': 80}), '[]', 'no JSON'):
+        (root / 'keep.json').write_text(facts)
+        assert len(ImagePool(root, keep='keep.npy')) == 80
+    (root / 'keep.json').write_text(json.dumps({'pool': '0' * 64}))
+    with pytest.raises(UsageError, match=r'lists images of another pool: keep.json.*filter_pool'):
+        ImagePool(root, keep='keep.npy')
+
+
 def test_a_keep_list_that_is_missing(root):
     with pytest.raises(UsageError, match=r"kep\.npy' does not exist\. Correct the name"):
         ImagePool(root, keep='kep.npy')

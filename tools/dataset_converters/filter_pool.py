@@ -62,10 +62,10 @@ def filter_pool(args: argparse.Namespace) -> None:
 
     from mmdfkd.datasets import ImagePool
     from mmdfkd.datasets.packing import cap_per_class, without_duplicates, write_keep
-    from mmdfkd.datasets.packing.keep import refuse_existing
+    from mmdfkd.datasets.packing.keep import require_free
 
     out = args.out or args.pool / 'keep.npy'
-    refuse_existing(out)
+    require_free(out)
     pool = ImagePool(args.pool)
     kept = np.arange(len(pool))
     facts: dict[str, Any] = dict(pool=pool.meta['sha256'], images=len(pool))

@@ -45,9 +45,9 @@ def write_keep(path: Path, positions: np.ndarray, facts: dict[str, Any]) -> None
         facts: What to say of it, in JSON types.
 
     Raises:
-        UsageError: The file exists, or the list is empty.
+        UsageError: A file exists, ``path`` does not end in ``.npy``, or the list is empty.
     """
-    refuse_existing(path)
+    require_free(path)
     if not len(positions):
         raise UsageError(f'{path} would keep no image at all. Loosen the rules.')
     with atomic_path(path) as temporary, temporary.open('wb') as file:
@@ -55,9 +55,12 @@ def write_keep(path: Path, positions: np.ndarray, facts: dict[str, Any]) -> None
     write_json(path.with_suffix('.json'), {'kept': len(positions), **facts})
 
 
-def refuse_existing(path: Path) -> None:
-    """Raises a :class:`UsageError` where a list is there already."""
-    if path.exists():
-        raise UsageError(
-            f'{path} exists already and is never overwritten. Remove it, or give another --out.'
-        )
+def require_free(path: Path) -> None:
+    """Raises a :class:`UsageError` where a list cannot be written without loss."""
+    if path.suffix != '.npy':
+        raise UsageError(f'{path} must end in .npy, as in keep.npy. Give another --out.')
+    for file in (path, path.with_suffix('.json')):
+        if file.exists():
+            raise UsageError(
+                f'{file} exists already and is never overwritten. Remove it, or give another --out.'
+            )

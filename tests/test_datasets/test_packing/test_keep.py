@@ -30,3 +30,10 @@ def test_write_keep(tmp_path):
         write_keep(tmp_path / 'keep.npy', np.array([1]), {})
     with pytest.raises(UsageError, match='no image at all'):
         write_keep(tmp_path / 'other.npy', np.array([], int), {})
+    with pytest.raises(UsageError, match=r'keep\.v1 must end in \.npy'):
+        write_keep(tmp_path / 'keep.v1', np.array([1]), {})
+    (tmp_path / 'meta.json').write_text('of the pool')
+    with pytest.raises(UsageError, match=r'meta\.json exists already'):
+        write_keep(tmp_path / 'meta.npy', np.array([1]), {})
+    assert (tmp_path / 'meta.json').read_text() == 'of the pool'
+    assert not (tmp_path / 'meta.npy').exists()
