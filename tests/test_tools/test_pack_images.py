@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdfkd.datasets import ImagePool, write_pool
+from mmdfkd.datasets import ImagePool, packing, write_pool
 from mmdfkd.datasets.packing import read_names
+from mmdfkd.utils import UsageError
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools' / 'dataset_converters'
@@ -85,12 +86,49 @@ def test_pack_labels_and_duplicates(tmp_path, folder, run):
     assert (len(pool), pool.images.shape[1:], pool.meta['filter']) == (28, (16, 16, 3), 'bicubic')
     assert pool.meta['classes'] == ['ant', 'bee']
     assert np.bincount(pool.extra('labels')).tolist() == [14, 14]
-    pairs = json.loads((out / 'keep.json').read_text())['pairs']
+    facts = json.loads((out / 'keep.json').read_text())
+    pairs = facts['pairs']
+    assert facts['pool'] == pool.meta['sha256']
     assert [pair[:2] for pair in pairs] == [[2, 1], [17, 0]]  # ant/05 and bee/04
 
     again = run('pack_images', folder, '--out', out)
     assert (again.returncode, again.stdout) == (2, '')
     assert again.stderr.startswith(f'error: {out} exists already')
+
+
+@pytest.mark.parametrize(
+    ('spec', 'size', 'message'),
+    [('empty', 16, 'empty holds no readable image'), ('train', 4, '4 x 4 pixels are too small')],
+)
+def test_a_set_that_cannot_be_compared_is_refused_before_packing(
+    tmp_path, folder, run, spec, size, message
+):
+    (tmp_path / 'empty').mkdir()
+    spec = tmp_path / spec if spec == 'empty' else folder / spec
+    out = tmp_path / 'pool'
+    result = run('pack_images', folder, '--out', out, '--size', size, '--dedup-against', spec)
+    assert result.returncode == 2 and message in result.stderr
+    assert not out.exists() and not Path(f'{out}.part').exists()
+
+
+@pytest.mark.parametrize(
+    ('problem', 'code', 'before'),
+    [(KeyboardInterrupt(), 130, ''), (UsageError('No room.'), 2, 'No room. ')],
+)
+def test_what_stops_the_comparison_leaves_a_finished_pool(
+    tmp_path, folder, run, monkeypatch, problem, code, before
+):
+    def stop(*arguments, **options):
+        raise problem
+
+    monkeypatch.setattr(packing, 'without_duplicates', stop)
+    out, spec = tmp_path / 'pool', folder / 'val'
+    options = ['--workers', 0, '--size', 16, '--dedup-against', spec]
+    result = run('pack_images', folder, '--out', out, *options)
+    assert result.returncode == code and len(ImagePool(out)) == 33
+    assert f'{before}{out} is finished; filter_pool.py {out} --dedup-against {spec} lists' in (
+        result.stderr
+    )
 
 
 def test_mostly_unreadable(tmp_path, run):

@@ -2,8 +2,9 @@
 """Pack images into a pool: ``python tools/dataset_converters/pack_images.py SOURCE --out POOL``.
 
 A source is a folder, a tar (plain or compressed), a zip, a WebDataset shard, a batch of the
-official down-sampled ImageNet, SVHN's .mat, a pool, or a folder or archive of these; several become
-one pool. Run again after an interruption, the same command continues.
+official down-sampled ImageNet, SVHN's .mat, or a pool; tars, zips and batches in a folder, and tars
+and batches in an archive, are read as well. Several sources become one pool. Run again after an
+interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from mmdfkd.utils.reporting import report_errors
 
 if TYPE_CHECKING:
+    from mmdfkd.datasets import PackedDataset
     from mmdfkd.datasets.packing import PackReport
 
 
@@ -47,7 +49,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         action='append',
         default=[],
         metavar='PATTERN',
-        help="only images whose name matches, e.g. '*/train/*'; may be given several times",
+        help="only images whose name within the source matches, e.g. 'train/*' in a folder, "
+        "'*/train/*' in an archive with one folder at its top; may be given several times",
     )
     parser.add_argument('--limit', type=int, metavar='N', help='read the first N images only')
     parser.add_argument(
@@ -72,28 +75,56 @@ def main() -> None:
     """Pack."""
     args = parse_args()
 
+    again = (
+        f'{args.out} is finished; filter_pool.py {args.out} --dedup-against {args.dedup_against}'
+    )
+
     def resume_hint() -> str:
+        if (Path(args.out) / 'meta.json').exists():
+            return (
+                f'{again} lists its duplicates.' if args.dedup_against else 'the pool is finished.'
+            )
         return f'what was packed waits in {args.out}.part; the same command continues.'
 
     with report_errors(resume_hint):
-        from mmdfkd.datasets import ImagePool
-        from mmdfkd.datasets.packing import Recipe, Source, pack, without_duplicates, write_keep
+        from mmdfkd.datasets.image_pool import refuse_taken
+        from mmdfkd.datasets.packing import Recipe, Source, open_images, pack
+        from mmdfkd.datasets.packing.dedup import perceptual_hashes
         from mmdfkd.utils import UsageError
 
-        if args.dedup_against and not Path(args.dedup_against).exists():  # said before the hours
-            raise UsageError(f'--dedup-against {args.dedup_against} does not exist. Correct it.')
+        refuse_taken(Path(args.out).expanduser())
         recipe = Recipe(args.size, args.filter, args.mode, args.grey)
+        others = None
+        if args.dedup_against:  # what is wrong with it is said before the hours
+            if not Path(args.dedup_against).exists():
+                raise UsageError(
+                    f'--dedup-against {args.dedup_against} does not exist. Correct it.'
+                )
+            others = open_images(args.dedup_against, recipe)
+            perceptual_hashes(others.images[:1])  # refuses images that are too small
         sources = [Source(path, args.include, args.allow_truncated) for path in args.sources]
         report = pack(sources, args.out, recipe, args.name, args.workers, args.limit, args.labels)
         print_report(report)
-        if args.dedup_against:
-            kept, facts = without_duplicates(ImagePool(report.root), args.dedup_against)
-            write_keep(report.root / 'keep.npy', kept, facts)
-            print(
-                f'{facts["exact"]:,} exact and {facts["perceptual"]:,} perceptual duplicates of '
-                f'the {facts["images_there"]:,} images of {args.dedup_against}; '
-                "ImagePool(keep='keep.npy') leaves them out, keep.json lists them"
-            )
+        if others is not None:
+            try:
+                list_others(report.root, args.dedup_against, others)
+            except (OSError, UsageError) as error:
+                raise UsageError(f'{error} {again} lists its duplicates.') from error
+
+
+def list_others(root: Path, spec: str, others: PackedDataset) -> None:
+    """Write a list of the images that do not occur in another set."""
+    from mmdfkd.datasets import ImagePool
+    from mmdfkd.datasets.packing import without_duplicates, write_keep
+
+    pool = ImagePool(root)
+    kept, facts = without_duplicates(pool, spec, others=others)
+    write_keep(root / 'keep.npy', kept, {'pool': pool.meta['sha256'], **facts})
+    print(
+        f'{facts["exact"]:,} exact and {facts["perceptual"]:,} perceptual duplicates of '
+        f'the {facts["images_there"]:,} images of {spec}; '
+        "ImagePool(keep='keep.npy') leaves them out, keep.json lists them"
+    )
 
 
 def print_report(report: PackReport) -> None:

@@ -91,7 +91,10 @@ def find_duplicates(pool: Images, others: Images, max_distance: int = MAX_DISTAN
 
 
 def without_duplicates(
-    pool: ImagePool, spec: str | os.PathLike, max_distance: int = MAX_DISTANCE
+    pool: ImagePool,
+    spec: str | os.PathLike,
+    max_distance: int = MAX_DISTANCE,
+    others: PackedDataset | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Takes out of a pool what occurs in another set.
 
@@ -99,13 +102,15 @@ def without_duplicates(
         pool: The whole pool.
         spec: What :func:`open_images` opens.
         max_distance: See :func:`find_duplicates`.
+        others: The set, where it is open already.
 
     Returns:
         Ascending positions of the other images, int64 (M,); and what to tell about those taken
         out: ``against``, ``images_there``, ``exact`` and ``perceptual`` (their numbers) and
         ``pairs`` (position in the pool, in the other set, bits that differ or -1).
     """
-    others = open_images(spec, pool)
+    if others is None:
+        others = open_images(spec, recipe_of(pool))
     found = find_duplicates(pool.images, others.images, max_distance)
     exact = int((found.distances < 0).sum())
     facts = {
@@ -161,26 +166,35 @@ def popcount(values: np.ndarray) -> np.ndarray:
     return _ones_of_16_bits()[values.view(np.uint16).reshape(-1, 4)].sum(1, dtype=np.uint8)
 
 
-def open_images(spec: str | os.PathLike, pool: ImagePool) -> PackedDataset:
-    """Opens what a pool is to be compared with, at the size and in the colours of the pool.
-
-    Args:
-        spec: A pool's folder, a config (the set of its ``val_dataloader``), or anything that can
-            be packed: a folder, tar, zip or batch of images, read with the pool's own filter.
-        pool: The pool, square.
+def recipe_of(pool: ImagePool) -> Recipe:
+    """Returns how images were made into those of a pool.
 
     Raises:
-        UsageError: It is none of these, or holds no image.
+        UsageError: They are no squares.
     """
     _, height, width, channels = pool.images.shape
     if height != width:
         raise UsageError(f'{pool.root} has {width} x {height} images; expected squares.')
     recipe = Recipe(height, pool.meta.get('filter', 'box'), pool.meta.get('mode', 'squash'))
-    recipe = recipe._replace(grey=channels == 1)
+    return recipe._replace(grey=channels == 1)
+
+
+def open_images(spec: str | os.PathLike, recipe: Recipe) -> PackedDataset:
+    """Opens what a pool is to be compared with, at the size and in the colours of the pool.
+
+    Args:
+        spec: A pool's folder, a config (the set of its ``val_dataloader``), or anything that can
+            be packed: a folder, tar, zip or batch of images, read with the pool's own filter.
+        recipe: That of the pool.
+
+    Raises:
+        UsageError: It is none of these, or holds no image.
+    """
     if is_pool(spec):
         return _fitted(ImagePool(spec), recipe)
     if Path(spec).suffix == '.py':
         return _fitted(_validation_set(spec), recipe)
+    recipe.check()
     rows = []
     for entry in track(Source(spec), f'Reading {spec}'):
         try:

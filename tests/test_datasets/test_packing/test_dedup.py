@@ -107,7 +107,7 @@ def test_against_a_folder_a_pool_and_a_config(tmp_path, images, pool):
             'broken.png': b'',
         },
     )
-    opened = open_images(folder, pool)
+    opened = open_images(folder, dedup.recipe_of(pool))
     assert opened.images.shape == (4, 32, 32, 3)
     expected = Image.fromarray(large[0]).resize((32, 32), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(opened.images[0], expected)  # by the pool's own filter
@@ -124,13 +124,13 @@ def test_against_a_folder_a_pool_and_a_config(tmp_path, images, pool):
 
 def test_other_sizes_and_colours_are_fitted(tmp_path, images, pool):
     write_pool(tmp_path / 'grey', images[:3, ::2, ::2, :1], 'grey')
-    assert open_images(tmp_path / 'grey', pool).images.shape == (3, 32, 32, 3)
+    assert open_images(tmp_path / 'grey', dedup.recipe_of(pool)).images.shape == (3, 32, 32, 3)
 
 
 def test_nothing_to_compare_with(tmp_path, pool):
     write_folder(tmp_path / 'val', {'broken.png': b''})
     with pytest.raises(UsageError, match='val holds no readable image'):
-        open_images(tmp_path / 'val', pool)
+        open_images(tmp_path / 'val', dedup.recipe_of(pool))
     (tmp_path / 'config.py').write_text('x = 1')
     with pytest.raises(UsageError, match='config.py has no val_dataloader'):
-        open_images(tmp_path / 'config.py', pool)
+        open_images(tmp_path / 'config.py', dedup.recipe_of(pool))
