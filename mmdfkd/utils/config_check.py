@@ -24,6 +24,8 @@ from mmengine.registry import Registry
 from mmengine.runner import set_random_seed
 from torch.utils.data import DataLoader
 
+import mmdfkd.registry  # noqa: F401 - lets configs inherit from mmdfkd::
+
 from .config_slots import (
     ENVIRONMENT_KEYS,
     PHASES,

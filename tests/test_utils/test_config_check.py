@@ -1,6 +1,8 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import glob
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -412,3 +414,14 @@ def test_nothing_to_delete_is_no_mistake(tmp_path):
     check_config(cfg)
     assert cfg.model.selector == dict(type='RandomSelector', ratio=0.5)
     assert cfg.custom_hooks == [dict(type='EMAHook')]
+
+
+def test_a_config_anywhere_inherits_by_the_prefix(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = 'mmdfkd::kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'\n"
+    )
+    code = 'import sys; from mmdfkd.utils.config_check import load_config as load; '
+    code += 'assert load(sys.argv[1]).to_dict() == load(sys.argv[2]).to_dict()'
+    ours = ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'
+    files = [str(tmp_path / 'mine.py'), str(ours)]  # in a process that has imported nothing else
+    subprocess.run([sys.executable, '-c', code, *files], check=True, cwd=ROOT)
