@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tarfile
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+from mmengine.logging import print_log
+
 from mmdfkd.utils import UsageError
 
-from ..packing.sources import DAMAGE, IMAGE_SUFFIXES, StrictHeader
+from ..packing.decode import UnreadableImage
+from ..packing.sources import DAMAGE, IMAGE_SUFFIXES, StrictHeader, walk_folder
 
 _MAX_BYTES = 2**32  # of one file; what claims more is a bomb
 
@@ -40,8 +45,9 @@ def walk(path: Path) -> Iterator[File]:
     """Yields the files below a folder or inside a tar (plain, gz, bz2, xz) or zip.
 
     A folder comes in the order of names, an archive in its own. Hidden files and what macOS
-    leaves behind (``__MACOSX``, ``._*``) are left out, links inside a tar too. Wrap the loop
-    in :func:`reported`: what is damaged shows only when it is reached.
+    leaves behind (``__MACOSX``, ``._*``) are left out; so are symbolic links inside a tar, which
+    the log counts, whereas hard links are files like others and come last. Wrap the loop in
+    :func:`reported`: what is damaged shows only when it is reached.
     """
     if path.is_dir():
         files = _walk_folder(path)
@@ -64,15 +70,16 @@ def stamp(path: Path) -> list[list]:
     if not path.is_dir():
         status = path.stat()
         return [[path.name, status.st_size, status.st_mtime_ns]]
-    entries: list[list] = []
-    for folder, subfolders, names in os.walk(path, followlinks=True):
-        subfolders.sort()
-        top = Path(folder)
-        entries.append([top.relative_to(path).as_posix(), top.stat().st_mtime_ns])
-        for name in sorted(name for name in names if not is_image(name)):
-            status = (top / name).lstat()
+    folders, entries = {''}, []
+    for name, _ in walk_folder(str(path)):
+        folder = name.rpartition('/')[0]
+        while folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition('/')[0]
+        if not is_image(name):
+            status = (path / name).lstat()
             entries.append([name, status.st_size, status.st_mtime_ns])
-    return entries
+    return [[name, (path / name).stat().st_mtime_ns] for name in sorted(folders)] + entries
 
 
 @contextmanager
@@ -89,11 +96,10 @@ def reported(path: Path) -> Iterator[None]:
 
 
 def _walk_folder(path: Path) -> Iterator[File]:
-    for folder, subfolders, names in os.walk(path, followlinks=True):
-        subfolders.sort()
-        for name in sorted(names):
-            file = Path(folder, name)
-            yield File(file.relative_to(path).as_posix(), file.read_bytes)
+    for name, file in walk_folder(str(path)):
+        if isinstance(file, UnreadableImage):
+            raise UsageError(f'{path / name}: {file}. Allow it, or remove the folder.')
+        yield File(name, Path(file).read_bytes)
 
 
 def _walk_zip(path: Path) -> Iterator[File]:
@@ -107,11 +113,32 @@ def _walk_zip(path: Path) -> Iterator[File]:
 
 
 def _walk_tar(path: Path) -> Iterator[File]:
+    links: dict[str, list[str]] = defaultdict(list)  # by the name of the file they stand for
+    symbolic = 0
+    for archive, member in _members(path):
+        symbolic += member.issym()
+        if member.islnk():
+            links[member.linkname].append(member.name)
+        elif member.isfile():
+            yield File(member.name.removeprefix('./'), partial(_extract, archive, member))
+    if symbolic:
+        print_log(f'{path}: {symbolic:,} symbolic links left out', 'current', logging.WARNING)
+    if links:  # in another pass, for a compressed archive cannot be read backwards
+        for archive, member in _members(path):
+            if member.isfile():
+                read = cache(partial(_extract, archive, member))
+                for name in links.pop(member.name, ()):
+                    yield File(name.removeprefix('./'), read)
+    for target, names in links.items():
+        raise tarfile.ReadError(f'{names[0]} is a link to {target}, which is not there')
+
+
+def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     with tarfile.open(path, tarinfo=StrictHeader) as archive:
         while (member := archive.next()) is not None:
             if member.isfile():
                 _require_size(path, member.name, member.size)
-                yield File(member.name.removeprefix('./'), partial(_extract, archive, member))
+            yield archive, member
             archive.members = []  # type: ignore[attr-defined]  # else it keeps every header
 
 

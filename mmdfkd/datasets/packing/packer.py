@@ -41,7 +41,7 @@ class PackReport(NamedTuple):
         resumed: How many of them an earlier, interrupted call had packed.
         skipped: Images that could not be read; ``skipped.txt`` in the pool lists them.
         reasons: How often, by reason.
-        ignored: Files that are no images, by suffix.
+        ignored: What is no image, by suffix or kind.
         cuts: Archives of which the end is missing.
     """
 
@@ -269,7 +269,8 @@ def _require_images(part: PartialPool, sources: Sequence[Source]) -> None:
         return
     others = _total(sources)
     found = [f'{count:,} unreadable ({reason})' for reason, count in part.reasons.most_common(3)]
-    found += [f'{count:,} {suffix} files' for suffix, count in others.most_common(5)]
+    others = Counter({f'{kind} files' if kind[0] == '.' else kind: n for kind, n in others.items()})
+    found += [f'{count:,} {kind}' for kind, count in others.most_common(5)]
     part.discard()
     raise UsageError(
         f'{", ".join(str(source.path) for source in sources)} holds no readable image (found: '

@@ -93,7 +93,7 @@ class Source:
         self.path = Path(path).expanduser()
         self.include = tuple(include)
         self.allow_truncated = allow_truncated
-        self.ignored: Counter[str] = Counter()  # files that are no images, by suffix
+        self.ignored: Counter[str] = Counter()  # what is no image, by suffix or kind
         self.cuts: list[str] = []
         self.share = 0.0  # of the source that has been read
         if not self.path.exists():
@@ -130,7 +130,7 @@ class Source:
             status = self.path.stat()
             return dict(path=str(self.path), bytes=status.st_size, time=status.st_mtime_ns)
         digest, count = hashlib.sha256(), 0
-        for name, _ in _walk(str(self.path)):
+        for name, _ in walk_folder(str(self.path)):
             digest.update(os.fsencode(name) + b'\0')
             count += 1
         return dict(path=str(self.path), files=count, names=digest.hexdigest())
@@ -150,7 +150,7 @@ class Source:
 
     def _folder(self) -> Iterator[Entry]:
         count = max(1, self.stamp['files'])
-        for place, (name, path) in enumerate(_walk(str(self.path))):
+        for place, (name, path) in enumerate(walk_folder(str(self.path))):
             self.share = place / count
             if isinstance(path, UnreadableImage):
                 yield Entry(name, path, None)
@@ -223,7 +223,11 @@ class Source:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
                     inner = member.name.removeprefix('./')
-                    if not member.isreg() or _is_hidden(inner):
+                    if _is_hidden(inner) or member.isdir():
+                        continue
+                    if not member.isreg():
+                        if member.islnk() or member.issym():  # read forwards, it is gone by now
+                            self.ignored['links in a tar'] += 1
                         continue
                     name, inside = prefix + inner, f'{title}: {inner}'
                     file = archive.extractfile(member)
@@ -315,7 +319,7 @@ class _Forward:
         return self.stream.read1(size)
 
 
-def _walk(
+def walk_folder(
     folder: str, prefix: str = '', above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[tuple[str, str | UnreadableImage]]:
     """Yields name and path of the files below a folder in the order of :func:`sort_key`."""
@@ -335,7 +339,7 @@ def _walk(
             continue
         name = prefix + entry.name
         if entry.is_dir():
-            yield from _walk(entry.path, f'{name}/', (*above, identity))
+            yield from walk_folder(entry.path, f'{name}/', (*above, identity))
         elif entry.is_file() or entry.is_symlink():  # neither a pipe nor a device
             yield name, entry.path
 

@@ -51,6 +51,37 @@ def test_linked_folders_are_followed(write_files, tmp_path):
     assert read_all(tmp_path / 'near') == {'cat/1.png': b'png'}
 
 
+@pytest.mark.parametrize('kind', ['', 'gz'])
+def test_hard_links_in_a_tar_are_files(tmp_path, kind):
+    path = tmp_path / 'set.tar'
+    with tarfile.open(path, f'w:{kind}') as tar:
+        for name, data in {'./a/1.png': b'one', './a/2.png': b'two'}.items():
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            tar.addfile(member, io.BytesIO(data))
+            for link in (f'./b/{name[4:]}', f'./c/{name[4:]}'):
+                member = tarfile.TarInfo(link)
+                member.type, member.linkname = tarfile.LNKTYPE, name
+                tar.addfile(member)
+    assert read_all(path) == {
+        f'{folder}/{k}.png': data for folder in 'abc' for k, data in ((1, b'one'), (2, b'two'))
+    }
+    with tarfile.open(path, 'w') as tar:
+        member = tarfile.TarInfo('a/1.png')
+        member.type, member.linkname = tarfile.LNKTYPE, 'gone.png'
+        tar.addfile(member)
+    with pytest.raises(UsageError, match=r'a/1\.png is a link to gone\.png, which is not there'):
+        read_all(path)
+
+
+def test_links_to_a_folder_above_end(write_files):
+    folder = write_files('set', {'a/1.png': b'one', 'b/2.png': b'two'})
+    (folder / 'a' / 'up').symlink_to(folder)
+    (folder / 'b' / 'here').symlink_to(folder / 'b')
+    assert read_all(folder) == {'a/1.png': b'one', 'b/2.png': b'two'}
+    assert len(stamp(folder)) == 3
+
+
 @pytest.mark.parametrize('name', FORMATS[1:])
 @pytest.mark.parametrize('share', [0.02, 0.2, 0.4])
 def test_truncated_archive(name, share, write_files):

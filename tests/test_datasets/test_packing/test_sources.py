@@ -72,6 +72,17 @@ def test_what_is_no_image_is_passed_over_and_counted(tmp_path):
         assert source.ignored == {'.txt': 2}
 
 
+def test_links_in_a_tar_are_counted(tmp_path):
+    with tarfile.open(tmp_path / 'a.tar', 'w') as tar:
+        for name, kind in (('a.png', tarfile.REGTYPE), ('b.png', tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, '' if kind == tarfile.REGTYPE else 'a.png'
+            tar.addfile(member)
+    source = Source(tmp_path / 'a.tar')
+    assert [entry.name for entry in source] == ['a.png']
+    assert source.ignored == {'links in a tar': 1}
+
+
 def test_include(folder):
     names = list(read(folder, include=['ant/*', '*/7.png']))
     assert len(names) == 8 + 2 and 'bee/images/7.png' in names and 'ant/images/0.png' in names
