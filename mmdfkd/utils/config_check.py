@@ -360,6 +360,7 @@ def _in_scope(names: Iterable[str], scope: str) -> Iterator[Registry]:
 
 def _similar_types(name: str, known_to: Iterable[str], scope: str) -> str:
     """Return the registered names most like ``name``, with the prefix they need in ``scope``."""
+    import_module('mmpretrain.registry')  # its names are searched too
     spellings: dict[str, set[str]] = {}
     for registry in _in_scope(known_to, scope):
         for library in (registry.root, *registry.root.children.values()):
