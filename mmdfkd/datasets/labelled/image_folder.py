@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
 from mmdfkd.registry import DATASETS
 from mmdfkd.utils import UsageError
@@ -16,6 +19,7 @@ from mmdfkd.utils.errors import shorten
 
 from .archive import File
 from .base import LabelledSet
+from .reader import Part
 
 _SPLITS = {
     'train': ('train', 'training'),
@@ -31,7 +35,8 @@ class LabelledFolder(LabelledSet):
 
     Classes are numbered in the order of their names as text, like torchvision's ImageFolder;
     but by value where all names are whole numbers, so that folder ``10`` is label 10 if ``0``
-    to ``9`` exist. A teacher trained with another order needs ``classes``.
+    to ``9`` exist. A teacher trained with another order needs ``classes``. The log says how many
+    files are left out, because they lie in no class's folder or their suffix is not of an image.
 
     Args:
         data_root: The folder or archive.
@@ -43,8 +48,8 @@ class LabelledFolder(LabelledSet):
         name: Name shown in logs and summaries; by default that of ``data_root``.
 
     Raises:
-        UsageError: Additionally, where a class of another split is missing from this one, which
-            would shift all labels.
+        UsageError: Additionally, where a class of another split is missing from this one or the
+            folder of a class is without images, which would shift all labels.
     """
 
     remedy = 'correct its classes=[...], or rename or remove the folder'
@@ -64,6 +69,7 @@ class LabelledFolder(LabelledSet):
                 f"LabelledFolder: classes={classes!r} is text; give a list of names, ['a', 'b']."
             )
         self.name = name or Path(data_root).name.split('.')[0] or 'folder'
+        self.left_out: Counter[str] = Counter()  # files, by the reason
         self.given = None if classes is None else [str(label) for label in classes]
         super().__init__(data_root, split, image_size, grey)  # type: ignore[arg-type]
 
@@ -96,16 +102,26 @@ class LabelledFolder(LabelledSet):
         """The classes as given."""
         return {'classes': self.given}
 
+    def read(self, file: File) -> Part | None:
+        """Counts the file among those left out, unless it is of another split."""
+        folders = file.name.split('/')[:-1]
+        splits = [_SPLIT_OF[name] for name in folders if name in _SPLIT_OF]
+        if self.split is None or splits[:1] == [self.split]:
+            self.left_out[os.path.splitext(file.name)[1].lower() or 'without a suffix'] += 1
+        return None
+
     def label(self, file: File) -> str | None:
         """Returns the folders between the top, or the split's folder, and the image."""
         folders = file.name.split('/')[:-1]
         if self.split is None:
+            self.left_out['outside a class folder'] += not folders
             return '/'.join(folders) or None
         place = next((k for k, name in enumerate(folders) if name in _SPLIT_OF), len(folders))
+        split = _SPLIT_OF[folders[place]] if place < len(folders) else self.split
         if len(folders) < place + 2:
+            self.left_out['outside a class folder'] += split == self.split
             return None
         label = folders[place + 1]
-        split = _SPLIT_OF[folders[place]]
         self.notes.setdefault(split, set()).add(label)
         return label if split == self.split else None
 
@@ -129,8 +145,26 @@ class LabelledFolder(LabelledSet):
                 f'splits have no image in split {self.split!r}, so that labels would not agree. '
                 'Copy these folders too, or fix the label order by classes=[...].'
             )
+        if self.given is None:
+            self._require_no_empty_folder(found)
+        if self.left_out.total():
+            reasons = ', '.join(f'{n:,} {reason}' for reason, n in (+self.left_out).most_common(8))
+            text = f'{self.source}: {self.left_out.total():,} files left out: {reasons}'
+            print_log(text, 'current', logging.WARNING)
         self.classes = self.given or _in_order(found)
         return super().resolve(names, [path[0] for path in folders])
+
+    def _require_no_empty_folder(self, found: set[str]) -> None:
+        tops = [self.source / name for name in self.splits[self.split]] or [self.source]
+        folders = [entry for top in tops if top.is_dir() for entry in top.iterdir()]
+        names = {entry.name for entry in folders if entry.is_dir() and entry.name[0] != '.'}
+        empty = sorted(names - found - {'__MACOSX'})
+        if empty:
+            raise UsageError(
+                f'{self.source}: the folders {shorten(empty)} hold no image that can be read, so '
+                'that labels would shift. Fill or remove them, or fix the label order by '
+                'classes=[...].'
+            )
 
     def _require_every_class(self, numbers: np.ndarray) -> None:
         """Given classes may be without images, found ones cannot."""
@@ -138,4 +172,4 @@ class LabelledFolder(LabelledSet):
 
 def _in_order(names: set[str]) -> list[str]:
     are_numbers = all(name.isascii() and name.isdigit() for name in names)
-    return sorted(names, key=int) if are_numbers else sorted(names)
+    return sorted(names, key=lambda name: (int(name), name)) if are_numbers else sorted(names)

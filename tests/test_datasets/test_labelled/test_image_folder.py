@@ -6,6 +6,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from mmdfkd.datasets import LabelledFolder
+from mmdfkd.datasets.labelled import image_folder
 from mmdfkd.utils import UsageError
 
 
@@ -51,6 +52,41 @@ def test_folders_named_by_numbers_keep_their_numbers(make_files, write_files):
     assert dict(zip(dataset.images[:, 0, 0, 0], dataset.labels, strict=True)) == {
         k: k for k in range(12)
     }
+
+
+def test_numbers_written_in_two_ways_have_one_order(make_files, write_files):
+    root = write_files('set', make_files('01/1.png', '1/1.png', '001/1.png', '0/1.png'))
+    assert LabelledFolder(root).metainfo['classes'] == ('0', '001', '01', '1')
+
+
+@pytest.mark.parametrize('place', ['set', 'set.zip'])
+def test_files_left_out_are_logged(place, make_files, write_files, monkeypatch):
+    lines = []
+    monkeypatch.setattr(image_folder, 'print_log', lambda text, *options: lines.append(text))
+    names = ('train/cat/1.png', 'train/cat/2.HEIC', 'train/dog/1.png', 'train/dog/2.heic')
+    names += ('train/dog/3', 'train/top.png', 'val/cat/1.heic', 'val/cat/1.png', 'val/dog/1.png')
+    path = write_files(place, make_files(*names, 'readme.md'))
+    assert len(LabelledFolder(path, 'train')) == 2
+    what = '2 .heic, 1 without a suffix, 1 outside a class folder'
+    assert lines == [f'{path}: 4 files left out: {what}']
+    lines.clear()
+    path = write_files(f'flat-{place}', make_files('cat/1.png', '1.png', 'dog/1.png'))
+    assert len(LabelledFolder(path)) == 2
+    assert lines == [f'{path}: 1 files left out: 1 outside a class folder']
+    lines.clear()
+    assert len(LabelledFolder(write_files(f'all-{place}', make_files('cat/1.png')))) == 1
+    assert lines == []
+
+
+@pytest.mark.parametrize('split', [None, 'test'])
+def test_a_class_folder_without_images(split, make_files, write_files):
+    top = f'{split}/' if split else ''
+    files = make_files(f'{top}ant/1.png', f'{top}bee/1.heic', f'{top}cat/1.png', f'{top}.git/x')
+    root = write_files('set', files)
+    with pytest.raises(UsageError, match=r'folders bee hold no image .*labels would shift\. Fill'):
+        LabelledFolder(root, split)
+    dataset = LabelledFolder(root, split, classes=['ant', 'bee', 'cat'])
+    assert dataset.labels.tolist() == [0, 2]
 
 
 def test_given_classes(make_files, write_files):
