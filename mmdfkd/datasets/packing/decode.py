@@ -29,6 +29,8 @@ _FORMATS = 'JPEG MPO PNG WEBP GIF BMP DIB TIFF PPM TGA ICO PCX JPEG2000 AVIF'.sp
 #: Bytes of an image file, a path to one, or pixels uint8 (H, W, 3) or (H, W, 1).
 Content = bytes | str | os.PathLike[str] | np.ndarray
 
+_WIDE = 'its pixels are 32-bit, for which black and white are undefined'
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
 _MAY_BE_ROTATED = ('exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif')
 
 
@@ -159,6 +161,9 @@ def _read(content: bytes | str | os.PathLike[str]) -> bytes:
 def _upright(data: bytes) -> Image.Image:
     image: Image.Image = Image.open(io.BytesIO(data), formats=_known_formats())
     image.load()
+    bits = getattr(image, 'tag_v2', {}).get(_BITS_PER_SAMPLE, (1,))
+    if image.mode == 'I' and max(bits) > 16:
+        raise UnreadableImage(_WIDE)  # even where all values are small
     if image.format == 'TIFF' or any(key in image.info for key in _MAY_BE_ROTATED):
         image = ImageOps.exif_transpose(image)
     return image
@@ -180,7 +185,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _from_16_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 0xFFFF:
-        raise UnreadableImage('its pixels are 32-bit, for which black and white are undefined')
+        raise UnreadableImage(_WIDE)
     return Image.fromarray(((values * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8))
 
 

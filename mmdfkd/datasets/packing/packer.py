@@ -23,6 +23,7 @@ import PIL
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.progress import progress_bar
 
+from ..image_pool import is_pool
 from .decode import Recipe, decode_block
 from .part import Block, PartialPool
 from .sources import CutArchive, Entry, Source
@@ -91,6 +92,8 @@ def pack(
             f'workers={workers} and limit={limit} ask for nothing; give 0 or more workers and a '
             'limit of 1 or more images, or none.'
         )
+    for source in sources:
+        source.leave_out(root)
     header = {
         'format': 'mmdfkd-packing/1',
         **recipe._asdict(),
@@ -272,9 +275,13 @@ def _require_images(part: PartialPool, sources: Sequence[Source]) -> None:
     others = Counter({f'{kind} files' if kind[0] == '.' else kind: n for kind, n in others.items()})
     found += [f'{count:,} {kind}' for kind, count in others.most_common(5)]
     part.discard()
+    folders = [source.path for source in sources if source.path.is_dir()]
+    remedy = 'Check the path and --include.'
+    if any(is_pool(child) for folder in folders for child in folder.iterdir()):
+        remedy = 'It holds pools: give each pool as its own SOURCE.'
     raise UsageError(
         f'{", ".join(str(source.path) for source in sources)} holds no readable image (found: '
-        f'{", ".join(found) or "nothing"}). Check the path and --include.'
+        f'{", ".join(found) or "nothing"}). {remedy}'
     )
 
 

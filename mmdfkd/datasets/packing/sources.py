@@ -101,7 +101,15 @@ class Source:
         if self.path.is_file() and self.path.suffix.lower() in IMAGE_SUFFIXES:
             raise UsageError(f'{self.path} is one image. Give the folder that holds it.')
         self.is_pool = is_pool(self.path)
+        self.left_out: tuple[str, ...] = ()  # folders
         self.stamp = self._stamp()
+
+    def leave_out(self, root: Path) -> None:
+        """Passes over a pool that is made within this folder, finished or not."""
+        top, root = self.path.resolve(), root.resolve()
+        if top in root.parents and not self.is_pool:
+            self.left_out = (str(root), f'{root}.part')
+            self.stamp = self._stamp()
 
     def __iter__(self) -> Iterator[Entry]:
         """Yields all images, from the start.
@@ -130,7 +138,7 @@ class Source:
             status = self.path.stat()
             return dict(path=str(self.path), bytes=status.st_size, time=status.st_mtime_ns)
         digest, count = hashlib.sha256(), 0
-        for name, _ in walk_folder(str(self.path)):
+        for name, _ in walk_folder(str(self.path), self.left_out):
             digest.update(os.fsencode(name) + b'\0')
             count += 1
         return dict(path=str(self.path), files=count, names=digest.hexdigest())
@@ -150,7 +158,7 @@ class Source:
 
     def _folder(self) -> Iterator[Entry]:
         count = max(1, self.stamp['files'])
-        for place, (name, path) in enumerate(walk_folder(str(self.path))):
+        for place, (name, path) in enumerate(walk_folder(str(self.path), self.left_out)):
             self.share = place / count
             if isinstance(path, UnreadableImage):
                 yield Entry(name, path, None)
@@ -320,9 +328,15 @@ class _Forward:
 
 
 def walk_folder(
-    folder: str, prefix: str = '', above: tuple[tuple[int, int], ...] = ()
+    folder: str,
+    left_out: Sequence[str] = (),
+    prefix: str = '',
+    above: tuple[tuple[int, int], ...] = (),
 ) -> Iterator[tuple[str, str | UnreadableImage]]:
-    """Yields name and path of the files below a folder in the order of :func:`sort_key`."""
+    """Yields name and path of the files below a folder in the order of :func:`sort_key`.
+
+    Hidden files and what macOS leaves behind are passed over, and the folders ``left_out``.
+    """
     try:
         status = os.stat(folder)
         with os.scandir(folder) as listing:
@@ -332,14 +346,14 @@ def walk_folder(
         yield prefix.rstrip('/'), UnreadableImage(reason)
         return
     identity = status.st_dev, status.st_ino
-    if identity in above:  # a link to a folder above
-        return
+    if identity in above or (left_out and os.path.realpath(folder) in left_out):
+        return  # a link to a folder above, or not wanted
     for entry in entries:
         if entry.name.startswith('.') or entry.name == '__MACOSX':
             continue
         name = prefix + entry.name
         if entry.is_dir():
-            yield from walk_folder(entry.path, f'{name}/', (*above, identity))
+            yield from walk_folder(entry.path, left_out, f'{name}/', (*above, identity))
         elif entry.is_file() or entry.is_symlink():  # neither a pipe nor a device
             yield name, entry.path
 

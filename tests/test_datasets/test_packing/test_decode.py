@@ -156,6 +156,7 @@ WHOLE = encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.u
         (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'no image format'),  # runs programs
         (save(Image.new('F', (4, 4), 0.5), 'TIFF'), 'floats'),
         (save(Image.fromarray(np.full((4, 4), 10**6, np.int32)), 'TIFF'), '32-bit'),
+        (save(Image.fromarray(np.arange(256, dtype=np.int32)[None]), 'TIFF'), '32-bit'),
     ],
 )
 def test_unreadable(data, reason):

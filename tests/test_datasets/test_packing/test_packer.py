@@ -161,6 +161,12 @@ def test_nothing_readable(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['set']
 
 
+def test_a_folder_of_pools(tmp_path):
+    write_pool(tmp_path / 'set' / 'a', np.zeros((2, 8, 8, 3), np.uint8), 'a')
+    with pytest.raises(UsageError, match=r'1 \.npy files.*give each pool as its own SOURCE'):
+        pack([Source(tmp_path / 'set')], tmp_path / 'pool', RECIPE, workers=0)
+
+
 def test_a_cut_archive(tmp_path, pictures):
     path = write_tar(tmp_path / 'a.tar', pictures)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -262,6 +268,23 @@ def test_resuming_decodes_nothing_again(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(packer, 'decode_block', lambda c, r: decoded.extend(c) or decode(c, r))
     report = pack([Source(folder)], tmp_path / 'pool', RECIPE, workers=0, labels=True)
     assert (report.resumed, len(decoded)) == (16, 8)  # four of six blocks were whole
+
+
+def test_a_pool_within_its_own_source_is_resumed(tmp_path, folder, monkeypatch):
+    append, calls = part.PartialPool.append, iter(range(9))
+
+    def interrupted(*arguments):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return append(*arguments)
+
+    monkeypatch.setattr(part.PartialPool, 'append', interrupted)
+    root = folder / 'ant' / 'pool'
+    with pytest.raises(KeyboardInterrupt):
+        pack([Source(folder)], root, RECIPE, workers=0)
+    monkeypatch.undo()
+    report = pack([Source(folder)], root, RECIPE, workers=0)
+    assert report.resumed > 0 and (report.images, report.ignored) == (24, {})
 
 
 @pytest.fixture
