@@ -211,7 +211,14 @@ def test_filter_by_a_teacher(tmp_path, run, teacher):
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
-    [([], 'Nothing to filter by'), (['--cap-per-class', 3], 'need each other')],
+    [
+        ([], 'Nothing to filter by'),
+        (['--cap-per-class', 3], 'need each other'),
+        (
+            ['--teacher', 'x', '--cap-per-class', 3, '--max-distance', 2],
+            '--max-distance is of no use without --dedup-against',
+        ),
+    ],
 )
 def test_filter_needs_rules(run, arguments, message):
     result = run('filter_pool', 'pool', *arguments)
@@ -222,7 +229,11 @@ def test_make_mnistm(tmp_path, folder, run):
     digits = np.zeros((20, 28, 28, 1), np.uint8)
     write_pool(tmp_path / 'digits', digits, 'digits', {'labels': np.arange(20) % 10})
     out = tmp_path / 'mnistm'
-    result = run('make_mnistm', tmp_path / 'digits', folder / 'train', '--out', out)
+    arguments = [tmp_path / 'digits', folder / 'train', '--out', out]
+    for option in (['--split', 'test'], ['--size', 28]):
+        result = run('make_mnistm', *arguments, *option)
+        assert result.returncode == 2 and 'digits is a pool, which is taken as' in result.stderr
+    result = run('make_mnistm', *arguments)
     assert result.returncode == 0, result.stderr
     pool = ImagePool(out)
     assert pool.images.shape == (20, 28, 28, 3) and len(np.unique(pool.images)) > 50

@@ -27,7 +27,6 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--max-distance',
         type=int,
-        default=6,
         metavar='BITS',
         help='in which hashes of duplicates may differ; -1 for equal pixels only; default 6',
     )
@@ -53,6 +52,8 @@ def main() -> None:
             raise UsageError('--teacher and --cap-per-class need each other. Give both or none.')
         if args.teacher is None and args.dedup_against is None:
             raise UsageError('Nothing to filter by. Give --dedup-against, or --teacher and a cap.')
+        if args.max_distance is not None and args.dedup_against is None:
+            raise UsageError('--max-distance is of no use without --dedup-against. Give that too.')
         filter_pool(args)
 
 
@@ -62,6 +63,7 @@ def filter_pool(args: argparse.Namespace) -> None:
 
     from mmdfkd.datasets import ImagePool
     from mmdfkd.datasets.packing import cap_per_class, without_duplicates, write_keep
+    from mmdfkd.datasets.packing.dedup import MAX_DISTANCE
     from mmdfkd.datasets.packing.keep import require_free
 
     out = args.out or args.pool / 'keep.npy'
@@ -70,7 +72,8 @@ def filter_pool(args: argparse.Namespace) -> None:
     kept = np.arange(len(pool))
     facts: dict[str, Any] = dict(pool=pool.meta['sha256'], images=len(pool))
     if args.dedup_against:
-        kept, facts['duplicates'] = without_duplicates(pool, args.dedup_against, args.max_distance)
+        distance = MAX_DISTANCE if args.max_distance is None else args.max_distance
+        kept, facts['duplicates'] = without_duplicates(pool, args.dedup_against, distance)
         found = facts['duplicates']
         print(
             f'{found["exact"]:,} exact and {found["perceptual"]:,} perceptual duplicates of the '

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmdfkd.utils import UsageError
 from mmdfkd.utils.reporting import report_errors
 
 
@@ -19,10 +20,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('digits', type=Path, help='folder or archive of MNIST, or a pool of digits')
     parser.add_argument('photos', type=Path, help='folder or archive of photographs at full size')
     parser.add_argument('--out', required=True, type=Path, metavar='POOL', help='folder to make')
-    parser.add_argument('--split', choices=('train', 'test'), default='train', help='of MNIST')
-    parser.add_argument(
-        '--size', type=int, default=32, help='side in pixels MNIST is enlarged to; default 32'
-    )
+    parser.add_argument('--split', choices=('train', 'test'), help='of MNIST; default train')
+    parser.add_argument('--size', type=int, help='side MNIST is enlarged to; default 32 pixels')
     parser.add_argument('--grey', action='store_true', help='one channel instead of three')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of patches')
     parser.add_argument('--name', help='name of the pool; default that of its folder')
@@ -40,11 +39,17 @@ def main() -> None:
 
         refuse_taken(args.out)
         if is_pool(args.digits):
+            if args.split is not None or args.size is not None:
+                raise UsageError(
+                    f'--split and --size are for MNIST itself; {args.digits} is a pool, which is '
+                    'taken as it is. Leave them out.'
+                )
             digits = ImagePool(args.digits)
             labels = digits.extra('labels')
         else:
-            config = dict(type='MNIST', data_root=str(args.digits), split=args.split)
-            digits = DATASETS.build({**config, 'image_size': args.size})
+            config = dict(type='MNIST', data_root=str(args.digits), split=args.split or 'train')
+            size = 32 if args.size is None else args.size
+            digits = DATASETS.build({**config, 'image_size': size})
             labels = digits.labels
         images = blend_digits(digits.images, Source(args.photos), args.seed, args.grey)
         facts = dict(
