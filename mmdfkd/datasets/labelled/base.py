@@ -146,7 +146,7 @@ class LabelledSet(PackedDataset):
 
     def _find(self, data_root: Path, download: bool) -> Path:
         source = self._look(data_root)
-        if source is None and download and self.downloads():
+        if download and self.downloads() and (source is None or not self._is_set(source)):
             for file in self.downloads():
                 fetch(file, data_root)
             source = self._look(data_root)
@@ -159,10 +159,13 @@ class LabelledSet(PackedDataset):
     def _look(self, data_root: Path) -> Path | None:
         if data_root.is_file():
             return data_root
-        for name in self.candidates:
-            if (data_root / name).exists():
-                return data_root / name
-        return data_root if any((data_root / name).exists() for name in self.markers()) else None
+        found = [data_root / name for name in self.candidates if (data_root / name).exists()]
+        found += [data_root] if self._is_set(data_root) else []
+        return next(filter(self._is_set, found), found[0] if found else None)
+
+    def _is_set(self, path: Path) -> bool:
+        """Tells an archive and what holds a marker from a folder without one."""
+        return path.is_file() or any((path / name).exists() for name in self.markers())
 
     def _open(self) -> ImagePool:
         recipe = {

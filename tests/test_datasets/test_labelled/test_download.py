@@ -2,6 +2,7 @@
 """Downloads: only when asked, whole or not at all. The 'server' is a folder on this disk."""
 
 import hashlib
+import pickle
 import time
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
@@ -84,10 +85,28 @@ def test_only_when_asked_and_only_what_is_missing(server, tmp_path, monkeypatch)
         CINIC10(tmp_path, download=True)
     assert server == ['https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz']
 
-    (tmp_path / 'cifar-10-batches-py').mkdir()
-    with pytest.raises(UsageError, match='holds 0 images'):
+    batches = tmp_path / 'cifar-10-batches-py'
+    batches.mkdir()
+    (batches / 'data_batch_1').write_bytes(pickle.dumps({b'data': [], b'labels': []}))
+    with pytest.raises(UsageError, match='cifar-10-batches-py'):
         CIFAR10(tmp_path, download=True)
     assert len(server) == 1
+
+
+def test_download_where_a_folder_of_the_set_holds_none_of_it(tmp_path, monkeypatch):
+    (tmp_path / 'CINIC-10').mkdir()
+    fetched = []
+
+    def fake(file, folder):
+        fetched.append(file.filename)
+        (folder / file.filename).write_bytes(b'the archive')
+
+    monkeypatch.setattr(base, 'fetch', fake)
+    with pytest.raises(UsageError, match='CINIC-10 holds 0 images'):
+        CINIC10(tmp_path)
+    with pytest.raises(UsageError, match=r'CINIC-10\.tar\.gz has md5'):
+        CINIC10(tmp_path, download=True)
+    assert fetched == ['CINIC-10.tar.gz']
 
 
 def test_require_md5(tmp_path):
