@@ -74,15 +74,17 @@ def find_duplicates(pool: Images, others: Images, max_distance: int = MAX_DISTAN
     max_distance = max(max_distance, -1)
     nearest = np.full(len(pool), max_distance + 1, np.int64)
     partner = np.zeros(len(pool), np.int64)
+    known: dict[bytes, int] = {}  # the same blank a hundred times is compared once
+    for place, digest in enumerate(pixel_hashes(others)):
+        known.setdefault(digest, place)
     if max_distance >= 0:
-        hashes = perceptual_hashes(pool)
-        for place, value in enumerate(track(perceptual_hashes(others), 'Comparing')):
-            distances = popcount(hashes ^ value)
+        hashes, theirs = perceptual_hashes(pool), perceptual_hashes(others)
+        for place in track(list(known.values()), 'Comparing'):
+            distances = popcount(hashes ^ theirs[place])
             hits = np.flatnonzero(distances < nearest)
-            for near in np.split(hits, range(_CHUNK, len(hits), _CHUNK)):
+            for near in np.split(hits, range(512, len(hits), 512)):
                 same = near[_show_the_same(pool[near], others[[place]])]
                 nearest[same], partner[same] = distances[same], place
-    known = {digest: place for place, digest in enumerate(pixel_hashes(others))}
     for place, digest in enumerate(pixel_hashes(pool)):
         if digest in known:
             nearest[place], partner[place] = -1, known[digest]
