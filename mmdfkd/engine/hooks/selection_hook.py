@@ -260,9 +260,11 @@ def _check(selection: Any, selector: Any, size: int) -> None:
         )
     if not len(found):
         raise UsageError(f'{name} selected no image of {size:,}. Make it less strict.')
-    if found.min() < 0 or found.max() >= size:
+    first, last = int(found.min()), int(found.max())
+    if first < 0 or last >= size:
         raise UsageError(
-            f'{name} selected image {int(found.max())}, the pool has those from 0 to {size - 1}.'
+            f'{name} selected images from {first} to {last}, the pool has those from 0 to '
+            f'{size - 1}. Give positions in the pool.'
         )
 
 
