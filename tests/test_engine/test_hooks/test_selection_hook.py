@@ -330,7 +330,10 @@ def test_an_interval_of_no_epoch_is_refused():
         (lambda logits: Selection(logits[:, 0] > 0), 'torch.bool of shape .*nonzero'),
         (lambda logits: Selection(logits[:, 0]), 'torch.float32 of shape'),
         (lambda logits: Selection(np.arange(5)), 'gave are ndarray'),
-        (lambda logits: Selection(torch.tensor([0, len(logits)])), 'images from 0 to 96, the pool has those from 0 to 95'),
+        (
+            lambda logits: Selection(torch.tensor([0, len(logits)])),
+            'images from 0 to 96, the pool has those from 0 to 95',
+        ),
         (lambda logits: Selection(torch.empty(0, dtype=torch.int64)), 'selected no image of 96'),
         (lambda logits: torch.arange(5), r'gave a Tensor. Return Selection\(indices\)'),
     ],
