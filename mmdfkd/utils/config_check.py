@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from mmengine import registry as registries
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import Registry
 from mmengine.runner import set_random_seed
@@ -249,6 +250,13 @@ def _check_ours(cfg: Config) -> None:
             'compile is the switch of mmengine for whole models. Set '
             "default_hooks.speed.compile=['teacher', 'student'], which compiles networks."
         )
+    hooks = cfg.get('custom_hooks') or []
+    for hook in hooks if isinstance(hooks, (list, tuple)) else [hooks]:
+        if not isinstance(hook, (dict, Hook)):
+            raise UsageError(
+                f'custom_hooks has {hook!r}, which is no hook. Write custom_hooks = '
+                "[dict(type='...')] in a config file: a command line takes no dict."
+            )
     if 'optimizer' in (cfg.get('optim_wrapper') or {}):
         raise UsageError(
             'optim_wrapper.optimizer is one for all, and every role has its own here. Set '

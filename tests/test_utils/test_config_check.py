@@ -387,6 +387,8 @@ def test_values_of_another_kind(key, value, wanted):
     ('change', 'words'),
     [
         (dict(compile=True), "default_hooks.speed.compile=['teacher', 'student']"),
+        (dict(custom_hooks=["{'type':'EMAHook'}"]), 'in a config file: a command line takes no'),
+        (dict(custom_hooks='EMAHook'), "custom_hooks has 'EMAHook', which is no hook"),
         (
             dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))),
             'every role has its own here. Set optim_wrapper.student.optimizer',
