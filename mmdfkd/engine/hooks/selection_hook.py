@@ -70,13 +70,13 @@ class SelectionHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """A selector needs a sampler that can be told, a resumed selection its pool."""
-        selector, size = runner.model.selector, len(pool_of(runner))
+        selector, pool = runner.model.selector, pool_of(runner)
         if selector is None:
             return
-        if not isinstance(pool_of(runner), PackedDataset):
+        if not isinstance(pool, PackedDataset):
             raise UsageError(
                 f'{type(selector).__name__} selects from a PackedDataset, and '
-                f'train_dataloader.dataset is a {type(pool_of(runner)).__name__}. Derive it from '
+                f'train_dataloader.dataset is a {type(pool).__name__}. Derive it from '
                 'PackedDataset, or pack its images into a pool.'
             )
         if not selector.once and not isinstance(runner.train_loop, EpochBasedTrainLoop):
@@ -98,10 +98,10 @@ class SelectionHook(Hook):
         if self.selection is None or not runner.iter:
             return
         known = len(self.selection.confidence)
-        if known not in (0, size):
+        if known not in (0, len(pool)):
             raise UsageError(
                 f'The checkpoint goes on with a selection from {known:,} pool images, '
-                f'train_dataloader.dataset has {size:,}. Resume with the pool of the run.'
+                f'train_dataloader.dataset has {len(pool):,}. Resume with the pool of the run.'
             )
         if selector.once:
             runner.logger.info(

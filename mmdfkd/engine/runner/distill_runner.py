@@ -77,10 +77,10 @@ class DistillRunner(Runner):
             sampler = (settings.get(f'{split}_dataloader') or {}).get('sampler')
             if isinstance(sampler, dict) and sampler['type'] == 'DefaultSampler':
                 sampler.setdefault('round_up', False)
-        hooks = settings.get('default_hooks') or {}  # mmengine knows how to leave out its own
-        left_out = [name for name in hooks if hooks[name] is None and name not in OF_MMENGINE]
-        for name in left_out:
-            hooks.pop(name)
+        hooks = settings.get('default_hooks') or {}
+        for name in [name for name, hook in hooks.items() if hook is None]:
+            if name not in OF_MMENGINE:  # which mmengine leaves out itself
+                hooks.pop(name)
         for place, part in (parts or {}).items():
             *path, key = place.split('.')
             node = settings
