@@ -185,6 +185,30 @@ def test_the_number_of_operations_does_not_grow_with_the_batch(count, method):
     assert numbers[0].total() > 100
 
 
+@pytest.mark.parametrize('method', STEPS)
+def test_every_loss_of_a_recipe_is_asked(method):
+    """Built and used by another way than its `forward`, it would be dead for who swaps it."""
+    model, optimizers = build(method)
+    losses = {name: part for name, part in model.named_modules() if is_a_loss(part)}
+    asked = set()
+    for name, part in losses.items():
+        part.register_forward_hook(lambda *ignored, name=name: asked.add(name))
+    for _ in range(2):  # PRE-DFKD replays from the second on
+        model.train_step(batch_of(model, 16), optimizers)
+    if method in ROUNDS:
+        model.batch_size, model.iterations = 16, 1
+        model.synthesize(optimizers, model.warmup_rounds)
+    if hasattr(model, 'set_stage'):
+        model.set_stage('student')
+        model.train_step(batch_of(model, 16), optimizers)
+    assert asked == set(losses)
+    assert losses or method == 'DFAD'  # its only loss is the distance of two logits
+
+
+def is_a_loss(part):
+    return type(part).__module__.startswith('mmdfkd.models.losses')
+
+
 @pytest.mark.parametrize('method', ROUNDS)
 def test_a_round_of_synthesis_does_what_its_formula_needs(count, method):
     model, optimizers = build(method)
