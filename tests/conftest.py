@@ -3,7 +3,6 @@
 
 import contextlib
 import io
-import multiprocessing
 import os
 import runpy
 import sys
@@ -16,7 +15,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # also for the processes that tes
 import numpy as np
 import pytest
 import torch
-from torch.multiprocessing import start_processes
+from two_processes import run_in_two
 
 ROOT = Path(__file__).parents[1]
 # Real images are not part of the repository: see the marker `realdata`.
@@ -63,13 +62,8 @@ def run_tool():
 
 @pytest.fixture(scope='session')
 def in_two_processes():
-    """Run ``function(rank, *args)`` as two processes, forked from one that has all imported."""
-    multiprocessing.set_forkserver_preload(['mmdfkd.apis'])
-
-    def run(function, *args):
-        start_processes(function, args, nprocs=2, start_method='forkserver')
-
-    return run
+    """Run ``function(rank, *args)`` in two processes of a group; list what both return."""
+    return run_in_two
 
 
 @pytest.fixture(scope='session')
@@ -105,6 +99,8 @@ def pytest_collection_modifyitems(items):
     no_gpu = pytest.mark.skip(reason='no GPU')
     no_data = pytest.mark.skip(reason=f'no folder {DATA_ROOT}; set MMDFKD_REALDATA to one')
     for item in items:
+        if 'in_two_processes' in item.fixturenames:
+            item.add_marker('dist')
         if 'gpu' in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_gpu)
         if 'realdata' in item.keywords and not DATA_ROOT.is_dir():

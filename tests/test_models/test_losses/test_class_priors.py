@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from mmdfkd.models.losses import (
     ActivationLoss,
@@ -186,21 +185,17 @@ def test_published_values_of_pre_dfkd(golden):
 # Several processes ----------------------------------------------------------------------------
 
 
-def _half_of_the_batch(rank, folder, images, weight, loss_of=class_balance_loss):
-    dist.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
+def _half_of_the_batch(rank, images, weight, loss_of=class_balance_loss):
     weight = weight.clone().requires_grad_()
     loss = loss_of(images.chunk(2)[rank] @ weight)
     loss.backward()
-    torch.save((loss.detach(), weight.grad), f'{folder}/{rank}.pt')
-    dist.destroy_process_group()
+    return loss.detach(), weight.grad
 
 
-def test_two_processes_balance_their_common_batch(golden, in_two_processes, tmp_path):
+def test_two_processes_balance_their_common_batch(golden, in_two_processes):
     """Each rank has half of the images; averaging gradients over ranks gives the whole batch's."""
     arrays = golden('dafl')
-    arguments = str(tmp_path), arrays['dist_x'], arrays['dist_w']
-    in_two_processes(_half_of_the_batch, *arguments)
-    ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
+    ranks = in_two_processes(_half_of_the_batch, arrays['dist_x'], arrays['dist_w'])
     gradient = (ranks[0][1] + ranks[1][1]) / 2
     for loss, _ in ranks:
         torch.testing.assert_close(loss, arrays['dist_full_loss'], **CLOSE)
@@ -210,10 +205,9 @@ def test_two_processes_balance_their_common_batch(golden, in_two_processes, tmp_
     assert (alone - arrays['dist_full_loss']).abs() > 0.1  # what gathering avoids
 
 
-def test_two_processes_take_the_norm_of_their_common_batch(in_two_processes, tmp_path):
+def test_two_processes_take_the_norm_of_their_common_batch(in_two_processes):
     images, weight = torch.randn(8, 3, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
-    in_two_processes(_half_of_the_batch, str(tmp_path), images, weight, ActivationLoss('fro'))
-    ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
+    ranks = in_two_processes(_half_of_the_batch, images, weight, ActivationLoss('fro'))
     weight.requires_grad_()
     expected = -(images @ weight).square().sum().sqrt()
     expected.backward()
