@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from mmdfkd.utils.errors import check_choice, check_least
 from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.memory import keep_freed_memory
 
+from .launch import check_launcher, join_by_gloo
 from .schedules import all_schedulers, check_beginnings, check_schedules, lengthen
 
 #: What makes batches beside our samplers, unless a config says otherwise.
@@ -45,9 +45,6 @@ BATCH_SAMPLERS = dict(
 
 #: Default hooks that mmengine has in any run.
 OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
-
-#: What each launcher tells its processes.
-LAUNCHERS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_LOCAL_RANK')
 
 
 @RUNNERS.register_module()
@@ -223,20 +220,15 @@ class DistillRunner(Runner):
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment.
 
-        Without a GPU, processes of ``torchrun`` talk by gloo, and with ``keep_memory`` the process
-        keeps what it frees, see :func:`~mmdfkd.utils.memory.keep_freed_memory`. ``tf32`` allows or
-        forbids TF32 in convolutions and products of a GPU; without it PyTorch allows the former.
+        Without a GPU, processes talk by gloo, and with ``keep_memory`` a process keeps what it
+        frees, see :func:`~mmdfkd.utils.memory.keep_freed_memory`. ``tf32`` allows or forbids TF32
+        in convolutions and products of a GPU; without it PyTorch allows the former.
         """
         tf32 = env_cfg.get('tf32')
         check_choice('env_cfg.tf32', tf32, (True, False, None))
         started = torch.distributed.is_initialized()
-        variable = LAUNCHERS.get(self.launcher)
-        if variable and variable not in os.environ and not started:
-            raise UsageError(
-                f'--launcher {self.launcher}: the environment variable {variable} is not set, so '
-                'nothing has started several processes. Use tools/dist_train.sh or '
-                'tools/slurm_train.sh (dist_test.sh, slurm_test.sh), or leave --launcher out.'
-            )
+        if not started:
+            check_launcher(self.launcher)
         if self.launcher != 'none' and choose_device() != get_device():
             raise UsageError(
                 f'--launcher {self.launcher}: a run on a Mac is one process on its CPU. Leave '
@@ -246,8 +238,8 @@ class DistillRunner(Runner):
             keep_freed_memory()
         if tf32 is not None:
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        if self.launcher == 'pytorch' and not started and not torch.cuda.is_available():
-            torch.distributed.init_process_group('gloo')
+        if self.launcher != 'none' and not started and not torch.cuda.is_available():
+            join_by_gloo(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: Any) -> Any:

@@ -256,14 +256,6 @@ def test_a_run_may_be_resumed_for_longer(train, toy_config, tmp_path):
     assert rates[0] == rates[1] == [pytest.approx(third)]
 
 
-@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
-def test_a_launcher_that_launched_nothing(toy_config, launcher, monkeypatch):
-    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match=rf'--launcher {launcher}: .* is not set.*dist_train'):
-        DistillRunner.from_cfg(toy_config(launcher=launcher))
-
-
 @pytest.fixture
 def tf32():
     """PyTorch's two switches: of convolutions and of products."""

@@ -1,0 +1,91 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import os
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.runner.launch import VARIABLES, check_launcher, join_by_gloo
+from mmdfkd.utils import UsageError
+
+# What a process does that has been started: find the other one, and say who is there.
+MEET = """
+import sys
+import torch, torch.distributed as dist
+from mmdfkd.engine.runner.launch import join_by_gloo
+join_by_gloo(sys.argv[1], timeout=120)
+both = [torch.zeros(()) for _ in range(2)]
+dist.all_gather(both, torch.tensor(10.0 + dist.get_rank()))
+print([int(one) for one in both])
+dist.destroy_process_group()
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture
+def scontrol(tmp_path):
+    """A folder with a `scontrol` that tells the machines of a list."""
+    script = tmp_path / 'scontrol'
+    script.write_text('#!/bin/sh\n[ "$3" = "node[1-2]" ] && printf "localhost\\nfar-away\\n"\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return str(tmp_path)
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(
+    ('launcher', 'others'),
+    [
+        ('pytorch', dict(MASTER_ADDR='127.0.0.1')),
+        ('slurm', dict(SLURM_NODELIST='node[1-2]')),
+        ('mpi', dict(OMPI_COMM_WORLD_LOCAL_SIZE='2')),
+    ],
+)
+def test_processes_of_every_launcher_meet_without_a_gpu(launcher, others, scontrol):
+    port, started = free_port(), []
+    for rank in ('0', '1'):
+        told = dict(zip(VARIABLES[launcher], (rank, '2', rank), strict=True))
+        path = os.pathsep.join([scontrol, os.environ['PATH']])
+        env = {**os.environ, **told, **others, 'MASTER_PORT': port, 'PATH': path}
+        command = [sys.executable, '-c', MEET, launcher]
+        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True))
+    assert [process.communicate()[0].strip() for process in started] == ['[10, 11]'] * 2
+
+
+def test_mpi_on_several_machines_is_told_where_to_meet(monkeypatch):
+    monkeypatch.delenv('MASTER_ADDR', raising=False)
+    for name, value in zip(VARIABLES['pytorch'], ('0', '4', '0'), strict=True):
+        monkeypatch.setenv(name, value)  # what the call sets is forgotten afterwards
+    for name, value in zip(VARIABLES['mpi'], ('0', '4', '0'), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('MASTER_PORT', '29500')
+    monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '2')
+    with pytest.raises(UsageError, match='--launcher mpi: .*several machines.*MASTER_ADDR'):
+        join_by_gloo('mpi')
+
+
+@pytest.mark.parametrize('launcher', VARIABLES)
+def test_a_launcher_that_launched_nothing(toy_config, launcher, monkeypatch):
+    monkeypatch.delenv(VARIABLES[launcher][0], raising=False)
+    with pytest.raises(UsageError, match=rf'--launcher {launcher}: .* is not set.*dist_train'):
+        DistillRunner.from_cfg(toy_config(launcher=launcher))
+
+
+@pytest.mark.parametrize('launcher', VARIABLES)
+def test_more_processes_than_gpus(launcher, monkeypatch):
+    for name, value in zip(VARIABLES[launcher], ('6', '8', '2'), strict=True):
+        monkeypatch.setenv(name, value)
+    for gpus in (0, 3):
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda gpus=gpus: gpus)
+        check_launcher(launcher)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(UsageError, match=r'process 3 of this machine.* 2 of its GPUs.*--gres'):
+        check_launcher(launcher)
