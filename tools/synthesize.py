@@ -30,6 +30,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='folder; default work_dirs/banks/<config stem>')
     parser.add_argument('--seed', type=int, help='random seed; default that of the config')
     parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: bfloat16 on CPU and GPU'
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=KeyValues,
@@ -53,6 +56,10 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher, cfg.work_dir = 'none', str(out)
         check_config(cfg)
+        if args.amp:
+            from mmdfkd.engine.optimizers.autocast import use_amp
+
+            use_amp(cfg)
         fill(cfg, out, args.num, args.seed)
 
 
@@ -69,12 +76,15 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     from mmdfkd.datasets import ImageBank
     from mmdfkd.datasets.image_bank import IDENTITY
     from mmdfkd.engine.synthesis import bank_facts, describe_round, synthesize_round
-    from mmdfkd.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
-    from mmdfkd.utils.device import choose_device
+    from mmdfkd.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+    from mmdfkd.utils.device import choose_device, set_up_device
     from mmdfkd.utils.progress import advancing
 
     init_default_scope(cfg.get('default_scope', 'mmdfkd'))
-    MMLogger.get_instance('synthesize', log_level='WARNING')  # how weights began is of no interest
+    set_up_device(cfg.get('env_cfg', {}))
+    logger = MMLogger.get_instance(
+        'synthesize', log_level='WARNING'
+    )  # how weights began: no matter
     seed = cfg.get('randomness', {}).get('seed', 0) if seed is None else seed
     set_random_seed(seed)
     config = dict(cfg.model)
@@ -91,10 +101,19 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     wrappers = dict(cfg.optim_wrapper)
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(wrappers.pop('constructor'))
     optim_wrapper = constructor(wrappers)(model)
+    for handler in logger.handlers:
+        handler.setLevel('INFO')
+    speed = cfg.get('default_hooks', {}).get('speed')
+    if speed:
+        HOOKS.build(speed).switch_on(model, optim_wrapper, logger)
 
     bank = ImageBank(out, model.teacher.input_shape)
-    # Optimisers of what is carried from round to round.
-    lasting = {role: config for role, config in wrappers.items() if role != 'student'}
+    # Optimisers of what is carried from round to round, whatever they are wrapped in.
+    lasting = {
+        role: {key: value for key, value in config.items() if key != 'type'}
+        for role, config in wrappers.items()
+        if role != 'student'
+    }
     settings = dict(cfg.model, optim_wrapper=lasting) if lasting else cfg.model
     facts = bank_facts(model, seed, settings, class_names(cfg, model.teacher.num_classes))
     bank.open(facts, f'{model.method} bank', (*IDENTITY, 'method', 'seed', 'settings'))

@@ -74,6 +74,8 @@ def make_config(args: argparse.Namespace) -> Config:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
+        from mmdfkd.engine.optimizers.autocast import use_amp
+
         use_amp(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
@@ -105,32 +107,6 @@ def make_config(args: argparse.Namespace) -> Config:
     elif args.resume:
         cfg.resume, cfg.load_from = True, args.resume
     return cfg
-
-
-def use_amp(cfg: Config) -> None:
-    """Train every role in mixed precision: bfloat16, or float16 on a GPU that lacks it.
-
-    Methods that fill a bank have no float16: their images are optimised outside of any wrapper that
-    would scale losses.
-    """
-    from mmdfkd.engine.optimizers.autocast import has_bfloat16
-    from mmdfkd.models.algorithms import InversionDistiller
-    from mmdfkd.registry import MODELS
-
-    fills_bank = issubclass(MODELS.get(cfg.model.type), InversionDistiller)
-    half = gpu_present() and not has_bfloat16('cuda') and not fills_bank
-    for role, wrapper in cfg.optim_wrapper.items():
-        if role != 'constructor':
-            wrapper.type = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'
-            for key in () if half else ('loss_scale', 'use_fp16_params'):
-                wrapper.pop(key, None)  # of a wrapper that it replaces
-
-
-def gpu_present() -> bool:
-    """Whether torch sees a GPU."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,36 @@ def test_no_student_takes_part(run_tool, tmp_path, monkeypatch):
     )
     run_tool('synthesize.py', DIGITS, '--num', 8, '--out', tmp_path / 'bank', *SMALL)
     assert asked == [False, False]
+
+
+def test_switches_for_speed(run_tool, tmp_path, monkeypatch):
+    """The teacher is passed in bfloat16, and in float32 when the bank goes on without."""
+    seen, whole = [], DeepInversion.synthesize
+
+    def watch(model, *args, **kwargs):
+        hook = model.teacher.head.register_forward_hook(lambda *pass_: seen.append(pass_[2].dtype))
+        made = whole(model, *args, **kwargs)
+        hook.remove()
+        return made
+
+    monkeypatch.setattr('mmdfkd.engine.optimizers.autocast.has_bfloat16', lambda device: True)
+    monkeypatch.setattr(DeepInversion, 'synthesize', watch)
+    command = ['synthesize.py', DIGITS, '--out', tmp_path / 'bank']
+    fold = [*SMALL, 'default_hooks.speed.fold_teacher=True']
+    printed = run_tool(*command, '--num', 8, '--amp', *fold)
+    assert re.search(r'Speed: \d+ of \d+ BatchNorm layers of the teacher', printed)
+    assert set(seen) == {torch.bfloat16}
+    seen.clear()
+    run_tool(*command, '--num', 16, *SMALL)
+    assert set(seen) == {torch.float32}
+
+
+@pytest.mark.parametrize('switches', [['--amp'], []])
+def test_a_bank_goes_on_with_other_switches(run_tool, tmp_path, painter, switches):
+    command = ['synthesize.py', painter, '--out', tmp_path / 'bank', '--num']
+    run_tool(*command, 8, *switches)
+    run_tool(*command, 16, *([] if switches else ['--amp']))
+    assert len(ImagePool(tmp_path / 'bank')) == 16
 
 
 def test_the_warm_up_of_a_training_makes_the_same_images(run_tool, tmp_path):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mmdfkd.engine import DistillRunner
-from mmdfkd.utils.config_check import check_config, load_config
 
 ROOT = Path(__file__).parents[2]
 KD = ROOT / 'configs/kd/kd_resnet8_resnet8-half_1xb64-60e_digits.py'
@@ -60,30 +59,6 @@ def test_the_hint_of_an_interrupted_run(run_tool, tmp_path, monkeypatch, capsys)
             run_tool('train.py', *given, *more)
         said = capsys.readouterr().err.strip()
         assert said == f'interrupted: kept epoch_3.pth. Continue with: python {command}'
-
-
-@pytest.mark.parametrize(
-    ('method', 'wrapper'),
-    [('kd', 'AmpOptimWrapper'), ('hidfd', 'AmpOptimWrapper'), ('cmi', 'AutocastOptimWrapper')],
-)
-def test_mixed_precision_without_bfloat16(tool, method, wrapper, monkeypatch):
-    """float16, but for methods that fill a bank."""
-    monkeypatch.setattr(tool, 'gpu_present', lambda: True)
-    monkeypatch.setattr('mmdfkd.engine.optimizers.autocast.has_bfloat16', lambda device: False)
-    path = next(ROOT.glob(f'configs/{method}/{method}_resnet8_resnet8-half_1xb*[0-9]e_digits.py'))
-    cfg = load_config(path)
-    tool.use_amp(cfg)
-    roles = cfg.optim_wrapper.keys() - {'constructor'}
-    assert {cfg.optim_wrapper[role].type for role in roles} == {wrapper}
-
-
-def test_mixed_precision_replaces_another_wrapper(tool, monkeypatch):
-    monkeypatch.setattr(tool, 'gpu_present', lambda: False)
-    cfg = load_config(KD)
-    cfg.optim_wrapper.student.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    tool.use_amp(cfg)
-    assert cfg.optim_wrapper.student.type == 'AutocastOptimWrapper'
-    check_config(cfg)
 
 
 def test_a_test_leaves_the_record_of_its_training_alone(run_tool, tmp_path):

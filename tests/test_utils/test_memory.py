@@ -55,7 +55,7 @@ def test_another_c_library(monkeypatch):
 def test_runs_on_a_cpu_keep_it_where_the_config_says_so(monkeypatch, config, device, kept):
     calls = []
     monkeypatch.setattr(utils, 'DEVICE', device)
-    monkeypatch.setattr(distill_runner, 'keep_freed_memory', lambda: calls.append(True))
+    monkeypatch.setattr('mmdfkd.utils.device.keep_freed_memory', lambda: calls.append(True))
     monkeypatch.setattr(distill_runner.Runner, 'setup_env', lambda self, config: None)
     runner = DistillRunner.__new__(DistillRunner)
     runner._launcher = 'none'

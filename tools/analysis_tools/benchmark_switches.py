@@ -16,7 +16,6 @@ import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -75,10 +74,8 @@ class Variant:
         )(self.model)
         # The hook switches this method too: a pass of the teacher as it happens in a step.
         vars(self.model)['synthesize'] = self._teacher_pass
-        runner: Any = SimpleNamespace(
-            model=self.model, optim_wrapper=self.optim_wrapper, logger=logging.getLogger('speed')
-        )
-        HOOKS.build(cfg.default_hooks.speed).before_train(runner)
+        hook = HOOKS.build(cfg.default_hooks.speed)
+        hook.switch_on(self.model, self.optim_wrapper, logging.getLogger('speed'))
 
     def step(self) -> None:
         """One training step."""

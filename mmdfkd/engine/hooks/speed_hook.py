@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmdfkd.models.classifiers import BatchNormFolding
@@ -73,19 +75,7 @@ class SpeedHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Set the switches; weights have been loaded by now."""
-        self._lay_out(runner)
-        for wrapper in runner.optim_wrapper.values():
-            lay_out_states(wrapper.optimizer)
-        if self.fold_teacher:
-            self._fold(runner)
-        if self.small_convs:
-            self._multiply(runner)
-        if self.compile:
-            self._compile(runner)
-        if self.switches:
-            for name in FAST:
-                if hasattr(runner.model, name):
-                    setattr(runner.model, name, self._fast(getattr(runner.model, name)))
+        self.switch_on(runner.model, runner.optim_wrapper, runner.logger)
 
     def after_train(self, runner: Any) -> None:
         """Leave the model as it was, but for the layout."""
@@ -96,54 +86,78 @@ class SpeedHook(Hook):
         if self.folding is not None:
             self.folding.undo()
 
-    def _lay_out(self, runner: Any) -> None:
+    def switch_on(
+        self, model: Any, optim_wrapper: Mapping[str, OptimWrapper], logger: logging.Logger
+    ) -> None:
+        """Set the switches of an algorithm.
+
+        Args:
+            model: The algorithm, with the weights that it begins with.
+            optim_wrapper: Its optimisers by role.
+            logger: Is told what is on.
+        """
+        self._lay_out(model, logger)
+        for wrapper in optim_wrapper.values():
+            lay_out_states(wrapper.optimizer)
+        if self.fold_teacher:
+            self._fold(model, logger)
+        if self.small_convs:
+            self._multiply(model, logger)
+        if self.compile:
+            self._check_accumulation(optim_wrapper)
+            self._compile(model, logger)
+        if self.switches:
+            for name in FAST:
+                if hasattr(model, name):
+                    setattr(model, name, self._fast(getattr(model, name)))
+
+    def _lay_out(self, model: Any, logger: logging.Logger) -> None:
         names = self.channels_last
         if names is True:
-            names = [name for name, part in networks_of(runner.model).items() if _has_maps(part)]
+            names = [name for name, part in networks_of(model).items() if _has_maps(part)]
         if names:
-            for network in pick(runner.model, names, 'channels_last'):
+            for network in pick(model, names, 'channels_last'):
                 network.to(memory_format=torch.channels_last)
-            runner.logger.info(
+            logger.info(
                 f'Speed: weights of {", ".join(names)} in channels-last layout. Results may change '
                 'by rounding, those of selection and evaluation too.'
             )
 
-    def _fold(self, runner: Any) -> None:
-        teacher = runner.model.teacher
+    def _fold(self, model: Any, logger: logging.Logger) -> None:
+        teacher = model.teacher
         if teacher is None:
             raise UsageError(
-                f'default_hooks.speed.fold_teacher: {runner.model.method} runs without a teacher. '
+                f'default_hooks.speed.fold_teacher: {model.method} runs without a teacher. '
                 'Leave it out.'
             )
         self.folding = BatchNormFolding(teacher)
         folded, total = len(self.folding.pairs), self.folding.total
         if folded:
             self.switches.append(self.folding.active)
-            runner.logger.info(
+            logger.info(
                 f'Speed: {folded} of {total} BatchNorm layers of the teacher {teacher.name} are '
                 'folded in training steps, but in passes whose statistics are read. Cached '
                 'logits, selection and evaluation use the teacher as it is.'
             )
         else:
-            runner.logger.info(
+            logger.info(
                 f'Speed: none of the {total} BatchNorm layers of the teacher {teacher.name} stands '
                 'right behind a convolution, so nothing is folded.'
             )
 
-    def _multiply(self, runner: Any) -> None:
-        device = next(runner.model.parameters()).device.type
+    def _multiply(self, model: Any, logger: logging.Logger) -> None:
+        device = next(model.parameters()).device.type
         if device != 'cpu':
-            runner.logger.info(f'Speed: small_convs is for CPUs and does nothing on {device}.')
+            logger.info(f'Speed: small_convs is for CPUs and does nothing on {device}.')
             return
-        self.switches.append(SmallConvs(runner.model).active)
-        runner.logger.info('Speed: small convolutions are matrix products in training steps.')
+        self.switches.append(SmallConvs(model).active)
+        logger.info('Speed: small convolutions are matrix products in training steps.')
 
-    def _compile(self, runner: Any) -> None:
-        networks = pick(runner.model, self.compile, 'compile')
-        self._check_accumulation(runner)
-        reason = compiler_error(next(runner.model.parameters()).device)
+    def _compile(self, model: Any, logger: logging.Logger) -> None:
+        networks = pick(model, self.compile, 'compile')
+        reason = compiler_error(next(model.parameters()).device)
         if reason:
-            runner.logger.warning(
+            logger.warning(
                 f'Speed: torch.compile does not work here ({reason}). Networks run uncompiled; '
                 'install a C++ compiler (for a GPU: Triton) or leave out '
                 'default_hooks.speed.compile.'
@@ -152,13 +166,13 @@ class SpeedHook(Hook):
         for network in networks:
             for part in parts_to_compile(network):
                 self.switches.append(CompiledForward(part, self.compile_mode).active)
-        runner.logger.info(
+        logger.info(
             f'Speed: {", ".join(self.compile)} compiled in training steps '
             f'(mode {self.compile_mode!r}). The first steps take minutes.'
         )
 
-    def _check_accumulation(self, runner: Any) -> None:
-        for role, wrapper in runner.optim_wrapper.items():
+    def _check_accumulation(self, optim_wrapper: Mapping[str, OptimWrapper]) -> None:
+        for role, wrapper in optim_wrapper.items():
             count = wrapper._accumulative_counts
             if count > 1 and self.compile_mode in CUDA_GRAPHS:
                 raise UsageError(

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
-from mmdfkd.registry import OPTIM_WRAPPERS
+from mmdfkd.models.algorithms import InversionDistiller
+from mmdfkd.registry import MODELS, OPTIM_WRAPPERS
 from mmdfkd.utils.errors import check_choice
 
 from .role_wrapper import RoleOptimWrapper
@@ -57,6 +59,24 @@ class AutocastOptimWrapper(RoleOptimWrapper):
         cast = torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
         with super().optim_context(model), cast:
             yield
+
+
+def use_amp(cfg: Config) -> None:
+    """Train every role in mixed precision, in place: what ``--amp`` does.
+
+    That is bfloat16, or float16 on a GPU that lacks it. Methods that fill a bank have no float16:
+    their images are optimised outside of any wrapper that would scale losses.
+
+    Args:
+        cfg: A config whose ``optim_wrapper`` has the roles.
+    """
+    fills_bank = issubclass(MODELS.get(cfg.model.type), InversionDistiller)
+    half = torch.cuda.is_available() and not has_bfloat16('cuda') and not fills_bank
+    for role, wrapper in cfg.optim_wrapper.items():
+        if role != 'constructor':
+            wrapper.type = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'
+            for key in () if half else ('loss_scale', 'use_fp16_params'):
+                wrapper.pop(key, None)  # of a wrapper that it replaces
 
 
 def has_bfloat16(device: str) -> bool:

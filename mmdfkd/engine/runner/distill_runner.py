@@ -27,10 +27,9 @@ from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
 from mmdfkd.registry import DATASETS, RUNNERS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.device import choose_device
-from mmdfkd.utils.errors import check_choice, check_least
+from mmdfkd.utils.device import choose_device, set_up_device
+from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.files import atomic_path
-from mmdfkd.utils.memory import keep_freed_memory
 
 from .launch import check_launcher, join_by_gloo
 from .schedules import all_schedulers, check_beginnings, check_schedules, lengthen
@@ -220,12 +219,9 @@ class DistillRunner(Runner):
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment.
 
-        Without a GPU, processes talk by gloo, and with ``keep_memory`` a process keeps what it
-        frees, see :func:`~mmdfkd.utils.memory.keep_freed_memory`. ``tf32`` allows or forbids TF32
-        in convolutions and products of a GPU; without it PyTorch allows the former.
+        Without a GPU, processes talk by gloo. ``keep_memory`` and ``tf32`` are ours, see
+        :func:`~mmdfkd.utils.device.set_up_device`.
         """
-        tf32 = env_cfg.get('tf32')
-        check_choice('env_cfg.tf32', tf32, (True, False, None))
         started = torch.distributed.is_initialized()
         if not started:
             check_launcher(self.launcher)
@@ -234,10 +230,7 @@ class DistillRunner(Runner):
                 f'--launcher {self.launcher}: a run on a Mac is one process on its CPU. Leave '
                 '--launcher out.'
             )
-        if env_cfg.get('keep_memory') and choose_device() == 'cpu':
-            keep_freed_memory()
-        if tf32 is not None:
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        set_up_device(env_cfg)
         if self.launcher != 'none' and not started and not torch.cuda.is_available():
             join_by_gloo(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)

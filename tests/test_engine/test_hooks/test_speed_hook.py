@@ -153,11 +153,9 @@ def test_wrong_values_are_named():
         SpeedHook(compile_mode='fast')
     with pytest.raises(UsageError, match=r"fold_teacher='yes'"):
         SpeedHook(fold_teacher='yes')
-    runner = SimpleNamespace(
-        model=SimpleNamespace(teacher=None, method='Supervised'), optim_wrapper={}
-    )
+    model = SimpleNamespace(teacher=None, method='Supervised')
     with pytest.raises(UsageError, match='Supervised runs without a teacher'):
-        SpeedHook(fold_teacher=True).before_train(runner)
+        SpeedHook(fold_teacher=True).switch_on(model, {}, logging.getLogger('test'))
 
 
 def test_configs_are_checked(toy_config):

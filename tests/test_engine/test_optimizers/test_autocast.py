@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -8,6 +10,9 @@ from torch import nn
 from mmdfkd.engine import AutocastOptimWrapper
 from mmdfkd.engine.optimizers import autocast
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.config_check import check_config, load_config
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +106,26 @@ def test_optimizers_are_foreach_or_fused_by_their_config(optimizer):
             built.update_params(network(images).square().sum())
         ends.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('method', 'wrapper'),
+    [('kd', 'AmpOptimWrapper'), ('hidfd', 'AmpOptimWrapper'), ('cmi', 'AutocastOptimWrapper')],
+)
+def test_mixed_precision_without_bfloat16(method, wrapper, monkeypatch):
+    """float16, but for methods that fill a bank."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(autocast, 'has_bfloat16', lambda device: False)
+    path = next(ROOT.glob(f'configs/{method}/{method}_resnet8_resnet8-half_1xb*[0-9]e_digits.py'))
+    cfg = load_config(path)
+    autocast.use_amp(cfg)
+    roles = cfg.optim_wrapper.keys() - {'constructor'}
+    assert {cfg.optim_wrapper[role].type for role in roles} == {wrapper}
+
+
+def test_mixed_precision_replaces_another_wrapper():
+    cfg = load_config(ROOT / 'configs/kd/kd_resnet8_resnet8-half_1xb64-60e_digits.py')
+    cfg.optim_wrapper.student.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    autocast.use_amp(cfg)
+    assert cfg.optim_wrapper.student.type == 'AutocastOptimWrapper'
+    check_config(cfg)
