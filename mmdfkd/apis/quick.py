@@ -118,6 +118,7 @@ def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
         model.gan_epochs = 2 if model.gan_epochs >= epochs else 1
     model.num_synthetic = min(model.get('num_synthetic', images), images)
     selector = model.setdefault('selector', {})
+    selector.pop('keep_ratio', None)
     selector['num_select'] = min(selector.get('num_select', images), images // 2)
     loader.sampler.update(repeat=min(loader.sampler.get('repeat', 1), 1), passes=1)
     if loader.get('batch_sampler'):
