@@ -29,6 +29,8 @@ SYNTHESIS = dict(iterations=4, rounds=1, warmup_rounds=1)
 SHARES = {'replay_ratio', 'memory_ratio'}
 #: Images are fewer for networks so large that one pass over all would exceed so many multiply-adds.
 BUDGET = 3e9
+#: Of what hooks look at, so many are enough for large networks.
+LOOKS = dict(samples=('count', 'shown'), gan=('count',))
 #: What weights that are not downloaded would have said about their images: ImageNet's constants.
 PRETRAINED = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], size=224)
 
@@ -62,6 +64,7 @@ def make_quick(cfg: Config) -> Config:
     selector = cfg.model.get('selector') or {}
     if selector.get('num_images'):
         selector['num_images'] = min(selector['num_images'], images)
+    _look_at_few(cfg, images)
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader:
@@ -126,6 +129,17 @@ def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
     cfg.train_cfg.pop('val_begin', None)
     for scheduler in cfg.param_scheduler.get('student', ()):
         scheduler.begin = 0
+
+
+def _look_at_few(cfg: Config, images: int) -> None:
+    """Let hooks look at no more generated images than the run learns from."""
+    hooks = cfg.get('default_hooks') or {}
+    for name, keys in LOOKS.items():
+        hook = hooks.get(name)
+        if hook:
+            hook.update({key: min(hook.get(key, images), images) for key in keys})
+    if hooks.get('samples'):
+        hooks.samples.per_class = 0
 
 
 def _keep_shares(model: Any, batch_size: int) -> None:
