@@ -133,7 +133,7 @@ def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
 
 def _look_at_few(cfg: Config, images: int) -> None:
     """Let hooks look at no more generated images than the run learns from."""
-    hooks = cfg.get('default_hooks') or {}
+    hooks: Any = cfg.get('default_hooks') or {}
     for name, keys in LOOKS.items():
         hook = hooks.get(name)
         if hook:
