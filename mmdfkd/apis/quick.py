@@ -29,8 +29,6 @@ SYNTHESIS = dict(iterations=4, rounds=1, warmup_rounds=1)
 SHARES = {'replay_ratio', 'memory_ratio'}
 #: Images are fewer for networks so large that one pass over all would exceed so many multiply-adds.
 BUDGET = 3e9
-#: Of what hooks look at, so many are enough for large networks.
-LOOKS = dict(samples=('count', 'shown'), gan=('count',))
 #: What weights that are not downloaded would have said about their images: ImageNet's constants.
 PRETRAINED = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], size=224)
 
@@ -134,10 +132,9 @@ def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
 def _look_at_few(cfg: Config, images: int) -> None:
     """Let hooks look at no more generated images than the run learns from."""
     hooks: Any = cfg.get('default_hooks') or {}
-    for name, keys in LOOKS.items():
-        hook = hooks.get(name)
-        if hook:
-            hook.update({key: min(hook.get(key, images), images) for key in keys})
+    for name in ('samples', 'gan'):
+        if hooks.get(name):
+            hooks[name].count = min(hooks[name].get('count', images), images)
     if hooks.get('samples'):
         hooks.samples.per_class = 0
 

@@ -139,7 +139,7 @@ def test_a_collection_by_share_becomes_one_by_number(quick):
 def test_hooks_look_at_no_more_images_than_there_are(quick):
     name = 'hidfd/hidfd_resnet34_resnet18_1xb64-640e_tiny-imagenet'  # ten of a class were 2,000
     hooks = quick(name).default_hooks
-    assert hooks.samples == dict(type='SampleHook', count=8, shown=8, per_class=0)
+    assert hooks.samples == dict(type='SampleHook', count=8, per_class=0)
     assert hooks.gan == dict(type='GANHook', count=8)
     hooks = quick(name, **{'default_hooks.samples': None}).default_hooks
     assert hooks.samples is None
