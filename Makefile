@@ -16,12 +16,13 @@ demo: .venv/installed  ## Distil a student from scratch in a few minutes, no dat
 test: .venv/installed-tests  ## Run the tests
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4
 
-check: .venv/installed-dev  ## Lint, formatting, types, spelling, metafiles
+check: .venv/installed-dev  ## Lint, formatting, types, spelling, metafiles, the page of results
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@.venv/bin/codespell
 	@$(RUN) tools/misc/check_metafiles.py
+	@$(RUN) tools/misc/model_zoo.py --check
 
 clean:  ## Remove .venv, caches and build products; runs and data stay
 	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -62,6 +62,7 @@ def make_quick(cfg: Config) -> Config:
     selector = cfg.model.get('selector') or {}
     if selector.get('num_images'):
         selector['num_images'] = min(selector['num_images'], images)
+    _look_at_few(cfg, images)
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader:
@@ -118,6 +119,7 @@ def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
         model.gan_epochs = 2 if model.gan_epochs >= epochs else 1
     model.num_synthetic = min(model.get('num_synthetic', images), images)
     selector = model.setdefault('selector', {})
+    selector.pop('keep_ratio', None)
     selector['num_select'] = min(selector.get('num_select', images), images // 2)
     loader.sampler.update(repeat=min(loader.sampler.get('repeat', 1), 1), passes=1)
     if loader.get('batch_sampler'):
@@ -125,6 +127,16 @@ def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
     cfg.train_cfg.pop('val_begin', None)
     for scheduler in cfg.param_scheduler.get('student', ()):
         scheduler.begin = 0
+
+
+def _look_at_few(cfg: Config, images: int) -> None:
+    """Let hooks look at no more generated images than the run learns from."""
+    hooks: Any = cfg.get('default_hooks') or {}
+    for name in ('samples', 'gan'):
+        if hooks.get(name):
+            hooks[name].count = min(hooks[name].get('count', images), images)
+    if hooks.get('samples'):
+        hooks.samples.per_class = 0
 
 
 def _keep_shares(model: Any, batch_size: int) -> None:

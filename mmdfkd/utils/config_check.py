@@ -32,6 +32,7 @@ from .config_slots import (
     PHASES,
     REQUIRED,
     RUNNER_KEYS,
+    SCALING_KEYS,
     KeyPath,
     Slot,
     argument_of,
@@ -217,6 +218,7 @@ def _check_top_level(cfg: Config, phase: str) -> None:
                 '(A variable of your own needs a name less like it.)'
             )
     _check_keys(cfg.get('env_cfg') or {}, 'env_cfg', 'the environment', ENVIRONMENT_KEYS)
+    _check_keys(cfg.get('auto_scale_lr') or {}, 'auto_scale_lr', 'the scaling', SCALING_KEYS)
     seeds, randomness = keyword_arguments(set_random_seed), cfg.get('randomness') or {}
     _check_keys(randomness, 'randomness', 'set_random_seed', seeds.names)
     _check_kinds(randomness, ('randomness',), 'set_random_seed', seeds)

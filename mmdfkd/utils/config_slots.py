@@ -116,6 +116,9 @@ ENVIRONMENT_KEYS = (
     *('mp_cfg', 'dist_cfg', 'resource_limit'),
 )
 
+#: Keys of ``auto_scale_lr``.
+SCALING_KEYS = ('base_batch_size', 'enable')
+
 #: Top-level keys that make sense only together.
 PHASES = {
     'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),

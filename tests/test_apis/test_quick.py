@@ -128,3 +128,18 @@ def test_a_teacher_that_is_only_a_missing_file_is_missed(quick):
             'kd3/kd3_resnet20_resnet8_1xb1024-240e_cifar10',
             **{'model.teacher': dict(checkpoint='none.pth', _delete_=True)},
         )
+
+
+def test_a_collection_by_share_becomes_one_by_number(quick):
+    options = {'model.selector': dict(keep_ratio=0.01)}
+    selector = quick('hidfd/hidfd_resnet34_resnet18_1xb64-640e_cifar10', **options).model.selector
+    assert selector == dict(num_select=4)
+
+
+def test_hooks_look_at_no_more_images_than_there_are(quick):
+    name = 'hidfd/hidfd_resnet34_resnet18_1xb64-640e_tiny-imagenet'  # ten of a class were 2,000
+    hooks = quick(name).default_hooks
+    assert hooks.samples == dict(type='SampleHook', count=8, per_class=0)
+    assert hooks.gan == dict(type='GANHook', count=8)
+    hooks = quick(name, **{'default_hooks.samples': None}).default_hooks
+    assert hooks.samples is None

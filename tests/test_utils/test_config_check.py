@@ -353,6 +353,7 @@ def test_new_runner_key_is_fine(files):
     [
         ('trian_cfg', dict(max_epochs=3), r"'trian_cfg'. Did you mean 'train_cfg'"),
         ('env_cfg.keep_memroy', True, r"env_cfg\.keep_memroy .*Did you mean 'keep_memory'"),
+        ('auto_scale_lr.enabl', True, r"auto_scale_lr\.enabl .*Did you mean 'enable'"),
         ('data_preprocessor.foo', 1, r'data_preprocessor\.foo is no argument of BatchPreproc'),
         ('randomness.sede', 1, r"randomness\.sede is no .*Did you mean 'seed'"),
     ],

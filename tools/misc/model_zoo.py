@@ -17,11 +17,14 @@ from typing import Any
 import yaml
 
 PAGE = Path('docs/en/model_zoo/results.md')
+COLUMNS = ['config', 'teacher', 'student', 'training data', 'ours', 'paper', 'hardware']
+ALIGNMENT = ['---', '---', '---', '---', '---:', '---:', '---']
 HEAD = """# Results
 
 Top-1 accuracy in percent on the test set after the last epoch: mean ± standard deviation over the
-seeds in brackets. Every number was measured: `python tools/train.py CONFIG --seed N`
-with seeds from 0 on. A dash means: not reproduced yet. The papers report the best epoch.
+seeds in brackets, which count from 0: `python tools/train.py CONFIG --seed N`. What distils on
+CIFAR-10 had `--amp`; the runs of HiDFD's ablation share their GANs, as its page says. Configs that
+are not here have no result of ours yet; the papers' numbers are on the pages of the methods.
 
 This page is made from the metafiles by `python tools/misc/model_zoo.py`.
 """
@@ -45,23 +48,22 @@ def main() -> None:
 
 def make_page(root: Path) -> str:
     """The page's text: one table per dataset, in the order of the model index."""
-    tables: dict[str, list[str]] = defaultdict(list)
+    tables: dict[str, list[list[str]]] = defaultdict(list)
     for listed in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
         for model in yaml.safe_load((root / listed).read_text(encoding='utf-8'))['Models']:
             for result in model.get('Results', []):
                 tables[result['Dataset']].append(row(model, result['Metrics'], root))
     parts = [HEAD]
     for dataset, rows in tables.items():
-        parts.append(
-            f'## {dataset}\n\n'
-            '| config | teacher | student | training data | ours | paper | hardware |\n'
-            '| --- | --- | --- | --- | ---: | ---: | --- |\n' + '\n'.join(rows) + '\n'
-        )
+        filled = [number for number, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+        lines = [COLUMNS, ALIGNMENT, *rows]
+        lines = ['| ' + ' | '.join(line[number] for number in filled) + ' |' for line in lines]
+        parts.append(f'## {dataset}\n\n' + '\n'.join(lines) + '\n')
     return '\n'.join(parts)
 
 
-def row(model: dict[str, Any], metrics: dict[str, Any], root: Path) -> str:
-    """One line of a table."""
+def row(model: dict[str, Any], metrics: dict[str, Any], root: Path) -> list[str]:
+    """The cells of a line. A column in which all are empty is left out."""
     details = model.get('Metadata', {})
     up = '../' * (len(PAGE.parts) - 1)
     if 'Top 1 Accuracy' in metrics:
@@ -72,7 +74,7 @@ def row(model: dict[str, Any], metrics: dict[str, Any], root: Path) -> str:
     else:
         ours = '–'
     paper = f'{metrics["Paper"]:.2f}' if 'Paper' in metrics else ''
-    cells = [
+    return [
         f'[{model["Name"]}]({up}{model["Config"]})',
         details.get('Teacher', ''),
         details.get('Student', details.get('Architecture', '')),
@@ -81,7 +83,6 @@ def row(model: dict[str, Any], metrics: dict[str, Any], root: Path) -> str:
         paper,
         details.get('Hardware', ''),
     ]
-    return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 
 if __name__ == '__main__':

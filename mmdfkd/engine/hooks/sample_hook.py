@@ -31,14 +31,18 @@ class SampleHook(Hook):
 
     Args:
         interval: Epochs between two grids; 0 draws none. By default ten grids a run.
-        count: Images to count classes in; at least ten times the number of classes are taken.
+        count: Images to count classes in.
         shown: Images in a grid.
+        per_class: At least so many times the number of classes are taken.
     """
 
-    def __init__(self, interval: int | None = None, count: int = 256, shown: int = 64) -> None:
+    def __init__(
+        self, interval: int | None = None, count: int = 256, shown: int = 64, per_class: int = 10
+    ) -> None:
         self.interval = interval
         self.count = count
         self.shown = shown
+        self.per_class = per_class
         self.names: list[str] = []
 
     def before_train(self, runner: Any) -> None:
@@ -65,7 +69,7 @@ class SampleHook(Hook):
         if not hasattr(model, 'sample') or not model.generator.training:
             return
         images, logits = model.sample(
-            max(self.count, 10 * model.student.num_classes),
+            max(self.count, self.per_class * model.student.num_classes),
             batch_size=self.batch_size,
             shown=self.shown,
         )

@@ -21,7 +21,7 @@ from .base import BaseDistiller, build_student
 @MODELS.register_module()
 class CTKD(BaseDistiller):
     """`Highlight Every Step: Knowledge Distillation via Collaborative Teaching
-    <https://arxiv.org/abs/1907.09643>`_ (IEEE Transactions on Cybernetics, 2020).
+    <https://arxiv.org/abs/1907.09643>`_ (IEEE Transactions on Cybernetics, 2022).
 
     Two teachers: the *expert*, trained and frozen, shows where to look; the *scratch teacher*, of
     the same architecture, starts from random weights together with the student and shows the path,

@@ -61,8 +61,8 @@ class HiDFD(BaseDistiller):
         student: Config of the student. Its own head, if any, is not used.
         gan_epochs: Epochs that train the GAN before those that train the student.
         num_synthetic: Images to make with it, of all classes equally many.
-        selector: Config of the collection; by default a ``ConfidenceSelector`` with
-            ``num_select=5000`` and ``class_cap='even'``.
+        selector: Config of the collection; ``type`` defaults to ``ConfidenceSelector``, whose
+            ``num_select`` is 5,000 here unless it has a ``keep_ratio``, its ``class_cap`` 'even'.
         generator: Config of G; ``type`` defaults to ``BigGANGenerator``.
         discriminator: Config of D; ``type`` defaults to ``BigGANDiscriminator``;
             ``TeacherDiscriminator`` judges the teacher's features instead of images.
@@ -137,8 +137,11 @@ class HiDFD(BaseDistiller):
             check_least(f'model.{name}', value, 0)
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {})
-        selector = {'num_select': 5000, 'class_cap': 'even'} if selector is None else selector
-        selector = {'type': 'ConfidenceSelector', **selector}
+        selector = {'type': self.default_types['selector'], **(selector or {})}
+        if selector['type'] == 'ConfidenceSelector':
+            if selector.get('keep_ratio') is None:
+                selector.setdefault('num_select', 5000)
+            selector.setdefault('class_cap', 'even')
         super().__init__(network, teacher, selector, data_preprocessor)
         classes, shape = teacher.num_classes, teacher.input_shape
 

@@ -39,6 +39,13 @@ def share_classifier(
             "around the teacher's classifier. Give a config, dict(backbone=dict(type=...)), or "
             'choose a method that takes any network.'
         )
+    kind = student.get('type', 'Classifier')
+    if kind not in ('Classifier', 'mmdfkd.Classifier'):
+        raise UsageError(
+            f"model.student is a {kind}, but this method builds its student around the teacher's "
+            'classifier, from a backbone. Give dict(backbone=dict(type=...)), or choose a method '
+            'that takes any network.'
+        )
     check_parts(student, 'model.student')
     classes = (student.get('head') or {}).get('num_classes', teacher.num_classes)
     if classes != teacher.num_classes:

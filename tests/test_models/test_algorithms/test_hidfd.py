@@ -491,6 +491,23 @@ def test_mistakes(make_model, options, words):
         make_model(**options)
 
 
+@pytest.mark.parametrize(
+    ('selector', 'of_a_million', 'cap'),
+    [
+        (None, 5000, 'even'),
+        (dict(num_select=240), 240, 'even'),
+        (dict(index_file='list.npz'), 5000, 'even'),
+        (dict(keep_ratio=0.01), 10_000, 'even'),
+        (dict(class_cap=None), 5000, None),
+    ],
+)
+def test_collection_keeps_its_defaults_beside_what_is_said(
+    teacher, student, selector, of_a_million, cap
+):
+    selector = HiDFD(teacher, student, **SMALL, selector=selector).selector
+    assert selector.count(1_000_000) == of_a_million and selector.class_cap == cap
+
+
 def test_selector_that_does_not_look(make_model):
     model, _ = make_model()
     with pytest.raises(UsageError, match='does not say which classes'):

@@ -95,3 +95,9 @@ def test_what_a_student_cannot_have(teacher, extra, named):
 def test_a_network_that_is_built_already(teacher):
     with pytest.raises(UsageError, match=r'model\.student is a network that is built.*backbone'):
         share_classifier(teacher, teacher, {})
+
+
+def test_a_network_of_another_library(teacher):
+    student = dict(type='ForeignClassifier', source='torchvision', model='resnet18')
+    with pytest.raises(UsageError, match='is a ForeignClassifier.*from a backbone'):
+        share_classifier(student, teacher, {})
