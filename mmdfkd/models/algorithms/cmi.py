@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from mmengine.optim import OptimWrapperDict
@@ -151,10 +151,8 @@ class CMI(InversionDistiller):
         )
         self.generator = build_generator(generator, self.teacher)
         self.optimizer = image_optimizer(1e-3, optimizer)
-        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=1.0)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
-        defaults = dict(type='InstanceContrastLoss', temperature=0.1, loss_weight=0.8)
-        self.contrast = MODELS.build(defaults | (contrast or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=1.0)
+        self.contrast = self.build_part('contrast', contrast, temperature=0.1, loss_weight=0.8)
         if feature_layers is None:
             remedy = 'Name other layers in model.feature_layers, or choose another method.'
             layers = batch_norm_layers(self.teacher, remedy=remedy)

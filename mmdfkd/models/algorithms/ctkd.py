@@ -101,8 +101,7 @@ class CTKD(BaseDistiller):
             )
         if share_stem:
             share_first_convolution(self.student.backbone, self.scratch_teacher.backbone)
-        types = self.default_types
-        self.attention = MODELS.build({'type': types['attention'], **(attention or {})})
+        self.attention = self.build_part('attention', attention)
         self.looks = dict(
             student=attention_on in ('student', 'both') and self.attention.loss_weight > 0,
             scratch_teacher=attention_on in ('scratch', 'both') and self.attention.loss_weight > 0,
@@ -120,7 +119,7 @@ class CTKD(BaseDistiller):
         self.hint = LogitRegressionLoss('sum_l2', loss_weight=hint_weight)
         self.divergence: Any = None
         if divergence is not None:
-            self.divergence = MODELS.build({'type': types['divergence'], **divergence})
+            self.divergence = self.build_part('divergence', divergence)
 
     def roles(self) -> dict[str, list[nn.Module]]:
         """One optimiser each for S and R; nothing of one's loss depends on the other's weights."""

@@ -72,8 +72,7 @@ class DDAD(DFAD):
         for name, prior in (priors or {}).items():
             check_prior(name, prior)
         super().__init__(teacher, student, **kwargs)
-        defaults = dict(type='BNStatisticsLoss', loss_weight=0.01)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=0.01)
         self.adversarial_weight = adversarial_weight
         self.discrepancy = discrepancy
         self.priors = nn.ModuleDict({name: MODELS.build(c) for name, c in (priors or {}).items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -148,14 +148,12 @@ class DeepInversion(InversionDistiller):
         )
         self.optimizer = dict(type='Adam', lr=0.05) | (optimizer or {})
         self.warmup = warmup
-        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=10.0)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
-        defaults = dict(type='TotalVariationLoss', loss_weight=2.5e-5)
-        self.total_variation = MODELS.build(defaults | (total_variation or {}))
-        defaults = dict(type='ImageNormLoss', loss_weight=3e-8)
-        self.image_norm = MODELS.build(defaults | (image_norm or {}))
-        defaults = dict(type='JSDivergence', loss_weight=10.0, temperature=3.0)
-        self.compete = MODELS.build(defaults | (compete or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
+        self.total_variation = self.build_part(
+            'total_variation', total_variation, loss_weight=2.5e-5
+        )
+        self.image_norm = self.build_part('image_norm', image_norm, loss_weight=3e-8)
+        self.compete = self.build_part('compete', compete, loss_weight=10.0, temperature=3.0)
         self.student_bn_weight = student_bn_weight
         self.targets = targets
         self.jitter = jitter

@@ -109,13 +109,12 @@ class DFND(BaseDistiller):
         teacher = build_teacher(teacher)
         if pool_normalization == 'imagenet':
             data_preprocessor = {**imagenet_statistics(teacher), **(data_preprocessor or {})}
-        types = self.default_types
-        selector = {'type': types['selector'], **(selector or {})}
+        selector = dict(type='ConfidenceSelector') | (selector or {})
         super().__init__(student, teacher, selector, data_preprocessor)
         estimated = teacher_accuracy == 'mean_confidence'
         accuracy = 0.99 if estimated else known_accuracy(teacher, teacher_accuracy)
         self.adaptation = AdaptationMatrix(self.student.num_classes, accuracy, diagonal)
-        self.noisy = MODELS.build({'type': types['noisy'], **(noisy or {})})
+        self.noisy = self.build_part('noisy', noisy)
         self.temperature = temperature
         self.kd_norm = kd_norm
         self.by_batch = isinstance(self.selector, ConfidenceSelector) and (

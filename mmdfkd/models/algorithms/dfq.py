@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -96,11 +96,9 @@ class DFQ(GenerativeDistiller):
         check_least('model.student_steps', student_steps, 1)
         check_least('model.warmup_iterations', warmup_iterations, 0)
         super().__init__(teacher, student, generator, data_preprocessor)
-        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=1.0)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
-        self.one_hot = MODELS.build(dict(type='OneHotLoss', loss_weight=1.0) | (one_hot or {}))
-        defaults = dict(type='ClassBalanceLoss', log_base=math.e, loss_weight=20.0)
-        self.balance = MODELS.build(defaults | (balance or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=1.0)
+        self.one_hot = self.build_part('one_hot', one_hot, loss_weight=1.0)
+        self.balance = self.build_part('balance', balance, log_base=math.e, loss_weight=20.0)
         if self.bn_statistics.loss_weight:
             batch_norm_layers(self.teacher)
         self.divergence = KLDivergence(temperature=temperature)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from mmengine.optim import OptimWrapperDict
@@ -155,8 +155,7 @@ class FastDFKD(InversionDistiller):
         latents = [torch.randn(batch_size, self.generator.latent_size)] if meta_latent else []
         self.latents = nn.ParameterList(latents)  # one or none
         self.latent_reset = latent_reset
-        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=10.0)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
         widths = [0]
         if self.bn_statistics.loss_weight:
             widths = feature_widths(self.teacher, batch_norm_layers(self.teacher))

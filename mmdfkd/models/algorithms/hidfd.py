@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -137,21 +137,19 @@ class HiDFD(BaseDistiller):
             check_least(f'model.{name}', value, 0)
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {})
-        selector = {'num_select': 5000, 'class_cap': 'even'} if selector is None else selector
-        selector = {'type': 'ConfidenceSelector', **selector}
+        selector = dict(num_select=5000, class_cap='even') if selector is None else selector
+        selector = dict(type='ConfidenceSelector') | selector
         super().__init__(network, teacher, selector, data_preprocessor)
         classes, shape = teacher.num_classes, teacher.input_shape
-
-        def build(part: str, config: dict | None, **known: Any) -> Any:
-            return MODELS.build(dict(type=self.default_types[part], **known) | (config or {}))
-
         sizes = dict(num_classes=classes, input_shape=shape)
         width = vector_size(teacher)
-        self.generator = build('generator', generator, **sizes)
-        self.average = build('average', average, network=self.generator)
-        self.discriminator = build('discriminator', discriminator, feature_size=width, **sizes)
-        self.feature_integration = build('feature_integration', feature_integration)
-        self.smoothing = build('smoothing', smoothing, num_classes=classes)
+        self.generator = self.build_part('generator', generator, **sizes)
+        self.average = self.build_part('average', average, network=self.generator)
+        self.discriminator = self.build_part(
+            'discriminator', discriminator, feature_size=width, **sizes
+        )
+        self.feature_integration = self.build_part('feature_integration', feature_integration)
+        self.smoothing = self.build_part('smoothing', smoothing, num_classes=classes)
         half = [127.5] * shape[0]  # [0, 255] to [-1, 1]
         self.gan_preprocessor = MODELS.build(
             dict(

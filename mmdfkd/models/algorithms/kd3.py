@@ -109,12 +109,11 @@ class KD3(BaseDistiller):
         check_choice('model.classifier', classifier, ('shared', 'own_one_hot', 'own_soft'))
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {}, own=classifier != 'shared')
-        types = self.default_types
-        selector = {'type': types['selector'], **(selector or {})}
+        selector = dict(type='DynamicSelector') | (selector or {})
         super().__init__(network, teacher, selector, data_preprocessor)
-        self.alignment = MODELS.build({'type': types['alignment'], **(alignment or {})})
-        self.contrast = MODELS.build({'type': types['contrast'], **(contrast or {})})
-        perturbation = {'type': types['perturbation'], **(perturbation or {})}
+        self.alignment = self.build_part('alignment', alignment)
+        self.contrast = self.build_part('contrast', contrast)
+        perturbation = dict(type='MixDistribution') | (perturbation or {})
         augments = perturbation['type'] != 'MixDistribution'
         self.perturbation = (TRANSFORMS if augments else MODELS).build(perturbation)
         neck = MODELS.build(student['neck']) if student.get('neck') else None
