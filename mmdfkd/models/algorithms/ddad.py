@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -92,11 +91,10 @@ class DDAD(DFAD):
 
     def generator_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """``L_G = lambda_bn L_BN - lambda_adv D(x)``."""
-        weighs_bn = bool(self.bn_statistics.loss_weight)
-        with record_batch_statistics(self.teacher) if weighs_bn else nullcontext() as statistics:
+        with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher = self.teacher.extract(images)
         terms, logs = [], {}
-        if weighs_bn:
+        if statistics:
             logs['loss_bn'] = self.bn_statistics(statistics)
             terms.append(logs['loss_bn'])
         if self.adversarial_weight:

@@ -210,23 +210,18 @@ class DeepInversion(InversionDistiller):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective of x and what is logged of it: weighted terms, the divergence as it is."""
         logs: dict[str, Tensor] = {}
-        if self.bn_statistics.loss_weight:
-            with record_batch_statistics(self.teacher) as statistics:
-                teacher_logits = self.teacher(view)
-            logs['loss_bn'] = self.bn_statistics(statistics)
-        else:
+        with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(view)
+        if statistics:
+            logs['loss_bn'] = self.bn_statistics(statistics)
         logs['loss_class'] = self.class_loss(teacher_logits, targets)
         logs['loss_tv'] = self.total_variation(view if self.priors_on == 'view' else images)
         logs['loss_norm'] = self.image_norm(images)
         if adversary and (self.compete.loss_weight or self.student_bn_weight):
-            if self.student_bn_weight:
-                with record_batch_statistics(self.student) as statistics:
-                    student_logits = self.student(view)
-                distance = bn_statistics_loss(statistics)
-                logs['loss_student_bn'] = -self.student_bn_weight * distance
-            else:
+            with record_batch_statistics(self.student, self.student_bn_weight) as statistics:
                 student_logits = self.student(view)
+            if statistics:
+                logs['loss_student_bn'] = -self.student_bn_weight * bn_statistics_loss(statistics)
             # loss_weight - loss_weight * JS: the constant does not move x
             weight = self.compete.loss_weight
             logs['loss_compete'] = weight - self.compete(student_logits, teacher_logits)

@@ -136,12 +136,10 @@ class DFQ(GenerativeDistiller):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_G and what is logged of it: weighted terms, and the discrepancy as it is."""
         logs: dict[str, Tensor] = {}
-        if self.bn_statistics.loss_weight:
-            with record_batch_statistics(self.teacher) as statistics:
-                teacher_logits = self.teacher(images)
-            logs['loss_bn'] = self.bn_statistics(statistics)
-        else:
+        with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(images)
+        if statistics:
+            logs['loss_bn'] = self.bn_statistics(statistics)
         logs['loss_one_hot'] = self.one_hot(teacher_logits)
         logs['loss_balance'] = self.balance(teacher_logits)
         loss = torch.stack(list(logs.values())).sum()

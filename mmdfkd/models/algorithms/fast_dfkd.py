@@ -243,14 +243,11 @@ class FastDFKD(InversionDistiller):
             discrepancy as it is.
         """
         logs: dict[str, Tensor] = {}
-        statistics: list[BatchStatistics] = []
         view = self.view(images)
-        if self.bn_statistics.loss_weight:
-            with record_batch_statistics(self.teacher) as statistics:
-                teacher_logits = self.teacher(view)
-            logs['loss_bn'] = self.bn_statistics(self.average(statistics))
-        else:
+        with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(view)
+        if statistics:
+            logs['loss_bn'] = self.bn_statistics(self.average(statistics))
         logs['loss_class'] = self.class_loss(teacher_logits, targets)
         loss = torch.stack(list(logs.values())).sum()
         if adversary and self.adversarial_weight:

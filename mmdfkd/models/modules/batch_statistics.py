@@ -59,7 +59,9 @@ def batch_norm_layers(
 
 
 @contextmanager
-def record_batch_statistics(network: nn.Module) -> Iterator[list[BatchStatistics]]:
+def record_batch_statistics(
+    network: nn.Module, weight: float = 1.0
+) -> Iterator[list[BatchStatistics]]:
     """Record the statistics of the forward pass inside; the list is filled on leaving.
 
     Only the pass inside is seen: no hook stays, and no graph is kept alive by one. On several
@@ -67,6 +69,7 @@ def record_batch_statistics(network: nn.Module) -> Iterator[list[BatchStatistics
 
     Args:
         network: In eval mode, since in train mode it would remember what it is compared with.
+        weight: Of the loss they are for; 0 records nothing, and any network will do.
 
     Yields:
         One :class:`BatchStatistics` per BatchNorm layer, in the order of the forward pass.
@@ -74,11 +77,14 @@ def record_batch_statistics(network: nn.Module) -> Iterator[list[BatchStatistics
     Raises:
         UsageError: The network has no BatchNorm layer, or is in train mode.
     """
+    statistics: list[BatchStatistics] = []
+    if weight == 0:
+        yield statistics
+        return
     layers = batch_norm_layers(network)
     if any(layer.training for layer in layers):
         raise UsageError('The teacher is in train mode; statistics are compared in eval mode only.')
     inputs: list[tuple[Any, Tensor, Tensor]] = []
-    statistics: list[BatchStatistics] = []
 
     def record(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         maps = arguments[0].to(torch.promote_types(arguments[0].dtype, torch.float32))
