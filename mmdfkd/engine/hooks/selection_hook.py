@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from mmengine.dist import broadcast, broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
 from mmdfkd.datasets import HybridDataset, PackedDataset
@@ -25,6 +24,7 @@ from mmdfkd.utils.files import write_npz
 from mmdfkd.utils.seeds import random_numbers_apart
 
 from ..prediction import LogitsCache, predict_logits
+from ..runner.schedules import check_epochs
 from .class_names import class_names
 
 
@@ -79,11 +79,8 @@ class SelectionHook(Hook):
                 f'train_dataloader.dataset is a {type(pool).__name__}. Derive it from '
                 'PackedDataset, or pack its images into a pool.'
             )
-        if not selector.once and not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise UsageError(
-                f'{type(selector).__name__} selects before each epoch, and train_cfg has none. Set '
-                "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=...)."
-            )
+        if not selector.once:
+            check_epochs(runner.train_loop, f'{type(selector).__name__} selects before each epoch')
         sampler = runner.train_dataloader.batch_sampler.sampler
         if not hasattr(sampler, 'select'):
             raise UsageError(

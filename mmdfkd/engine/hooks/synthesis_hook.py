@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
 from mmdfkd.datasets import HybridDataset, ImageBank
@@ -17,6 +16,7 @@ from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 
 from ..histogram import describe_collapse, effective_classes
+from ..runner.schedules import check_epochs
 from ..synthesis import Round, bank_facts, describe_round, synthesize_round
 from .class_names import class_names
 from .sample_hook import draw_samples, is_due
@@ -28,11 +28,10 @@ class SynthesisHook(Hook):
 
     ``model.rounds_before`` says how many rounds there must have been before an epoch, or when all
     are over. The first ``model.warmup_rounds`` are without an adversary, since there is no student
-    yet. All processes make the same
-    images, the first one writes them. A checkpoint holds how large the bank was, not the images: a
-    resumed run cuts its bank back to that and goes on as if it had not stopped. A new run never
-    adds to what an earlier one left in its folder: that is renamed. Does nothing for methods that
-    synthesise nothing.
+    yet. All processes make the same images, the first one writes them. A checkpoint holds how large
+    the bank was, not the images: a resumed run cuts its bank back to that and goes on as if it had
+    not stopped. A new run never adds to what an earlier one left in its folder: that is renamed.
+    Does nothing for methods that synthesise nothing.
 
     Logged are the losses of a round, its time, and which classes the teacher sees in its images; a
     collapse in words. After the first and the last round and every ``interval`` rounds a grid is
@@ -52,7 +51,6 @@ class SynthesisHook(Hook):
         self.names: list[str] = []
         self.known: dict[str, Any] | None = None  # the bank as a checkpoint remembers it
         self.seconds = 0.0
-        self.made = 0
 
     def before_train(self, runner: Any) -> None:
         """Open the bank: a new one, or that of the run which is resumed."""
@@ -73,11 +71,7 @@ class SynthesisHook(Hook):
                 "sampler=dict(type='BankSampler', length=...); to train from finished images, "
                 'choose a method that takes them, such as KD.'
             )
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise UsageError(
-                f'{model.method} synthesises before epochs, which train_cfg does not have. Set '
-                "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=...)."
-            )
+        check_epochs(runner.train_loop, f'{model.method} synthesises before epochs')
         self.names = class_names(runner)
         self.counts = torch.zeros(model.teacher.num_classes, dtype=torch.int64)
         hub = runner.message_hub.runtime_info
