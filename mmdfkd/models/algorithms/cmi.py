@@ -50,7 +50,7 @@ class CMI(InversionDistiller):
     x_g, x_l     ``global_view``,              shifted and mirrored; a window of it, enlarged and
                  ``local_view``                mirrored
     L_bn         ``bn_statistics(...)``        distance of the statistics of x_g from the teacher's
-    L_oh         ``loss_class``              cross-entropy of T(x_g) with y
+    L_oh         ``class_loss(...)``           cross-entropy of T(x_g) with y
     L_adv        ``-discrepancy``              ``-KL(T(x_g) || S(x_g))`` where S and T agree
     h            ``head``                      trained in all rounds, features to unit vectors
     L_cr         ``contrast(...)``             InfoNCE: anchors h(x_l), keys h(x_g), and those of

@@ -28,18 +28,18 @@ class CTKD(BaseDistiller):
     by its logits of the moment. Needs original, labelled data. Unrelated to "Curriculum Temperature
     for Knowledge Distillation" (AAAI 2023), which shares the abbreviation.
 
-    =======  =======================  =======================================================
-    symbol   variable                 meaning
-    =======  =======================  =======================================================
-    E        ``teacher``, expert      frozen
-    R        ``scratch_teacher``      trained by its own cross-entropy
-    S        ``student``              trained; the only network kept
-    r, s     ``*.logits``             of R and S, ``(B, K)``
-    F^g      ``*.maps``               maps of group g, those of the backbones' ``out_indices``
-    AT       ``attention``            distance of attention maps, see ``attention_transfer``
-    gamma    ``hint_weight``          0.03
+    =======  =========================  =======================================================
+    symbol   variable                   meaning
+    =======  =========================  =======================================================
+    E        ``teacher``, ``expert``    frozen
+    R        ``scratch_teacher``        trained by its own cross-entropy
+    S        ``student``                trained; the only network kept
+    r, s     ``*.logits``               of R and S, ``(B, K)``
+    F^g      ``*.maps``                 maps of group g, those of the backbones' ``out_indices``
+    AT       ``attention``              distance of attention maps, see ``attention_transfer``
+    gamma    ``hint_weight``            0.03
     beta     ``attention.loss_weight``  1000
-    =======  =======================  =======================================================
+    =======  =========================  =======================================================
 
     Args:
         teacher: Config of E.

@@ -28,14 +28,14 @@ class DDAD(DFAD):
     remember of the original data, the student that it cannot yet predict them. The game is that of
     :class:`DFAD`, whose symbols and imitation stage it shares.
 
-    ============  ============================  ============================================
-    symbol        variable                      meaning
-    ============  ============================  ============================================
-    L_BN          ``bn_statistics(...)``        sum over layers of the distances of mean and
-                                                variance of their *inputs* to running ones
-    lambda_bn     ``bn_statistics.loss_weight`` 0.01
-    lambda_adv    ``adversarial_weight``        0.1
-    ============  ============================  ============================================
+    ============  =============================  ============================================
+    symbol        variable                       meaning
+    ============  =============================  ============================================
+    L_BN          ``bn_statistics(...)``         sum over layers of the distances of mean and
+                                                 variance of their *inputs* to running ones
+    lambda_bn     ``bn_statistics.loss_weight``  0.01
+    lambda_adv    ``adversarial_weight``         0.1
+    ============  =============================  ============================================
 
     Args:
         teacher: Config of the teacher; it needs BatchNorm unless ``lambda_bn`` is 0.

@@ -34,17 +34,17 @@ class DFND(BaseDistiller):
     the student's probabilities pass through a learned matrix that says how these labels are
     corrupted. The matrix is no part of the student.
 
-    ========  ======================  ======================================================
-    symbol    variable                meaning
-    ========  ======================  ======================================================
-    v, M      ``selector``            score, and number of images kept
-    t, s      ``*_logits``            teacher (frozen) and student, ``(B, K)``
-    y~        ``pseudo_labels``       argmax of t, ``(B,)``
-    W, Q      ``adaptation``          parameters ``(K, K - 1)``, matrix ``(K, K)``
-    a         ``adaptation.accuracy`` the teacher's accuracy on its own data
-    T         ``temperature``         4
-    lambda    ``noisy.loss_weight``   1
-    ========  ======================  ======================================================
+    ========  =======================  ======================================================
+    symbol    variable                 meaning
+    ========  =======================  ======================================================
+    v, M      ``selector``             score, and number of images kept
+    t, s      ``*_logits``             teacher (frozen) and student, ``(B, K)``
+    y~        ``pseudo_labels``        argmax of t, ``(B,)``
+    W, Q      ``adaptation``           parameters ``(K, K - 1)``, matrix ``(K, K)``
+    a         ``adaptation.accuracy``  the teacher's accuracy on its own data
+    T         ``temperature``          4
+    lambda    ``noisy.loss_weight``    1
+    ========  =======================  ======================================================
 
     Args:
         teacher: Config of the teacher.

@@ -49,7 +49,7 @@ class FastDFKD(InversionDistiller):
     k                ``iterations``            inner steps
     L_bn             ``bn_statistics(...)``    distance of statistics from the teacher's, averaged
                                                over rounds with momentum m
-    L_oh             ``loss_class``          cross-entropy of T(x) with y
+    L_oh             ``class_loss(...)``       cross-entropy of T(x) with y
     L_adv            ``-discrepancy``          ``-KL(T(x) || S(x))`` where S and T agree
     ===============  ========================  ===================================================
 
