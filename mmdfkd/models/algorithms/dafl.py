@@ -52,7 +52,7 @@ class DAFL(GenerativeDistiller):
         student_batch: The student learns from the generator's own batch of this step
             (``'shared'``, published code: one teacher pass serves both networks), or from a fresh
             one of the updated generator (``'fresh'``, the paper's algorithm).
-        student_steps: Student steps per generator step, each from the second on on a fresh batch.
+        student_steps: Student steps per generator step; from the second on, each has a fresh batch.
         temperature: Of the divergence that the student minimises. Other than 1 it is multiplied
             by its square.
         data_preprocessor: See :class:`GenerativeDistiller`.

@@ -16,7 +16,7 @@ from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import bn_statistics_loss
 from mmdfkd.models.modules import BestIterate, batch_norm_layers, record_batch_statistics
 from mmdfkd.registry import MODELS, OPTIMIZERS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .inversion import InversionDistiller, Synthesis
 
@@ -129,22 +129,20 @@ class DeepInversion(InversionDistiller):
         check_choice('model.targets', targets, ('random', 'balanced'))
         check_choice('model.priors_on', priors_on, ('view', 'pixels'))
         check_choice('model.keep', keep, ('best', 'last'))
-        if jitter < 0:
-            raise UsageError(f'model.jitter is {jitter}; give 0 or more pixels.')
-        if warmup is not None and warmup < 0:
-            raise UsageError(f'model.warmup is {warmup}; give 0 or more iterations, or None.')
+        check_least('model.jitter', jitter, 0)
+        check_least('model.warmup', warmup, 0)
         if not 0 <= coarse_share < 1:
             raise UsageError(f'model.coarse_share is {coarse_share}; give a share in [0, 1).')
         super().__init__(
             teacher,
             student,
-            class_weight,
-            batch_size,
-            iterations,
-            temperature,
-            rounds,
-            warmup_rounds,
-            data_preprocessor,
+            class_weight=class_weight,
+            batch_size=batch_size,
+            iterations=iterations,
+            temperature=temperature,
+            rounds=rounds,
+            warmup_rounds=warmup_rounds,
+            data_preprocessor=data_preprocessor,
         )
         self.optimizer = dict(type='Adam', lr=0.05) | (optimizer or {})
         self.warmup = warmup

@@ -90,7 +90,6 @@ class HiDFD(BaseDistiller):
 
     learns_from = 'both'
     teacher: Classifier
-    student: Classifier
 
     default_types = dict(
         selector='ConfidenceSelector',
@@ -133,8 +132,8 @@ class HiDFD(BaseDistiller):
         check_choice('model.synthetic_range', synthetic_range, ('half_shift', 'per_image'))
         check_choice('model.teacher_input', teacher_input, ('renormalised', 'raw'))
         check_choice('model.target', target, ('map', 'pooled'))
-        for name, value in dict(gan_epochs=gan_epochs, num_synthetic=num_synthetic).items():
-            check_least(f'model.{name}', value, 0)
+        check_least('model.gan_epochs', gan_epochs, 0)
+        check_least('model.num_synthetic', num_synthetic, 0)
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {})
         selector = dict(num_select=5000, class_cap='even') if selector is None else selector

@@ -73,15 +73,10 @@ class InversionDistiller(BaseDistiller):
         warmup_rounds: int = 0,
         data_preprocessor: dict | None = None,
     ) -> None:
-        least = dict(batch_size=2, iterations=1, rounds=1, warmup_rounds=0)
-        values = dict(
-            batch_size=batch_size,
-            iterations=iterations,
-            rounds=rounds,
-            warmup_rounds=warmup_rounds,
-        )
-        for name, value in values.items():
-            check_least(f'model.{name}', value, least[name])
+        check_least('model.batch_size', batch_size, 2)
+        check_least('model.iterations', iterations, 1)
+        check_least('model.rounds', rounds, 1)
+        check_least('model.warmup_rounds', warmup_rounds, 0)
         teacher = build_teacher(teacher)
         check_adversary(student, teacher)
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)

@@ -121,8 +121,8 @@ class PREDFKD(GenerativeDistiller):
                 f'model.memory_steps is {memory_steps}; give a number from 1 to '
                 f'model.student_steps, which is {student_steps}.'
             )
-        for name, ratio in dict(replay_ratio=replay_ratio, memory_ratio=memory_ratio).items():
-            check_least(f'model.{name}', ratio, 1)
+        check_least('model.replay_ratio', replay_ratio, 1)
+        check_least('model.memory_ratio', memory_ratio, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
         self.memory = build_generator(memory, self.teacher)
         self.encoder = self.build_part(

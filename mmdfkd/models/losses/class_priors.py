@@ -105,7 +105,7 @@ class OneHotLoss(nn.Module):
         self, form: Literal['argmax', 'entropy'] = 'argmax', loss_weight: float = 1.0
     ) -> None:
         super().__init__()
-        check_choice('form', form, ('argmax', 'entropy'))
+        check_choice('OneHotLoss: form', form, ('argmax', 'entropy'))
         self.form = form
         self.loss_weight = loss_weight
 
@@ -148,7 +148,7 @@ class ActivationLoss(nn.Module):
         self, reduction: Literal['mean', 'l1', 'fro'] = 'mean', loss_weight: float = 1.0
     ) -> None:
         super().__init__()
-        check_choice('reduction', reduction, ('mean', 'l1', 'fro'))
+        check_choice('ActivationLoss: reduction', reduction, ('mean', 'l1', 'fro'))
         self.reduction = reduction
         self.loss_weight = loss_weight
 

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
-
-_REDUCTIONS = ('batchmean', 'sum', 'none')
+from mmdfkd.utils.errors import UsageError, check_choice
 
 
 def kl_divergence(
@@ -105,11 +103,7 @@ class KLDivergence(nn.Module):
                 f'KLDivergence: temperature={temperature}, expected a number > 0; '
                 '4.0 is the usual choice.'
             )
-        if reduction not in _REDUCTIONS:
-            raise UsageError(
-                f'KLDivergence: reduction={reduction!r}, expected one of {_REDUCTIONS}; '
-                "use 'batchmean' for the mathematical definition."
-            )
+        check_choice('KLDivergence: reduction', reduction, ('batchmean', 'sum', 'none'))
         self.temperature = temperature
         self.reduction = reduction
         self.scale = scale
