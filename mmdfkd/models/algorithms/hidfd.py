@@ -18,11 +18,11 @@ from mmdfkd.models.losses import (
     real_or_fake_class_loss,
     weighted_feature_alignment,
 )
-from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from mmdfkd.utils.modes import in_mode
+from mmdfkd.utils.precision import at_least_float32
 
 from .base import BaseDistiller, build_teacher
 from .generative import same_latents, seen_by
@@ -340,7 +340,7 @@ class HiDFD(BaseDistiller):
     @torch.no_grad()
     def teacher_features(self, images: Tensor) -> Tensor:
         """The teacher's pooled features t ``(B, D)`` of images in [-1, 1], as constants."""
-        return at_least_single(self.teacher.extract(self.to_teacher(images)).vector)
+        return at_least_float32(self.teacher.extract(self.to_teacher(images)).vector)
 
     def to_teacher(self, images: Tensor) -> Tensor:
         """From [-1, 1] to the space the teacher, and everything else, sees images in."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import KLDivergence
-from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.utils import check_least
+from mmdfkd.utils.precision import at_least_float32
 
 from .base import BaseDistiller, build_teacher, check_adversary
 
@@ -141,7 +141,7 @@ class InversionDistiller(BaseDistiller):
 
     def class_loss(self, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         """Weighted cross-entropy of T(x) ``(N, K)`` with the classes asked for ``(N,)``."""
-        cross_entropy = F.cross_entropy(at_least_single(teacher_logits), targets)
+        cross_entropy = F.cross_entropy(at_least_float32(teacher_logits), targets)
         return self.class_weight * cross_entropy
 
 

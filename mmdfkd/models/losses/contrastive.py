@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from mmdfkd.models.modules.gather import gather_batch
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 _EPS = 1e-6  # smallest norm divided by: a zero vector stays zero
 
 
 def _unit(embedding: Tensor) -> Tensor:
-    dtype = torch.promote_types(embedding.dtype, torch.float32)
-    return F.normalize(embedding.to(dtype), dim=1, eps=_EPS)
+    return F.normalize(at_least_float32(embedding), dim=1, eps=_EPS)
 
 
 def _exclude_self(logits: Tensor, start: int) -> None:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 
 def kl_divergence(
@@ -43,9 +43,8 @@ def kl_divergence(
         A scalar, or ``(N,)`` for 'none'; >= 0 up to rounding, 0 where the two rows differ by a
         constant. Computed in float32 for half-precision logits.
     """
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
-    student = F.log_softmax(student_logits.to(dtype) / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits.to(dtype) / temperature, dim=1)
+    student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
     if reduction == 'none':
         loss = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)
     else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.precision import at_least_float32
 
 from .gather import gather_batch
 
@@ -87,8 +88,7 @@ def record_batch_statistics(
     inputs: list[tuple[Any, Tensor, Tensor]] = []
 
     def record(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        maps = arguments[0].to(torch.promote_types(arguments[0].dtype, torch.float32))
-        inputs.append((layer, *_Moments.apply(maps)))
+        inputs.append((layer, *_Moments.apply(at_least_float32(arguments[0]))))
 
     handles = [layer.register_forward_pre_hook(record) for layer in layers]
     try:
