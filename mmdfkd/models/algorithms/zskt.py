@@ -100,7 +100,9 @@ class ZSKT(GenerativeDistiller):
         """One iteration of Algorithm 1: G moves once, then S learns several times."""
         latent, *fresh = self.latents(data)
         logs = self.move_generator(latent, optim_wrapper['generator'])
-        for lesson, steps in [(z, 1) for z in fresh] or [(latent, self.student_steps)]:
+        lessons = fresh or [latent]  # whose images S learns from
+        for lesson in lessons:
+            steps = self.student_steps // len(lessons)
             logs |= self.imitate(lesson, steps, optim_wrapper['student'])
         return {name: value.detach() for name, value in logs.items()}
 
