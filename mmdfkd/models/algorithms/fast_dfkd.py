@@ -28,6 +28,9 @@ from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from .generative import build_generator
 from .inversion import InversionDistiller, Synthesis, image_optimizer
 
+#: What of a generator ``reset_l0`` draws anew.
+FIRST_LAYERS = {'linear': ('linear',), 'legacy': ('linear', 'norm'), False: ()}
+
 
 @MODELS.register_module()
 class FastDFKD(InversionDistiller):
@@ -124,7 +127,7 @@ class FastDFKD(InversionDistiller):
         data_preprocessor: dict | None = None,
     ) -> None:
         check_choice('model.meta', meta, ('fomaml', 'reptile', 'none'))
-        check_choice('model.reset_l0', reset_l0, ('linear', 'legacy', False))
+        check_choice('model.reset_l0', reset_l0, tuple(FIRST_LAYERS))
         if meta_latent and meta == 'none':
             raise UsageError(
                 "model.meta_latent needs an outer step, which model.meta='none' has not. Set "
@@ -143,7 +146,7 @@ class FastDFKD(InversionDistiller):
             data_preprocessor=data_preprocessor,
         )
         self.generator = build_generator(generator, self.teacher)
-        self.first_layers = ['linear'] * bool(reset_l0) + ['norm'] * (reset_l0 == 'legacy')
+        self.first_layers = FIRST_LAYERS[reset_l0]
         for name in self.first_layers:
             if not isinstance(getattr(getattr(self.generator, name, None), 'weight', None), Tensor):
                 raise UsageError(
