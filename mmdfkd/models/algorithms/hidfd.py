@@ -343,9 +343,11 @@ class HiDFD(BaseDistiller):
         return at_least_float32(self.teacher.extract(self.to_teacher(images)).vector)
 
     def to_teacher(self, images: Tensor) -> Tensor:
-        """From [-1, 1] to the space the teacher, and everything else, sees images in."""
-        if self.teacher_input == 'raw':
-            return images
+        """Images in [-1, 1] as the teacher sees them in stage 1."""
+        return images if self.teacher_input == 'raw' else self.normalize(images)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """From [-1, 1] to the space all but the GAN see images in."""
         return self.test_preprocessor.normalize(127.5 * (images + 1))
 
     # Between the stages: synthetic images ---------------------------------------------------
@@ -385,7 +387,7 @@ class HiDFD(BaseDistiller):
         if self.synthetic_range == 'per_image':
             low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
             images = 2 * (images - low) / (high - low).clamp(min=1e-5) - 1
-        return self.test_preprocessor.normalize(127.5 * (images + 1))
+        return self.normalize(images)
 
     @torch.no_grad()
     def sample(
