@@ -19,7 +19,7 @@ from mmdfkd.datasets import HybridDataset, PackedDataset
 from mmdfkd.models.selectors import Selection
 from mmdfkd.models.selectors.index_file import read_index, write_index
 from mmdfkd.registry import HOOKS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, shorten
 from mmdfkd.utils.files import write_npz
 from mmdfkd.utils.seeds import random_numbers_apart
 
@@ -286,9 +286,8 @@ def _warn_of_absent(runner: Any, counts: Tensor) -> None:
     names = class_names(runner)
     absent = [names[label] for label in (counts == 0).nonzero().flatten().tolist()]
     if absent:
-        listed = ', '.join(absent[:10]) + (', ...' if len(absent) > 10 else '')
         runner.logger.warning(
-            f'No selected image is of class {listed} to the teacher ({len(absent)} of '
+            f'No selected image is of class {shorten(absent)} to the teacher ({len(absent)} of '
             f'{len(counts)} classes), so the student hardly learns them. Select more images '
             '(model.selector), or collect some of these classes.'
         )
