@@ -10,7 +10,7 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier, pool, share_classifier
+from mmdfkd.models.classifiers import Classifier, map_shape, pool, share_classifier
 from mmdfkd.models.discriminators import Judgement
 from mmdfkd.models.losses import (
     hinge_loss,
@@ -141,7 +141,7 @@ class HiDFD(BaseDistiller):
         super().__init__(network, teacher, selector, data_preprocessor)
         classes, shape = teacher.num_classes, teacher.input_shape
         sizes = dict(num_classes=classes, input_shape=shape)
-        width = vector_size(teacher)
+        width = map_shape(teacher, shape)[0]  # of t
         self.generator = self.build_part('generator', generator, **sizes)
         self.average = self.build_part('average', average, network=self.generator)
         self.discriminator = self.build_part(
@@ -439,10 +439,3 @@ class HiDFD(BaseDistiller):
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the number of iterations of a checkpoint."""
         self.iteration = int(state)
-
-
-@torch.no_grad()
-def vector_size(network: Classifier) -> int:
-    """Width of the vector that a network's head takes."""
-    images = torch.zeros(1, *network.input_shape, device=next(network.parameters()).device)
-    return network.extract(images).vector.shape[1]
