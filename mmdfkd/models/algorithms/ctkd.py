@@ -133,10 +133,10 @@ class CTKD(BaseDistiller):
         # Scratch teacher: learns from labels, sees nothing of the student.
         with optim_wrapper['scratch_teacher'].optim_context(self):
             with torch.no_grad():
-                expert = self.teacher.extract(images) if self.asks_expert else None
+                expert: Any = self.teacher.extract(images) if self.asks_expert else None
             scratch = self.scratch_teacher.extract(images)
             logs = dict(loss_scratch_ce=F.cross_entropy(scratch.logits, labels))
-            if expert is not None and self.looks['scratch_teacher']:
+            if self.looks['scratch_teacher']:
                 logs['loss_scratch_attention'] = self.attention(scratch.maps, expert.maps)
             scratch_loss = torch.stack(list(logs.values())).sum()
         optim_wrapper['scratch_teacher'].update_params(scratch_loss)
@@ -147,9 +147,9 @@ class CTKD(BaseDistiller):
             own = dict(loss_ce=F.cross_entropy(student.logits, labels))
             if self.hint.loss_weight > 0:
                 own['loss_hint'] = self.hint(student.logits, scratch.logits.detach())  # sg(r)
-            if expert is not None and self.looks['student']:
+            if self.looks['student']:
                 own['loss_attention'] = self.attention(student.maps, expert.maps)
-            if expert is not None and self.divergence is not None:
+            if self.divergence is not None:
                 own['loss_kd'] = self.divergence(student.logits, expert.logits)
             loss = torch.stack(list(own.values())).sum()
         optim_wrapper['student'].update_params(loss)
