@@ -10,9 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dist import broadcast, broadcast_object_list, get_rank
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmdfkd.datasets import HybridDataset, PackedDataset
@@ -23,6 +22,7 @@ from mmdfkd.utils.errors import UsageError, check_choice, shorten
 from mmdfkd.utils.files import write_npz
 from mmdfkd.utils.seeds import random_numbers_apart
 
+from ..first_process import on_first_process
 from ..prediction import LogitsCache, predict_logits
 from ..runner.schedules import check_epochs
 from .class_names import class_names
@@ -125,10 +125,13 @@ class SelectionHook(Hook):
     def _select(self, runner: Any) -> Selection:
         selector, pool = runner.model.selector, pool_of(runner)
         path = selector.index_file
-        facts = {} if path is None else self._facts(runner)
-        known = None if path is None else _recall(path, facts)
-        if known is not None:
-            return known
+        if path is not None:
+            facts = self._facts(runner)
+            # One process reads it for all: machines need not share the folder.
+            known = on_first_process(lambda: read_index(path, facts))
+            if known is not None:
+                runner.logger.info(f'Took the selection from {path}.')
+                return known
         selection = selector(
             pool_size=len(pool),
             epoch=runner.epoch + 1,
@@ -263,22 +266,6 @@ def _check(selection: Any, selector: Any, size: int) -> None:
             f'{name} selected images from {first} to {last}, the pool has those from 0 to '
             f'{size - 1}. Give positions in the pool.'
         )
-
-
-def _recall(path: Path, facts: dict[str, Any]) -> Selection | None:
-    """Read the index file on the main process, for all: machines need not share the folder."""
-    answer: list[Any] = [None]
-    if get_rank() == 0:
-        try:
-            answer = [read_index(path, facts)]
-        except UsageError as error:
-            answer = [error]
-    broadcast_object_list(answer)
-    if isinstance(answer[0], UsageError):
-        raise answer[0]
-    if answer[0] is not None:
-        print_log(f'Took the selection from {path}.', 'current')
-    return answer[0]
 
 
 def _warn_of_absent(runner: Any, counts: Tensor) -> None:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from mmdfkd.datasets import HybridDataset, ImageBank
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 
+from ..first_process import on_first_process
 from ..histogram import describe_collapse, effective_classes
 from ..runner.schedules import check_epochs
 from ..synthesis import Round, bank_facts, describe_round, synthesize_round
@@ -76,7 +78,7 @@ class SynthesisHook(Hook):
         self.counts = torch.zeros(model.teacher.num_classes, dtype=torch.int64)
         hub = runner.message_hub.runtime_info
         self.seconds = hub.get('bank', {}).get('synthesis_seconds', 0.0)
-        self._on_first_process(runner, lambda: self._open(runner, bank))
+        self._change(runner, lambda: self._open(runner, bank))
 
     def _open(self, runner: Any, bank: ImageBank) -> None:
         model = runner.model
@@ -122,7 +124,7 @@ class SynthesisHook(Hook):
             made = synthesize_round(
                 model, runner.optim_wrapper, runner.seed, number, number >= model.warmup_rounds
             )
-            self._on_first_process(runner, lambda made=made: bank.append(made.images, made.targets))
+            self._change(runner, partial(bank.append, made.images, made.targets))
             self.seconds += made.seconds
             if runner.rank == 0:
                 self._log(runner, bank, number, made)
@@ -136,25 +138,21 @@ class SynthesisHook(Hook):
         runner.message_hub.update_info('bank', record)
 
     @staticmethod
-    def _on_first_process(runner: Any, change: Any) -> None:
-        """Let the first process write, then let all see it; an error is raised on all."""
+    def _change(runner: Any, change: Callable[[], object]) -> None:
+        """Let the first process write, then let all see it."""
         bank = bank_of(runner)
-        answer: list[Any] = [None]
-        if runner.rank == 0:
-            try:
-                change()
-                answer = [len(bank)]
-            except UsageError as error:
-                answer = [error]
-        broadcast_object_list(answer)
-        if isinstance(answer[0], UsageError):
-            raise answer[0]
+
+        def write() -> int:
+            change()
+            return len(bank)
+
+        size = on_first_process(write)
         if runner.rank != 0:
             bank.refresh()
-            if len(bank) != answer[0]:
+            if len(bank) != size:
                 raise UsageError(
                     f'Process {runner.rank} sees {len(bank):,} images in {bank.root}, the first '
-                    f'one {answer[0]:,}. Put the work directory where all machines see it.'
+                    f'one {size:,}. Put the work directory where all machines see it.'
                 )
 
     def _log(self, runner: Any, bank: ImageBank, number: int, made: Round) -> None:
