@@ -76,7 +76,7 @@ class DDAD(DFAD):
         self.discrepancy = discrepancy
         self.priors = nn.ModuleDict({name: MODELS.build(c) for name, c in (priors or {}).items()})
         if self.bn_statistics.loss_weight:
-            batch_norm_layers(self.teacher)
+            batch_norm_layers(self.teacher)  # says so where there are none
         elif not self.adversarial_weight and not priors:
             raise UsageError(
                 'model.bn_statistics.loss_weight and model.adversarial_weight are both 0, so the '

@@ -161,7 +161,7 @@ class DeepInversion(InversionDistiller):
         self.keep = keep
         self.coarse_share = coarse_share
         if self.bn_statistics.loss_weight:
-            batch_norm_layers(self.teacher)
+            batch_norm_layers(self.teacher)  # says so where there are none
         if student_bn_weight:
             batch_norm_layers(self.student, 'student', 'Set model.student_bn_weight to 0.')
 

@@ -100,7 +100,7 @@ class DFQ(GenerativeDistiller):
         self.one_hot = self.build_part('one_hot', one_hot, loss_weight=1.0)
         self.balance = self.build_part('balance', balance, log_base=math.e, loss_weight=20.0)
         if self.bn_statistics.loss_weight:
-            batch_norm_layers(self.teacher)
+            batch_norm_layers(self.teacher)  # says so where there are none
         self.divergence = KLDivergence(temperature=temperature)
         self.adversarial_weight = adversarial_weight
         self.draws = 1 + student_steps
