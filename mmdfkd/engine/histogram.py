@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmdfkd.utils.errors import shorten
+
 
 def effective_classes(counts: Tensor) -> float:
     """Number of classes a histogram ``(K,)`` amounts to: the exponential of its entropy."""
@@ -45,6 +47,6 @@ def describe_collapse(
     if len(missing) > len(counts) / 2:
         return (
             f'{culprit} collapse: {len(missing)} of {len(counts)} classes are never generated '
-            f'({", ".join(missing[:10])}). {remedy}'
+            f'({shorten(missing)}). {remedy}'
         )
     return ''

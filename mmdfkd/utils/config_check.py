@@ -237,6 +237,13 @@ def _check_top_level(cfg: Config, phase: str) -> None:
         loader = cfg.get(f'{name}_dataloader')
         if isinstance(loader, dict):
             _check_dataloader(loader, f'{name}_dataloader')
+    hooks = cfg.get('custom_hooks') or []
+    for hook in hooks if isinstance(hooks, (list, tuple)) else [hooks]:
+        if not isinstance(hook, (dict, Hook)):
+            raise UsageError(
+                f'custom_hooks has {hook!r}, which is no hook. Write custom_hooks = '
+                "[dict(type='...')] in a config file: a command line takes no dict."
+            )
     loop = cfg.get('train_cfg')
     if loop and 'type' not in loop and 'by_epoch' not in loop:
         raise UsageError(
@@ -252,13 +259,6 @@ def _check_ours(cfg: Config) -> None:
             'compile is the switch of mmengine for whole models. Set '
             "default_hooks.speed.compile=['teacher', 'student'], which compiles networks."
         )
-    hooks = cfg.get('custom_hooks') or []
-    for hook in hooks if isinstance(hooks, (list, tuple)) else [hooks]:
-        if not isinstance(hook, (dict, Hook)):
-            raise UsageError(
-                f'custom_hooks has {hook!r}, which is no hook. Write custom_hooks = '
-                "[dict(type='...')] in a config file: a command line takes no dict."
-            )
     if 'optimizer' in (cfg.get('optim_wrapper') or {}):
         raise UsageError(
             'optim_wrapper.optimizer is one for all, and every role has its own here. Set '

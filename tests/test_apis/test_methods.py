@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,15 @@ def test_every_folder_of_configs_is_a_method_and_the_other_way_round(recipes):
     names = [method.name for method in ours()]
     assert names == sorted({cfg.model.type for cfg in recipes.values()})
     assert len(names) == len(FOLDERS)
+
+
+@pytest.mark.parametrize('method', ours(), ids=lambda method: method.name)
+def test_table_of_symbols_keeps_to_its_columns(method):
+    lines = inspect.getdoc(MODELS.get(method.name)).splitlines()
+    first, _, last = (i for i, line in enumerate(lines) if line.startswith('==='))
+    gaps = [gap.span() for gap in re.finditer(' +', lines[first])]
+    for line in lines[first:last]:
+        assert not any(line[start:end].strip() for start, end in gaps), line
 
 
 def test_every_method_is_in_the_registry():

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmdfkd.registry import TRANSFORMS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.precision import at_least_float32
 
 # The names torchvision and PIL users know -> the names of torch.nn.functional.pad.
 _PAD_MODES = {'constant': 'constant', 'reflect': 'reflect', 'edge': 'replicate'}
@@ -205,11 +206,6 @@ def is_channels_last(images: Tensor) -> bool:
 def memory_format_of(images: Tensor) -> torch.memory_format:
     """Layout of ``(B, C, H, W)`` images in memory."""
     return torch.channels_last if is_channels_last(images) else torch.contiguous_format
-
-
-def at_least_float32(images: Tensor) -> Tensor:
-    """Turns integers and half precision into float32, which holds all of their values."""
-    return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 def height_width(size: int | Sequence[int], owner: str) -> tuple[int, int]:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mmdfkd.registry import TRANSFORMS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.precision import at_least_float32
 
 from .batch import (
     BatchTransform,
     Device,
-    at_least_float32,
     height_width,
     is_channels_last,
     memory_format_of,

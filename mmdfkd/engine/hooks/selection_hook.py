@@ -10,21 +10,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dist import broadcast, broadcast_object_list, get_rank
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
-from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
 from mmdfkd.datasets import HybridDataset, PackedDataset
 from mmdfkd.models.selectors import Selection
 from mmdfkd.models.selectors.index_file import read_index, write_index
 from mmdfkd.registry import HOOKS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, shorten
 from mmdfkd.utils.files import write_npz
 from mmdfkd.utils.seeds import random_numbers_apart
 
+from ..first_process import on_first_process
 from ..prediction import LogitsCache, predict_logits
+from ..runner.schedules import check_epochs
 from .class_names import class_names
 
 
@@ -79,11 +79,8 @@ class SelectionHook(Hook):
                 f'train_dataloader.dataset is a {type(pool).__name__}. Derive it from '
                 'PackedDataset, or pack its images into a pool.'
             )
-        if not selector.once and not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise UsageError(
-                f'{type(selector).__name__} selects before each epoch, and train_cfg has none. Set '
-                "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=...)."
-            )
+        if not selector.once:
+            check_epochs(runner.train_loop, f'{type(selector).__name__} selects before each epoch')
         sampler = runner.train_dataloader.batch_sampler.sampler
         if not hasattr(sampler, 'select'):
             raise UsageError(
@@ -128,10 +125,13 @@ class SelectionHook(Hook):
     def _select(self, runner: Any) -> Selection:
         selector, pool = runner.model.selector, pool_of(runner)
         path = selector.index_file
-        facts = {} if path is None else self._facts(runner)
-        known = None if path is None else _recall(path, facts)
-        if known is not None:
-            return known
+        if path is not None:
+            facts = self._facts(runner)
+            # One process reads it for all: machines need not share the folder.
+            known = on_first_process(lambda: read_index(path, facts))
+            if known is not None:
+                runner.logger.info(f'Took the selection from {path}.')
+                return known
         selection = selector(
             pool_size=len(pool),
             epoch=runner.epoch + 1,
@@ -268,30 +268,13 @@ def _check(selection: Any, selector: Any, size: int) -> None:
         )
 
 
-def _recall(path: Path, facts: dict[str, Any]) -> Selection | None:
-    """Read the index file on the main process, for all: machines need not share the folder."""
-    answer: list[Any] = [None]
-    if get_rank() == 0:
-        try:
-            answer = [read_index(path, facts)]
-        except UsageError as error:
-            answer = [error]
-    broadcast_object_list(answer)
-    if isinstance(answer[0], UsageError):
-        raise answer[0]
-    if answer[0] is not None:
-        print_log(f'Took the selection from {path}.', 'current')
-    return answer[0]
-
-
 def _warn_of_absent(runner: Any, counts: Tensor) -> None:
     """Say which classes a selection for the whole run has no image of."""
     names = class_names(runner)
     absent = [names[label] for label in (counts == 0).nonzero().flatten().tolist()]
     if absent:
-        listed = ', '.join(absent[:10]) + (', ...' if len(absent) > 10 else '')
         runner.logger.warning(
-            f'No selected image is of class {listed} to the teacher ({len(absent)} of '
+            f'No selected image is of class {shorten(absent)} to the teacher ({len(absent)} of '
             f'{len(counts)} classes), so the student hardly learns them. Select more images '
             '(model.selector), or collect some of these classes.'
         )

@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
 from mmdfkd.datasets import HybridDataset, ImageBank
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 
+from ..first_process import on_first_process
 from ..histogram import describe_collapse, effective_classes
+from ..runner.schedules import check_epochs
 from ..synthesis import Round, bank_facts, describe_round, synthesize_round
 from .class_names import class_names
 from .sample_hook import draw_samples, is_due
@@ -28,11 +30,10 @@ class SynthesisHook(Hook):
 
     ``model.rounds_before`` says how many rounds there must have been before an epoch, or when all
     are over. The first ``model.warmup_rounds`` are without an adversary, since there is no student
-    yet. All processes make the same
-    images, the first one writes them. A checkpoint holds how large the bank was, not the images: a
-    resumed run cuts its bank back to that and goes on as if it had not stopped. A new run never
-    adds to what an earlier one left in its folder: that is renamed. Does nothing for methods that
-    synthesise nothing.
+    yet. All processes make the same images, the first one writes them. A checkpoint holds how large
+    the bank was, not the images: a resumed run cuts its bank back to that and goes on as if it had
+    not stopped. A new run never adds to what an earlier one left in its folder: that is renamed.
+    Does nothing for methods that synthesise nothing.
 
     Logged are the losses of a round, its time, and which classes the teacher sees in its images; a
     collapse in words. After the first and the last round and every ``interval`` rounds a grid is
@@ -52,7 +53,6 @@ class SynthesisHook(Hook):
         self.names: list[str] = []
         self.known: dict[str, Any] | None = None  # the bank as a checkpoint remembers it
         self.seconds = 0.0
-        self.made = 0
 
     def before_train(self, runner: Any) -> None:
         """Open the bank: a new one, or that of the run which is resumed."""
@@ -73,16 +73,12 @@ class SynthesisHook(Hook):
                 "sampler=dict(type='BankSampler', length=...); to train from finished images, "
                 'choose a method that takes them, such as KD.'
             )
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise UsageError(
-                f'{model.method} synthesises before epochs, which train_cfg does not have. Set '
-                "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=...)."
-            )
+        check_epochs(runner.train_loop, f'{model.method} synthesises before epochs')
         self.names = class_names(runner)
         self.counts = torch.zeros(model.teacher.num_classes, dtype=torch.int64)
         hub = runner.message_hub.runtime_info
         self.seconds = hub.get('bank', {}).get('synthesis_seconds', 0.0)
-        self._on_first_process(runner, lambda: self._open(runner, bank))
+        self._change(runner, lambda: self._open(runner, bank))
 
     def _open(self, runner: Any, bank: ImageBank) -> None:
         model = runner.model
@@ -128,7 +124,7 @@ class SynthesisHook(Hook):
             made = synthesize_round(
                 model, runner.optim_wrapper, runner.seed, number, number >= model.warmup_rounds
             )
-            self._on_first_process(runner, lambda made=made: bank.append(made.images, made.targets))
+            self._change(runner, partial(bank.append, made.images, made.targets))
             self.seconds += made.seconds
             if runner.rank == 0:
                 self._log(runner, bank, number, made)
@@ -142,25 +138,21 @@ class SynthesisHook(Hook):
         runner.message_hub.update_info('bank', record)
 
     @staticmethod
-    def _on_first_process(runner: Any, change: Any) -> None:
-        """Let the first process write, then let all see it; an error is raised on all."""
+    def _change(runner: Any, change: Callable[[], object]) -> None:
+        """Let the first process write, then let all see it."""
         bank = bank_of(runner)
-        answer: list[Any] = [None]
-        if runner.rank == 0:
-            try:
-                change()
-                answer = [len(bank)]
-            except UsageError as error:
-                answer = [error]
-        broadcast_object_list(answer)
-        if isinstance(answer[0], UsageError):
-            raise answer[0]
+
+        def write() -> int:
+            change()
+            return len(bank)
+
+        size = on_first_process(write)
         if runner.rank != 0:
             bank.refresh()
-            if len(bank) != answer[0]:
+            if len(bank) != size:
                 raise UsageError(
                     f'Process {runner.rank} sees {len(bank):,} images in {bank.root}, the first '
-                    f'one {answer[0]:,}. Put the work directory where all machines see it.'
+                    f'one {size:,}. Put the work directory where all machines see it.'
                 )
 
     def _log(self, runner: Any, bank: ImageBank, number: int, made: Round) -> None:

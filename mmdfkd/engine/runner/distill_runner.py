@@ -32,7 +32,7 @@ from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.files import atomic_path
 
 from .launch import check_launcher, join_by_gloo
-from .schedules import all_schedulers, check_beginnings, check_schedules, lengthen
+from .schedules import all_schedulers, check_length, check_schedules, lengthen
 
 #: What makes batches beside our samplers, unless a config says otherwise.
 BATCH_SAMPLERS = dict(
@@ -136,20 +136,7 @@ class DistillRunner(Runner):
                 check_least(f'train_cfg.{key}', loop.get(key), 1)
         loop = super().build_train_loop(loop)
         warm_up = getattr(self.model, 'warmup_iterations', 0)
-        if warm_up >= loop.max_iters:
-            raise UsageError(
-                f'model.warmup_iterations is {warm_up}, and the run has {loop.max_iters} '
-                'iterations in all, so that the student would learn nothing. Raise '
-                'train_cfg.max_epochs, or lower it.'
-            )
-        for role, wrapper in self.optim_wrapper.items():
-            counts = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else 1
-            if counts > loop.max_iters:
-                raise UsageError(
-                    f'optim_wrapper.{role}.accumulative_counts is {counts}, and the run has '
-                    f'{loop.max_iters} iterations in all, so that no step would be taken. Lower '
-                    'it, or raise train_cfg.max_epochs.'
-                )
+        check_length(loop.max_iters, warm_up, self.optim_wrapper)
         return loop
 
     def _complete(self, dataset: dict) -> None:
@@ -196,9 +183,8 @@ class DistillRunner(Runner):
                     f'trains {sorted(roles)}. Rename or remove {unknown[0]!r}.'
                 )
             scheduler = {role: scheduler.get(role, []) for role in roles}
-            check_beginnings(scheduler, self.max_epochs, self.max_iters)
-            if self.model.selector is not None:
-                check_schedules(scheduler)
+            selects = self.model.selector is not None
+            check_schedules(scheduler, self.max_epochs, self.max_iters, selects)
         return super().build_param_scheduler(scheduler)
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -93,6 +94,17 @@ class BaseDistiller(BaseModel):
                 f'{self.student.num_classes}. Set model.student.head.num_classes to '
                 f'{self.teacher.num_classes}.'
             )
+
+    def build_part(self, name: str, config: dict | None, **defaults: Any) -> Any:
+        """Build the loss or module that an argument describes.
+
+        Args:
+            name: The argument, whose type is that of ``default_types`` unless its config has one.
+            config: What a user says.
+            **defaults: What else there is to say.
+        """
+        types = ChainMap(*(vars(kind).get('default_types', {}) for kind in type(self).__mro__))
+        return MODELS.build(dict(type=types[name], **defaults) | (config or {}))
 
     @property
     def method(self) -> str:

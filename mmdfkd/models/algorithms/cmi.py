@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from mmengine.optim import OptimWrapperDict
@@ -15,7 +14,6 @@ from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.generators import dcgan_init
 from mmdfkd.models.losses import agreeing_kl_divergence
 from mmdfkd.models.modules import (
-    BatchStatistics,
     BestIterate,
     FeatureBank,
     ProjectionHead,
@@ -52,7 +50,7 @@ class CMI(InversionDistiller):
     x_g, x_l     ``global_view``,              shifted and mirrored; a window of it, enlarged and
                  ``local_view``                mirrored
     L_bn         ``bn_statistics(...)``        distance of the statistics of x_g from the teacher's
-    L_oh         ``loss_class``              cross-entropy of T(x_g) with y
+    L_oh         ``class_loss(...)``           cross-entropy of T(x_g) with y
     L_adv        ``-discrepancy``              ``-KL(T(x_g) || S(x_g))`` where S and T agree
     h            ``head``                      trained in all rounds, features to unit vectors
     L_cr         ``contrast(...)``             InfoNCE: anchors h(x_l), keys h(x_g), and those of
@@ -151,16 +149,15 @@ class CMI(InversionDistiller):
         )
         self.generator = build_generator(generator, self.teacher)
         self.optimizer = image_optimizer(1e-3, optimizer)
-        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=1.0)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
-        defaults = dict(type='InstanceContrastLoss', temperature=0.1, loss_weight=0.8)
-        self.contrast = MODELS.build(defaults | (contrast or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=1.0)
+        self.contrast = self.build_part('contrast', contrast, temperature=0.1, loss_weight=0.8)
         if feature_layers is None:
             remedy = 'Name other layers in model.feature_layers, or choose another method.'
             layers = batch_norm_layers(self.teacher, remedy=remedy)
         else:
             layers = named_layers(self.teacher, feature_layers, 'model.feature_layers')
-        self._feature_layers = tuple(layers)  # no list: they are the teacher's, not ours
+        # In a tuple they are no submodules: they are the teacher's.
+        self._feature_layers = tuple(layers) if self.contrast.loss_weight else ()
         self.feature_on = feature_on
         width = sum(feature_widths(self.teacher, layers, feature_on))
         self.head = ProjectionHead(width, head_channels, hidden_channels=width)
@@ -229,13 +226,16 @@ class CMI(InversionDistiller):
         logs: dict[str, Tensor] = {}
         features = images.new_empty(len(images), 0)
         global_view = self.global_view(images)
-        with self.recording(self.bn_statistics.loss_weight > 0) as (statistics, global_features):
+        with (
+            record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics,
+            record_instance_features(self._feature_layers, self.feature_on) as global_features,
+        ):
             teacher_logits = self.teacher(global_view)
         if statistics:
             logs['loss_bn'] = self.bn_statistics(statistics)
         logs['loss_class'] = self.class_loss(teacher_logits, targets)
         if self.contrast.loss_weight:
-            with self.recording() as (_, local_features):
+            with record_instance_features(self._feature_layers, self.feature_on) as local_features:
                 self.teacher(self.local_view(images))
             features = torch.cat([*local_features, *global_features], 1)
             logs['loss_contrast'] = self.contrast_with_bank(features)
@@ -245,21 +245,6 @@ class CMI(InversionDistiller):
             logs['discrepancy'] = agreeing_kl_divergence(student_logits, teacher_logits)
             loss = loss - self.adversarial_weight * logs['discrepancy']
         return loss, features.detach(), logs
-
-    @contextmanager
-    def recording(
-        self, statistics: bool = False
-    ) -> Iterator[tuple[list[BatchStatistics], list[Tensor]]]:
-        """Inside, a pass of the teacher is recorded: its batch statistics and features.
-
-        Only what is asked for, and only inside; see the two functions.
-        """
-        with ExitStack() as stack:
-            seen: list[BatchStatistics] = []
-            if statistics:
-                seen = stack.enter_context(record_batch_statistics(self.teacher))
-            layers = self._feature_layers if self.contrast.loss_weight else ()
-            yield seen, stack.enter_context(record_instance_features(layers, self.feature_on))
 
     def contrast_with_bank(self, features: Tensor) -> Tensor:
         """L_cr of features ``(N, 2 D)`` and as many of the bank's as are drawn.

@@ -28,18 +28,18 @@ class CTKD(BaseDistiller):
     by its logits of the moment. Needs original, labelled data. Unrelated to "Curriculum Temperature
     for Knowledge Distillation" (AAAI 2023), which shares the abbreviation.
 
-    =======  =======================  =======================================================
-    symbol   variable                 meaning
-    =======  =======================  =======================================================
-    E        ``teacher``, expert      frozen
-    R        ``scratch_teacher``      trained by its own cross-entropy
-    S        ``student``              trained; the only network kept
-    r, s     ``*.logits``             of R and S, ``(B, K)``
-    F^g      ``*.maps``               maps of group g, those of the backbones' ``out_indices``
-    AT       ``attention``            distance of attention maps, see ``attention_transfer``
-    gamma    ``hint_weight``          0.03
+    =======  =========================  =======================================================
+    symbol   variable                   meaning
+    =======  =========================  =======================================================
+    E        ``teacher``, ``expert``    frozen
+    R        ``scratch_teacher``        trained by its own cross-entropy
+    S        ``student``                trained; the only network kept
+    r, s     ``*.logits``               of R and S, ``(B, K)``
+    F^g      ``*.maps``                 maps of group g, those of the backbones' ``out_indices``
+    AT       ``attention``              distance of attention maps, see ``attention_transfer``
+    gamma    ``hint_weight``            0.03
     beta     ``attention.loss_weight``  1000
-    =======  =======================  =======================================================
+    =======  =========================  =======================================================
 
     Args:
         teacher: Config of E.
@@ -101,8 +101,7 @@ class CTKD(BaseDistiller):
             )
         if share_stem:
             share_first_convolution(self.student.backbone, self.scratch_teacher.backbone)
-        types = self.default_types
-        self.attention = MODELS.build({'type': types['attention'], **(attention or {})})
+        self.attention = self.build_part('attention', attention)
         self.looks = dict(
             student=attention_on in ('student', 'both') and self.attention.loss_weight > 0,
             scratch_teacher=attention_on in ('scratch', 'both') and self.attention.loss_weight > 0,
@@ -120,7 +119,7 @@ class CTKD(BaseDistiller):
         self.hint = LogitRegressionLoss('sum_l2', loss_weight=hint_weight)
         self.divergence: Any = None
         if divergence is not None:
-            self.divergence = MODELS.build({'type': types['divergence'], **divergence})
+            self.divergence = self.build_part('divergence', divergence)
 
     def roles(self) -> dict[str, list[nn.Module]]:
         """One optimiser each for S and R; nothing of one's loss depends on the other's weights."""
@@ -134,10 +133,10 @@ class CTKD(BaseDistiller):
         # Scratch teacher: learns from labels, sees nothing of the student.
         with optim_wrapper['scratch_teacher'].optim_context(self):
             with torch.no_grad():
-                expert = self.teacher.extract(images) if self.asks_expert else None
+                expert: Any = self.teacher.extract(images) if self.asks_expert else None
             scratch = self.scratch_teacher.extract(images)
             logs = dict(loss_scratch_ce=F.cross_entropy(scratch.logits, labels))
-            if expert is not None and self.looks['scratch_teacher']:
+            if self.looks['scratch_teacher']:
                 logs['loss_scratch_attention'] = self.attention(scratch.maps, expert.maps)
             scratch_loss = torch.stack(list(logs.values())).sum()
         optim_wrapper['scratch_teacher'].update_params(scratch_loss)
@@ -148,9 +147,9 @@ class CTKD(BaseDistiller):
             own = dict(loss_ce=F.cross_entropy(student.logits, labels))
             if self.hint.loss_weight > 0:
                 own['loss_hint'] = self.hint(student.logits, scratch.logits.detach())  # sg(r)
-            if expert is not None and self.looks['student']:
+            if self.looks['student']:
                 own['loss_attention'] = self.attention(student.maps, expert.maps)
-            if expert is not None and self.divergence is not None:
+            if self.divergence is not None:
                 own['loss_kd'] = self.divergence(student.logits, expert.logits)
             loss = torch.stack(list(own.values())).sum()
         optim_wrapper['student'].update_params(loss)

@@ -52,7 +52,7 @@ class DAFL(GenerativeDistiller):
         student_batch: The student learns from the generator's own batch of this step
             (``'shared'``, published code: one teacher pass serves both networks), or from a fresh
             one of the updated generator (``'fresh'``, the paper's algorithm).
-        student_steps: Student steps per generator step, each from the second on on a fresh batch.
+        student_steps: Student steps per generator step; from the second on, each has a fresh batch.
         temperature: Of the divergence that the student minimises. Other than 1 it is multiplied
             by its square.
         data_preprocessor: See :class:`GenerativeDistiller`.
@@ -83,11 +83,9 @@ class DAFL(GenerativeDistiller):
         check_choice('model.student_batch', student_batch, ('shared', 'fresh'))
         check_least('model.student_steps', student_steps, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
-        self.one_hot = MODELS.build(dict(type='OneHotLoss', loss_weight=1.0) | (one_hot or {}))
-        defaults = dict(type='ActivationLoss', loss_weight=0.1)
-        self.activation = MODELS.build(defaults | (activation or {}))
-        defaults = dict(type='ClassBalanceLoss', loss_weight=5.0)
-        self.balance = MODELS.build(defaults | (balance or {}))
+        self.one_hot = self.build_part('one_hot', one_hot, loss_weight=1.0)
+        self.activation = self.build_part('activation', activation, loss_weight=0.1)
+        self.balance = self.build_part('balance', balance, loss_weight=5.0)
         self.divergence = KLDivergence(temperature=temperature)
         self.student_batch = student_batch
         self.draws = student_steps + (student_batch == 'fresh')

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -29,14 +28,14 @@ class DDAD(DFAD):
     remember of the original data, the student that it cannot yet predict them. The game is that of
     :class:`DFAD`, whose symbols and imitation stage it shares.
 
-    ============  ============================  ============================================
-    symbol        variable                      meaning
-    ============  ============================  ============================================
-    L_BN          ``bn_statistics(...)``        sum over layers of the distances of mean and
-                                                variance of their *inputs* to running ones
-    lambda_bn     ``bn_statistics.loss_weight`` 0.01
-    lambda_adv    ``adversarial_weight``        0.1
-    ============  ============================  ============================================
+    ============  =============================  ============================================
+    symbol        variable                       meaning
+    ============  =============================  ============================================
+    L_BN          ``bn_statistics(...)``         sum over layers of the distances of mean and
+                                                 variance of their *inputs* to running ones
+    lambda_bn     ``bn_statistics.loss_weight``  0.01
+    lambda_adv    ``adversarial_weight``         0.1
+    ============  =============================  ============================================
 
     Args:
         teacher: Config of the teacher; it needs BatchNorm unless ``lambda_bn`` is 0.
@@ -72,13 +71,12 @@ class DDAD(DFAD):
         for name, prior in (priors or {}).items():
             check_prior(name, prior)
         super().__init__(teacher, student, **kwargs)
-        defaults = dict(type='BNStatisticsLoss', loss_weight=0.01)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=0.01)
         self.adversarial_weight = adversarial_weight
         self.discrepancy = discrepancy
         self.priors = nn.ModuleDict({name: MODELS.build(c) for name, c in (priors or {}).items()})
         if self.bn_statistics.loss_weight:
-            batch_norm_layers(self.teacher)
+            batch_norm_layers(self.teacher)  # says so where there are none
         elif not self.adversarial_weight and not priors:
             raise UsageError(
                 'model.bn_statistics.loss_weight and model.adversarial_weight are both 0, so the '
@@ -93,11 +91,10 @@ class DDAD(DFAD):
 
     def generator_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """``L_G = lambda_bn L_BN - lambda_adv D(x)``."""
-        weighs_bn = bool(self.bn_statistics.loss_weight)
-        with record_batch_statistics(self.teacher) if weighs_bn else nullcontext() as statistics:
+        with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher = self.teacher.extract(images)
         terms, logs = [], {}
-        if weighs_bn:
+        if statistics:
             logs['loss_bn'] = self.bn_statistics(statistics)
             terms.append(logs['loss_bn'])
         if self.adversarial_weight:

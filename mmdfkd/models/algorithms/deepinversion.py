@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import bn_statistics_loss
 from mmdfkd.models.modules import BestIterate, batch_norm_layers, record_batch_statistics
 from mmdfkd.registry import MODELS, OPTIMIZERS
-from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .inversion import InversionDistiller, Synthesis
 
@@ -129,33 +129,29 @@ class DeepInversion(InversionDistiller):
         check_choice('model.targets', targets, ('random', 'balanced'))
         check_choice('model.priors_on', priors_on, ('view', 'pixels'))
         check_choice('model.keep', keep, ('best', 'last'))
-        if jitter < 0:
-            raise UsageError(f'model.jitter is {jitter}; give 0 or more pixels.')
-        if warmup is not None and warmup < 0:
-            raise UsageError(f'model.warmup is {warmup}; give 0 or more iterations, or None.')
+        check_least('model.jitter', jitter, 0)
+        check_least('model.warmup', warmup, 0)
         if not 0 <= coarse_share < 1:
             raise UsageError(f'model.coarse_share is {coarse_share}; give a share in [0, 1).')
         super().__init__(
             teacher,
             student,
-            class_weight,
-            batch_size,
-            iterations,
-            temperature,
-            rounds,
-            warmup_rounds,
-            data_preprocessor,
+            class_weight=class_weight,
+            batch_size=batch_size,
+            iterations=iterations,
+            temperature=temperature,
+            rounds=rounds,
+            warmup_rounds=warmup_rounds,
+            data_preprocessor=data_preprocessor,
         )
         self.optimizer = dict(type='Adam', lr=0.05) | (optimizer or {})
         self.warmup = warmup
-        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=10.0)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
-        defaults = dict(type='TotalVariationLoss', loss_weight=2.5e-5)
-        self.total_variation = MODELS.build(defaults | (total_variation or {}))
-        defaults = dict(type='ImageNormLoss', loss_weight=3e-8)
-        self.image_norm = MODELS.build(defaults | (image_norm or {}))
-        defaults = dict(type='JSDivergence', loss_weight=10.0, temperature=3.0)
-        self.compete = MODELS.build(defaults | (compete or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
+        self.total_variation = self.build_part(
+            'total_variation', total_variation, loss_weight=2.5e-5
+        )
+        self.image_norm = self.build_part('image_norm', image_norm, loss_weight=3e-8)
+        self.compete = self.build_part('compete', compete, loss_weight=10.0, temperature=3.0)
         self.student_bn_weight = student_bn_weight
         self.targets = targets
         self.jitter = jitter
@@ -165,7 +161,7 @@ class DeepInversion(InversionDistiller):
         self.keep = keep
         self.coarse_share = coarse_share
         if self.bn_statistics.loss_weight:
-            batch_norm_layers(self.teacher)
+            batch_norm_layers(self.teacher)  # says so where there are none
         if student_bn_weight:
             batch_norm_layers(self.student, 'student', 'Set model.student_bn_weight to 0.')
 
@@ -212,23 +208,18 @@ class DeepInversion(InversionDistiller):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective of x and what is logged of it: weighted terms, the divergence as it is."""
         logs: dict[str, Tensor] = {}
-        if self.bn_statistics.loss_weight:
-            with record_batch_statistics(self.teacher) as statistics:
-                teacher_logits = self.teacher(view)
-            logs['loss_bn'] = self.bn_statistics(statistics)
-        else:
+        with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(view)
+        if statistics:
+            logs['loss_bn'] = self.bn_statistics(statistics)
         logs['loss_class'] = self.class_loss(teacher_logits, targets)
         logs['loss_tv'] = self.total_variation(view if self.priors_on == 'view' else images)
         logs['loss_norm'] = self.image_norm(images)
         if adversary and (self.compete.loss_weight or self.student_bn_weight):
-            if self.student_bn_weight:
-                with record_batch_statistics(self.student) as statistics:
-                    student_logits = self.student(view)
-                distance = bn_statistics_loss(statistics)
-                logs['loss_student_bn'] = -self.student_bn_weight * distance
-            else:
+            with record_batch_statistics(self.student, self.student_bn_weight) as statistics:
                 student_logits = self.student(view)
+            if statistics:
+                logs['loss_student_bn'] = -self.student_bn_weight * bn_statistics_loss(statistics)
             # loss_weight - loss_weight * JS: the constant does not move x
             weight = self.compete.loss_weight
             logs['loss_compete'] = weight - self.compete(student_logits, teacher_logits)

@@ -34,17 +34,17 @@ class DFND(BaseDistiller):
     the student's probabilities pass through a learned matrix that says how these labels are
     corrupted. The matrix is no part of the student.
 
-    ========  ======================  ======================================================
-    symbol    variable                meaning
-    ========  ======================  ======================================================
-    v, M      ``selector``            score, and number of images kept
-    t, s      ``*_logits``            teacher (frozen) and student, ``(B, K)``
-    y~        ``pseudo_labels``       argmax of t, ``(B,)``
-    W, Q      ``adaptation``          parameters ``(K, K - 1)``, matrix ``(K, K)``
-    a         ``adaptation.accuracy`` the teacher's accuracy on its own data
-    T         ``temperature``         4
-    lambda    ``noisy.loss_weight``   1
-    ========  ======================  ======================================================
+    ========  =======================  ======================================================
+    symbol    variable                 meaning
+    ========  =======================  ======================================================
+    v, M      ``selector``             score, and number of images kept
+    t, s      ``*_logits``             teacher (frozen) and student, ``(B, K)``
+    y~        ``pseudo_labels``        argmax of t, ``(B,)``
+    W, Q      ``adaptation``           parameters ``(K, K - 1)``, matrix ``(K, K)``
+    a         ``adaptation.accuracy``  the teacher's accuracy on its own data
+    T         ``temperature``          4
+    lambda    ``noisy.loss_weight``    1
+    ========  =======================  ======================================================
 
     Args:
         teacher: Config of the teacher.
@@ -109,13 +109,12 @@ class DFND(BaseDistiller):
         teacher = build_teacher(teacher)
         if pool_normalization == 'imagenet':
             data_preprocessor = {**imagenet_statistics(teacher), **(data_preprocessor or {})}
-        types = self.default_types
-        selector = {'type': types['selector'], **(selector or {})}
+        selector = dict(type='ConfidenceSelector') | (selector or {})
         super().__init__(student, teacher, selector, data_preprocessor)
         estimated = teacher_accuracy == 'mean_confidence'
         accuracy = 0.99 if estimated else known_accuracy(teacher, teacher_accuracy)
         self.adaptation = AdaptationMatrix(self.student.num_classes, accuracy, diagonal)
-        self.noisy = MODELS.build({'type': types['noisy'], **(noisy or {})})
+        self.noisy = self.build_part('noisy', noisy)
         self.temperature = temperature
         self.kd_norm = kd_norm
         self.by_batch = isinstance(self.selector, ConfidenceSelector) and (

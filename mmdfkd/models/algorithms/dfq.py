@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -96,13 +96,11 @@ class DFQ(GenerativeDistiller):
         check_least('model.student_steps', student_steps, 1)
         check_least('model.warmup_iterations', warmup_iterations, 0)
         super().__init__(teacher, student, generator, data_preprocessor)
-        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=1.0)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
-        self.one_hot = MODELS.build(dict(type='OneHotLoss', loss_weight=1.0) | (one_hot or {}))
-        defaults = dict(type='ClassBalanceLoss', log_base=math.e, loss_weight=20.0)
-        self.balance = MODELS.build(defaults | (balance or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=1.0)
+        self.one_hot = self.build_part('one_hot', one_hot, loss_weight=1.0)
+        self.balance = self.build_part('balance', balance, log_base=math.e, loss_weight=20.0)
         if self.bn_statistics.loss_weight:
-            batch_norm_layers(self.teacher)
+            batch_norm_layers(self.teacher)  # says so where there are none
         self.divergence = KLDivergence(temperature=temperature)
         self.adversarial_weight = adversarial_weight
         self.draws = 1 + student_steps
@@ -138,12 +136,10 @@ class DFQ(GenerativeDistiller):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L_G and what is logged of it: weighted terms, and the discrepancy as it is."""
         logs: dict[str, Tensor] = {}
-        if self.bn_statistics.loss_weight:
-            with record_batch_statistics(self.teacher) as statistics:
-                teacher_logits = self.teacher(images)
-            logs['loss_bn'] = self.bn_statistics(statistics)
-        else:
+        with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(images)
+        if statistics:
+            logs['loss_bn'] = self.bn_statistics(statistics)
         logs['loss_one_hot'] = self.one_hot(teacher_logits)
         logs['loss_balance'] = self.balance(teacher_logits)
         loss = torch.stack(list(logs.values())).sum()

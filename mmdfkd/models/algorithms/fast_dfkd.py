@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from mmengine.optim import OptimWrapperDict
@@ -28,6 +28,9 @@ from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from .generative import build_generator
 from .inversion import InversionDistiller, Synthesis, image_optimizer
 
+#: What of a generator ``reset_l0`` draws anew.
+FIRST_LAYERS = {'linear': ('linear',), 'legacy': ('linear', 'norm'), False: ()}
+
 
 @MODELS.register_module()
 class FastDFKD(InversionDistiller):
@@ -49,7 +52,7 @@ class FastDFKD(InversionDistiller):
     k                ``iterations``            inner steps
     L_bn             ``bn_statistics(...)``    distance of statistics from the teacher's, averaged
                                                over rounds with momentum m
-    L_oh             ``loss_class``          cross-entropy of T(x) with y
+    L_oh             ``class_loss(...)``       cross-entropy of T(x) with y
     L_adv            ``-discrepancy``          ``-KL(T(x) || S(x))`` where S and T agree
     ===============  ========================  ===================================================
 
@@ -124,7 +127,7 @@ class FastDFKD(InversionDistiller):
         data_preprocessor: dict | None = None,
     ) -> None:
         check_choice('model.meta', meta, ('fomaml', 'reptile', 'none'))
-        check_choice('model.reset_l0', reset_l0, ('linear', 'legacy', False))
+        check_choice('model.reset_l0', reset_l0, tuple(FIRST_LAYERS))
         if meta_latent and meta == 'none':
             raise UsageError(
                 "model.meta_latent needs an outer step, which model.meta='none' has not. Set "
@@ -143,7 +146,7 @@ class FastDFKD(InversionDistiller):
             data_preprocessor=data_preprocessor,
         )
         self.generator = build_generator(generator, self.teacher)
-        self.first_layers = ['linear'] * bool(reset_l0) + ['norm'] * (reset_l0 == 'legacy')
+        self.first_layers = FIRST_LAYERS[reset_l0]
         for name in self.first_layers:
             if not isinstance(getattr(getattr(self.generator, name, None), 'weight', None), Tensor):
                 raise UsageError(
@@ -155,8 +158,7 @@ class FastDFKD(InversionDistiller):
         latents = [torch.randn(batch_size, self.generator.latent_size)] if meta_latent else []
         self.latents = nn.ParameterList(latents)  # one or none
         self.latent_reset = latent_reset
-        defaults: dict[str, Any] = dict(type='BNStatisticsLoss', loss_weight=10.0)
-        self.bn_statistics = MODELS.build(defaults | (bn_statistics or {}))
+        self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
         widths = [0]
         if self.bn_statistics.loss_weight:
             widths = feature_widths(self.teacher, batch_norm_layers(self.teacher))
@@ -244,14 +246,11 @@ class FastDFKD(InversionDistiller):
             discrepancy as it is.
         """
         logs: dict[str, Tensor] = {}
-        statistics: list[BatchStatistics] = []
         view = self.view(images)
-        if self.bn_statistics.loss_weight:
-            with record_batch_statistics(self.teacher) as statistics:
-                teacher_logits = self.teacher(view)
-            logs['loss_bn'] = self.bn_statistics(self.average(statistics))
-        else:
+        with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(view)
+        if statistics:
+            logs['loss_bn'] = self.bn_statistics(self.average(statistics))
         logs['loss_class'] = self.class_loss(teacher_logits, targets)
         loss = torch.stack(list(logs.values())).sum()
         if adversary and self.adversarial_weight:

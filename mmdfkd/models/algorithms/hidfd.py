@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier, pool, share_classifier
+from mmdfkd.models.classifiers import Classifier, map_shape, pool, share_classifier
 from mmdfkd.models.discriminators import Judgement
 from mmdfkd.models.losses import (
     hinge_loss,
@@ -18,11 +18,11 @@ from mmdfkd.models.losses import (
     real_or_fake_class_loss,
     weighted_feature_alignment,
 )
-from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from mmdfkd.utils.modes import in_mode
+from mmdfkd.utils.precision import at_least_float32
 
 from .base import BaseDistiller, build_teacher
 from .generative import same_latents, seen_by
@@ -90,7 +90,6 @@ class HiDFD(BaseDistiller):
 
     learns_from = 'both'
     teacher: Classifier
-    student: Classifier
 
     default_types = dict(
         selector='ConfidenceSelector',
@@ -133,28 +132,26 @@ class HiDFD(BaseDistiller):
         check_choice('model.synthetic_range', synthetic_range, ('half_shift', 'per_image'))
         check_choice('model.teacher_input', teacher_input, ('renormalised', 'raw'))
         check_choice('model.target', target, ('map', 'pooled'))
-        for name, value in dict(gan_epochs=gan_epochs, num_synthetic=num_synthetic).items():
-            check_least(f'model.{name}', value, 0)
+        check_least('model.gan_epochs', gan_epochs, 0)
+        check_least('model.num_synthetic', num_synthetic, 0)
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {})
-        selector = {'type': self.default_types['selector'], **(selector or {})}
+        selector = dict(type='ConfidenceSelector') | (selector or {})
         if selector['type'] == 'ConfidenceSelector':
             if selector.get('keep_ratio') is None:
                 selector.setdefault('num_select', 5000)
             selector.setdefault('class_cap', 'even')
         super().__init__(network, teacher, selector, data_preprocessor)
         classes, shape = teacher.num_classes, teacher.input_shape
-
-        def build(part: str, config: dict | None, **known: Any) -> Any:
-            return MODELS.build(dict(type=self.default_types[part], **known) | (config or {}))
-
         sizes = dict(num_classes=classes, input_shape=shape)
-        width = vector_size(teacher)
-        self.generator = build('generator', generator, **sizes)
-        self.average = build('average', average, network=self.generator)
-        self.discriminator = build('discriminator', discriminator, feature_size=width, **sizes)
-        self.feature_integration = build('feature_integration', feature_integration)
-        self.smoothing = build('smoothing', smoothing, num_classes=classes)
+        width = map_shape(teacher, shape)[0]  # of t
+        self.generator = self.build_part('generator', generator, **sizes)
+        self.average = self.build_part('average', average, network=self.generator)
+        self.discriminator = self.build_part(
+            'discriminator', discriminator, feature_size=width, **sizes
+        )
+        self.feature_integration = self.build_part('feature_integration', feature_integration)
+        self.smoothing = self.build_part('smoothing', smoothing, num_classes=classes)
         half = [127.5] * shape[0]  # [0, 255] to [-1, 1]
         self.gan_preprocessor = MODELS.build(
             dict(
@@ -346,12 +343,14 @@ class HiDFD(BaseDistiller):
     @torch.no_grad()
     def teacher_features(self, images: Tensor) -> Tensor:
         """The teacher's pooled features t ``(B, D)`` of images in [-1, 1], as constants."""
-        return at_least_single(self.teacher.extract(self.to_teacher(images)).vector)
+        return at_least_float32(self.teacher.extract(self.to_teacher(images)).vector)
 
     def to_teacher(self, images: Tensor) -> Tensor:
-        """From [-1, 1] to the space the teacher, and everything else, sees images in."""
-        if self.teacher_input == 'raw':
-            return images
+        """Images in [-1, 1] as the teacher sees them in stage 1."""
+        return images if self.teacher_input == 'raw' else self.normalize(images)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """From [-1, 1] to the space all but the GAN see images in."""
         return self.test_preprocessor.normalize(127.5 * (images + 1))
 
     # Between the stages: synthetic images ---------------------------------------------------
@@ -391,7 +390,7 @@ class HiDFD(BaseDistiller):
         if self.synthetic_range == 'per_image':
             low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
             images = 2 * (images - low) / (high - low).clamp(min=1e-5) - 1
-        return self.test_preprocessor.normalize(127.5 * (images + 1))
+        return self.normalize(images)
 
     @torch.no_grad()
     def sample(
@@ -443,10 +442,3 @@ class HiDFD(BaseDistiller):
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the number of iterations of a checkpoint."""
         self.iteration = int(state)
-
-
-@torch.no_grad()
-def vector_size(network: Classifier) -> int:
-    """Width of the vector that a network's head takes."""
-    images = torch.zeros(1, *network.input_shape, device=next(network.parameters()).device)
-    return network.extract(images).vector.shape[1]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import KLDivergence
-from mmdfkd.models.losses.class_priors import at_least_single
 from mmdfkd.utils import check_least
+from mmdfkd.utils.precision import at_least_float32
 
 from .base import BaseDistiller, build_teacher, check_adversary
 
@@ -73,15 +73,10 @@ class InversionDistiller(BaseDistiller):
         warmup_rounds: int = 0,
         data_preprocessor: dict | None = None,
     ) -> None:
-        least = dict(batch_size=2, iterations=1, rounds=1, warmup_rounds=0)
-        values = dict(
-            batch_size=batch_size,
-            iterations=iterations,
-            rounds=rounds,
-            warmup_rounds=warmup_rounds,
-        )
-        for name, value in values.items():
-            check_least(f'model.{name}', value, least[name])
+        check_least('model.batch_size', batch_size, 2)
+        check_least('model.iterations', iterations, 1)
+        check_least('model.rounds', rounds, 1)
+        check_least('model.warmup_rounds', warmup_rounds, 0)
         teacher = build_teacher(teacher)
         check_adversary(student, teacher)
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)
@@ -146,7 +141,7 @@ class InversionDistiller(BaseDistiller):
 
     def class_loss(self, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         """Weighted cross-entropy of T(x) ``(N, K)`` with the classes asked for ``(N,)``."""
-        cross_entropy = F.cross_entropy(at_least_single(teacher_logits), targets)
+        cross_entropy = F.cross_entropy(at_least_float32(teacher_logits), targets)
         return self.class_weight * cross_entropy
 
 

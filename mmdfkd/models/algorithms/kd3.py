@@ -109,12 +109,11 @@ class KD3(BaseDistiller):
         check_choice('model.classifier', classifier, ('shared', 'own_one_hot', 'own_soft'))
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {}, own=classifier != 'shared')
-        types = self.default_types
-        selector = {'type': types['selector'], **(selector or {})}
+        selector = dict(type='DynamicSelector') | (selector or {})
         super().__init__(network, teacher, selector, data_preprocessor)
-        self.alignment = MODELS.build({'type': types['alignment'], **(alignment or {})})
-        self.contrast = MODELS.build({'type': types['contrast'], **(contrast or {})})
-        perturbation = {'type': types['perturbation'], **(perturbation or {})}
+        self.alignment = self.build_part('alignment', alignment)
+        self.contrast = self.build_part('contrast', contrast)
+        perturbation = dict(type='MixDistribution') | (perturbation or {})
         augments = perturbation['type'] != 'MixDistribution'
         self.perturbation = (TRANSFORMS if augments else MODELS).build(perturbation)
         neck = MODELS.build(student['neck']) if student.get('neck') else None
@@ -143,7 +142,7 @@ class KD3(BaseDistiller):
         with optim_wrapper['student'].optim_context(self):
             if self.contrast.loss_weight > 0:
                 perturbed = self.perturb(images)  # x̃, Eqs. (11), (12)
-                student_map, student_vector, mixed_vector = self.student_views(images, perturbed)
+                student_map, *student_vectors = self.student_views(images, perturbed)
             else:
                 student_map = self.student.backbone(images)[-1]
             with torch.no_grad():
@@ -156,17 +155,17 @@ class KD3(BaseDistiller):
 
             if self.contrast.loss_weight > 0:
                 logs['loss_mdcl_student'] = self.contrast_views(  # Eqs. (13) to (16)
-                    self.student_head, student_vector, mixed_vector
+                    self.student_head, *student_vectors
                 )
                 if self.teacher_term:
                     with torch.no_grad():
-                        mixed_teacher = self.teacher.extract(perturbed)
-                    logs['loss_mdcl_teacher'] = self.contrast_views(  # Eqs. (15), (17)
-                        self.teacher_head, teacher.vector, mixed_teacher.vector
+                        perturbed_teacher = self.teacher.extract(perturbed)
+                    logs['loss_mdcl_teacher'] = self.contrast_views(  # Eqs. (13) to (16)
+                        self.teacher_head, teacher.vector, perturbed_teacher.vector
                     )
             if self.classifier != 'shared':
                 logs['loss_classifier'] = self.own_classifier_loss(student_logits, teacher.logits)
-            loss = torch.stack(list(logs.values())).sum()  # Eq. (18)
+            loss = torch.stack(list(logs.values())).sum()  # Eqs. (17), (18)
         optim_wrapper['student'].update_params(loss)
         logs = {name: value.detach() for name, value in logs.items()}
         return dict(loss=loss.detach(), **logs, weight=weight.mean())
@@ -182,21 +181,21 @@ class KD3(BaseDistiller):
         """Clean map f and both vectors h of φ_S, under the chosen BatchNorm regime."""
         if self.batch_norm == 'concat':
             maps, vectors = self.embed(torch.cat([images, perturbed]))
-            clean_vector, mixed_vector = vectors.chunk(2)
-            return maps[: len(images)], clean_vector, mixed_vector
+            clean_vector, perturbed_vector = vectors.chunk(2)
+            return maps[: len(images)], clean_vector, perturbed_vector
         clean_map, clean_vector = self.embed(images)
         with statistics_kept(self.student, self.student_neck, keep=self.batch_norm == 'clean_only'):
-            mixed_vector = self.embed(perturbed)[1]
-        return clean_map, clean_vector, mixed_vector
+            perturbed_vector = self.embed(perturbed)[1]
+        return clean_map, clean_vector, perturbed_vector
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Last map f of φ_S and its own pooled vector h, neither through A."""
         feature_map = self.student.backbone(images)[-1]
         return feature_map, pool(self.student_neck(feature_map))
 
-    def contrast_views(self, head: ProjectionHead, clean: Tensor, mixed: Tensor) -> Tensor:
+    def contrast_views(self, head: ProjectionHead, clean: Tensor, perturbed: Tensor) -> Tensor:
         """L_mdcl of one network. The loss makes unit vectors itself: once is enough."""
-        return self.contrast(head.linear(clean), head.linear(mixed))
+        return self.contrast(head.linear(clean), head.linear(perturbed))
 
     def align(self, adapted_map: Tensor, teacher_map: Tensor, weight: Tensor) -> Tensor:
         """L_wfa between maps, or between pooled vectors."""

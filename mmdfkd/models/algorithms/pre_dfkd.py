@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from mmdfkd.models.modules import gather_batch
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
-from .generative import GenerativeDistiller, same_latents
+from .generative import GenerativeDistiller, build_generator, same_latents
 
 
 @MODELS.register_module()
@@ -121,23 +121,21 @@ class PREDFKD(GenerativeDistiller):
                 f'model.memory_steps is {memory_steps}; give a number from 1 to '
                 f'model.student_steps, which is {student_steps}.'
             )
-        for name, ratio in dict(replay_ratio=replay_ratio, memory_ratio=memory_ratio).items():
-            check_least(f'model.{name}', ratio, 1)
+        check_least('model.replay_ratio', replay_ratio, 1)
+        check_least('model.memory_ratio', memory_ratio, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
-
-        def build(config: dict | None, **defaults: Any) -> Any:
-            return MODELS.build(defaults | (config or {}))
-
-        shape = self.teacher.input_shape
-        space = dict(input_shape=shape, mean=self.teacher.mean, std=self.teacher.std)
-        self.memory = build(memory, type='UpsamplingGenerator', **space)
-        size = self.memory.latent_size
-        self.encoder = build(encoder, type='VAEEncoder', input_shape=shape, latent_size=size)
-        self.one_hot = build(one_hot, type='OneHotLoss', loss_weight=1.0)
-        self.balance = build(balance, type='ClassBalanceLoss', loss_weight=5.0)
-        self.activation = build(activation, type='ActivationLoss', loss_weight=0.1)
-        self.disagreement = build(disagreement, type='JSDivergence', reduction='mean')
-        self.reconstruction = build(reconstruction, type='VAELoss')
+        self.memory = build_generator(memory, self.teacher)
+        self.encoder = self.build_part(
+            'encoder',
+            encoder,
+            input_shape=self.teacher.input_shape,
+            latent_size=self.memory.latent_size,
+        )
+        self.one_hot = self.build_part('one_hot', one_hot, loss_weight=1.0)
+        self.balance = self.build_part('balance', balance, loss_weight=5.0)
+        self.activation = self.build_part('activation', activation, loss_weight=0.1)
+        self.disagreement = self.build_part('disagreement', disagreement, reduction='mean')
+        self.reconstruction = self.build_part('reconstruction', reconstruction)
         self.tuning = dict(type='Adam', lr=0.02) | (tuning or {})
         self.adversarial_weight = adversarial_weight
         self.student_steps = student_steps

@@ -86,7 +86,7 @@ class STKD(BaseDistiller):
                 'negative, and one must be positive. The defaults are 0.1 and 1.0.'
             )
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)
-        self.mixup = MODELS.build({'type': self.default_types['mixup'], **(mixup or {})})
+        self.mixup = self.build_part('mixup', mixup)
         self.divergence = KLDivergence(temperature=temperature)
         self.target = target
         self.kd_weight = kd_weight

@@ -87,8 +87,7 @@ class ZSKT(GenerativeDistiller):
             raise UsageError(f'model.temperature is {temperature}; give a number above 0.')
         generator = dict(latent_size=100, head='bn') | (generator or {})
         super().__init__(teacher, student, generator, data_preprocessor)
-        defaults = dict(type='AttentionTransferLoss', loss_weight=250.0)
-        self.attention = MODELS.build(defaults | (attention or {}))
+        self.attention = self.build_part('attention', attention, loss_weight=250.0)
         if self.attention.loss_weight:
             self.attention.fit_maps(map_shapes(self.student), map_shapes(self.teacher))
         self.draws = 1 + student_steps if fresh_latents else 1
@@ -101,7 +100,9 @@ class ZSKT(GenerativeDistiller):
         """One iteration of Algorithm 1: G moves once, then S learns several times."""
         latent, *fresh = self.latents(data)
         logs = self.move_generator(latent, optim_wrapper['generator'])
-        for lesson, steps in [(z, 1) for z in fresh] or [(latent, self.student_steps)]:
+        lessons = fresh or [latent]  # whose images S learns from
+        for lesson in lessons:
+            steps = self.student_steps // len(lessons)
             logs |= self.imitate(lesson, steps, optim_wrapper['student'])
         return {name: value.detach() for name, value in logs.items()}
 

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
+from mmdfkd.utils.errors import UsageError, shorten
 from mmdfkd.utils.files import atomic_path
 
 from .classifier import Classifier
@@ -298,6 +299,5 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {line[:120]}'
 
 
-def _some(keys: Any, limit: int = 3) -> str:
-    keys = sorted(keys)
-    return ', '.join(keys[:limit]) + (', ...' if len(keys) > limit else '') or 'none'
+def _some(keys: Iterable[str]) -> str:
+    return shorten(sorted(keys), 3) or 'none'

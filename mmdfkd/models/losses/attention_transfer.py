@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 from .map_loss import MapLoss, Shape
 
@@ -36,7 +37,7 @@ def attention_map(feature: Tensor, p: float = 2.0) -> Tensor:
     Returns:
         ``(B, H, W)``, >= 0, at least float32.
     """
-    feature = feature.to(torch.promote_types(feature.dtype, torch.float32))
+    feature = at_least_float32(feature)
     return (feature.square() if p == 2 else feature.abs().pow(p)).mean(1)
 
 

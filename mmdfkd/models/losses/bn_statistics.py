@@ -71,7 +71,7 @@ class BNStatisticsLoss(nn.Module):
         first_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_choice('form', form, ('l2', 'gauss_kl'))
+        check_choice('BNStatisticsLoss: form', form, ('l2', 'gauss_kl'))
         self.form = form
         self.loss_weight = loss_weight
         self.first_weight = first_weight

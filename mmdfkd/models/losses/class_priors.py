@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmdfkd.models.modules.gather import gather_batch
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 
 def one_hot_loss(logits: Tensor, form: Literal['argmax', 'entropy'] = 'argmax') -> Tensor:
@@ -32,7 +33,7 @@ def one_hot_loss(logits: Tensor, form: Literal['argmax', 'entropy'] = 'argmax') 
     Returns:
         A scalar in [0, ln K].
     """
-    logits = at_least_single(logits)
+    logits = at_least_float32(logits)
     if form == 'argmax':
         return F.cross_entropy(logits, logits.argmax(1))
     log_probabilities = F.log_softmax(logits, dim=1)
@@ -59,7 +60,7 @@ def class_balance_loss(
         A scalar in [-log K, 0]; the minimum is a uniform mean where all weights are one. Finite
         for any logits.
     """
-    mean = gather_batch(at_least_single(logits).softmax(1)).mean(0)
+    mean = gather_batch(at_least_float32(logits).softmax(1)).mean(0)
     tiny = torch.finfo(mean.dtype).tiny  # 0 log 0 = 0, with a finite gradient
     terms = mean * mean.clamp(min=tiny).log()
     return (terms if weight is None else weight * terms).sum() / math.log(log_base)
@@ -79,17 +80,12 @@ def activation_loss(features: Tensor, reduction: Literal['mean', 'l1', 'fro'] = 
     Returns:
         A scalar <= 0.
     """
-    features = at_least_single(features)
+    features = at_least_float32(features)
     if reduction == 'mean':
         return -features.abs().mean()
     if reduction == 'l1':
         return -features.abs().flatten(1).sum(1).mean()
     return -gather_batch(features).norm()
-
-
-def at_least_single(values: Tensor) -> Tensor:
-    """Logits or features in single precision, or double where they are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @MODELS.register_module()
@@ -105,7 +101,7 @@ class OneHotLoss(nn.Module):
         self, form: Literal['argmax', 'entropy'] = 'argmax', loss_weight: float = 1.0
     ) -> None:
         super().__init__()
-        check_choice('form', form, ('argmax', 'entropy'))
+        check_choice('OneHotLoss: form', form, ('argmax', 'entropy'))
         self.form = form
         self.loss_weight = loss_weight
 
@@ -148,7 +144,7 @@ class ActivationLoss(nn.Module):
         self, reduction: Literal['mean', 'l1', 'fro'] = 'mean', loss_weight: float = 1.0
     ) -> None:
         super().__init__()
-        check_choice('reduction', reduction, ('mean', 'l1', 'fro'))
+        check_choice('ActivationLoss: reduction', reduction, ('mean', 'l1', 'fro'))
         self.reduction = reduction
         self.loss_weight = loss_weight
 

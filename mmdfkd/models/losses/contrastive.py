@@ -15,18 +15,16 @@ import torch.nn.functional as F
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
+from mmdfkd.models.modules.gather import gather_batch
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
-
-from ..modules.gather import gather_batch
+from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 _EPS = 1e-6  # smallest norm divided by: a zero vector stays zero
-_FORMS = ('nt_xent', 'cross_view')
 
 
 def _unit(embedding: Tensor) -> Tensor:
-    dtype = torch.promote_types(embedding.dtype, torch.float32)
-    return F.normalize(embedding.to(dtype), dim=1, eps=_EPS)
+    return F.normalize(at_least_float32(embedding), dim=1, eps=_EPS)
 
 
 def _exclude_self(logits: Tensor, start: int) -> None:
@@ -130,11 +128,7 @@ class MixDistributionContrastiveLoss(nn.Module):
                 f'MixDistributionContrastiveLoss: temperature={temperature}, expected a number '
                 '> 0; the paper uses 0.3.'
             )
-        if form not in _FORMS:
-            raise UsageError(
-                f'MixDistributionContrastiveLoss: form={form!r} is unknown, expected one of '
-                f"{_FORMS}; 'nt_xent' is what the published results used."
-            )
+        check_choice('MixDistributionContrastiveLoss: form', form, ('nt_xent', 'cross_view'))
         self.temperature = temperature
         self.contrast = nt_xent if form == 'nt_xent' else cross_view_contrast
         self.loss_weight = loss_weight

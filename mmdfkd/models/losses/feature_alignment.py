@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.precision import at_least_float32
 
 _FORMS = ('sigmoid', 'one_minus_sigmoid', 'none')
 _SPACES = ('logits', 'probs')
@@ -63,10 +64,9 @@ def alignment_weight(
         UsageError: If ``form`` or ``space`` is unknown, or for 'one_minus_sigmoid' on logits.
     """
     _check(form, space)
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
+    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
     if form == 'none':
-        return student_logits.new_ones(len(student_logits), dtype=dtype)
-    student, teacher = student_logits.to(dtype), teacher_logits.to(dtype)
+        return student.new_ones(len(student))
     if space == 'probs':
         student, teacher = student.softmax(dim=1), teacher.softmax(dim=1)
     distance = F.pairwise_distance(student, teacher)
@@ -96,10 +96,8 @@ def weighted_feature_alignment(
         f'features differ in shape: student {tuple(student_feature.shape)}, '
         f'teacher {tuple(teacher_feature.shape)}'
     )
-    dtype = torch.promote_types(student_feature.dtype, torch.float32)
-    error = F.mse_loss(
-        student_feature.to(dtype), teacher_feature.detach().to(dtype), reduction='none'
-    )
+    student, teacher = at_least_float32(student_feature), at_least_float32(teacher_feature.detach())
+    error = F.mse_loss(student, teacher, reduction='none')
     # A mean over dimensions, not flatten().mean(): the latter would copy channels_last maps.
     return (weight * error.mean(dim=tuple(range(1, error.ndim)))).mean()
 

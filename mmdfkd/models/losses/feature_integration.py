@@ -81,8 +81,8 @@ class FeatureIntegrationLoss(nn.Module):
         self, transfer_weight: float = 0.1, blend_weight: float = 0.1, detach: bool = False
     ) -> None:
         super().__init__()
-        for name, value in dict(transfer_weight=transfer_weight, blend_weight=blend_weight).items():
-            check_least(f'model.feature_integration.{name}', value, 0)
+        check_least('model.feature_integration.transfer_weight', transfer_weight, 0)
+        check_least('model.feature_integration.blend_weight', blend_weight, 0)
         self.transfer_weight = transfer_weight
         self.blend_weight = blend_weight
         self.detach = detach

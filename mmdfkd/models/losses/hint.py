@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 from .map_loss import MapLoss, Shape
 
@@ -37,8 +37,7 @@ def hint_regression(
     Returns:
         A scalar >= 0. Computed in float32 for half-precision maps.
     """
-    dtype = torch.promote_types(regressed_map.dtype, torch.float32)
-    square = (regressed_map.to(dtype) - teacher_map.detach().to(dtype)).square()
+    square = (at_least_float32(regressed_map) - at_least_float32(teacher_map.detach())).square()
     return square.mean() if form == 'mse' else square.sum() / (2 * len(square))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmdfkd.models.modules.gather import gather_batch
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 #: Probabilities are kept within these bounds.
 _LOW, _HIGH = 0.01, 0.99
@@ -51,8 +52,7 @@ def js_divergence(
         A scalar in [0, 1], of the exact form in [0, ln 2]; 0 where the two rows differ by a
         constant. At least float32.
     """
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
-    logits = student_logits.to(dtype) / temperature, teacher_logits.to(dtype) / temperature
+    logits = [at_least_float32(z) / temperature for z in (student_logits, teacher_logits)]
     p, q = (values.softmax(1) for values in logits)
     if form == 'exact':
         log_p, log_q = (values.log_softmax(1) for values in logits)

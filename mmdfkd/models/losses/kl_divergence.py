@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
-
-_REDUCTIONS = ('batchmean', 'sum', 'none')
+from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 
 def kl_divergence(
@@ -45,9 +43,8 @@ def kl_divergence(
         A scalar, or ``(N,)`` for 'none'; >= 0 up to rounding, 0 where the two rows differ by a
         constant. Computed in float32 for half-precision logits.
     """
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
-    student = F.log_softmax(student_logits.to(dtype) / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits.to(dtype) / temperature, dim=1)
+    student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
     if reduction == 'none':
         loss = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)
     else:
@@ -105,11 +102,7 @@ class KLDivergence(nn.Module):
                 f'KLDivergence: temperature={temperature}, expected a number > 0; '
                 '4.0 is the usual choice.'
             )
-        if reduction not in _REDUCTIONS:
-            raise UsageError(
-                f'KLDivergence: reduction={reduction!r}, expected one of {_REDUCTIONS}; '
-                "use 'batchmean' for the mathematical definition."
-            )
+        check_choice('KLDivergence: reduction', reduction, ('batchmean', 'sum', 'none'))
         self.temperature = temperature
         self.reduction = reduction
         self.scale = scale

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 _FORMS = ('l1', 'mse', 'sum_l2')
 
@@ -41,8 +41,7 @@ def logit_regression(
     Returns:
         A scalar >= 0. Computed in float32 for half-precision logits.
     """
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
-    student, teacher = student_logits.to(dtype), teacher_logits.to(dtype)
+    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
     if form == 'l1':
         return F.l1_loss(student, teacher)
     if form == 'mse':

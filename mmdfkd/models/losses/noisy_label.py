@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmdfkd.models.modules.gather import gather_batch
 from mmdfkd.registry import MODELS
+from mmdfkd.utils.precision import at_least_float32
 
 
 def noisy_nll(
@@ -35,11 +36,10 @@ def noisy_nll(
         A scalar >= 0, in float32 for half-precision logits. It does not reach 0: with a on the
         diagonal of Q a perfect student has -ln a.
     """
-    dtype = torch.promote_types(student_logits.dtype, torch.float32)
     columns = matrix.t()[pseudo_labels]  # Q_iy of every true class i, (B, K)
     possible = columns > torch.finfo(columns.dtype).tiny  # below it, 1 / Q overflows
     log_columns = columns.where(possible, 1).log().where(possible, -torch.inf)
-    log_probability = F.log_softmax(student_logits.to(dtype), dim=1)
+    log_probability = F.log_softmax(at_least_float32(student_logits), dim=1)
     loss = -torch.logsumexp(log_probability + log_columns, dim=1)
     if weight is None:
         return loss.mean()

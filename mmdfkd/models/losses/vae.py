@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
-
-from .class_priors import at_least_single
+from mmdfkd.utils.precision import at_least_float32
 
 _VIEWS = ('pixel', 'logit', 'feature')
 
@@ -31,7 +30,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     Returns:
         A scalar >= 0; 0 where all means are 0 and all variances 1.
     """
-    mean, log_variance = at_least_single(mean), at_least_single(log_variance)
+    mean, log_variance = at_least_float32(mean), at_least_float32(log_variance)
     return (mean.square() + torch.expm1(log_variance) - log_variance).sum(1).mean() / 2
 
 
@@ -60,7 +59,7 @@ def vae_loss(
         A scalar >= 0.
     """
     errors = [
-        F.l1_loss(at_least_single(reconstruction), at_least_single(target))
+        F.l1_loss(at_least_float32(reconstruction), at_least_float32(target))
         for reconstruction, target in zip(reconstructions, targets, strict=True)
     ]
     return torch.stack(errors).sum() + kl_weight * gaussian_kl(mean, log_variance)

@@ -50,7 +50,7 @@ class AdaptationMatrix(nn.Module):
         diagonal: Literal['fixed', 'learned'] = 'fixed',
     ) -> None:
         super().__init__()
-        check_choice('diagonal', diagonal, ('fixed', 'learned'))
+        check_choice('AdaptationMatrix: diagonal', diagonal, ('fixed', 'learned'))
         if num_classes < 2:
             raise UsageError(f'AdaptationMatrix has {num_classes} classes; give 2 or more.')
         self.weight = nn.Parameter(torch.zeros(num_classes, num_classes - 1))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.precision import at_least_float32
 
 from .gather import gather_batch
 
@@ -59,7 +60,9 @@ def batch_norm_layers(
 
 
 @contextmanager
-def record_batch_statistics(network: nn.Module) -> Iterator[list[BatchStatistics]]:
+def record_batch_statistics(
+    network: nn.Module, weight: float = 1.0
+) -> Iterator[list[BatchStatistics]]:
     """Record the statistics of the forward pass inside; the list is filled on leaving.
 
     Only the pass inside is seen: no hook stays, and no graph is kept alive by one. On several
@@ -67,6 +70,7 @@ def record_batch_statistics(network: nn.Module) -> Iterator[list[BatchStatistics
 
     Args:
         network: In eval mode, since in train mode it would remember what it is compared with.
+        weight: Of the loss they are for; 0 records nothing, and any network will do.
 
     Yields:
         One :class:`BatchStatistics` per BatchNorm layer, in the order of the forward pass.
@@ -74,15 +78,17 @@ def record_batch_statistics(network: nn.Module) -> Iterator[list[BatchStatistics
     Raises:
         UsageError: The network has no BatchNorm layer, or is in train mode.
     """
+    statistics: list[BatchStatistics] = []
+    if weight == 0:
+        yield statistics
+        return
     layers = batch_norm_layers(network)
     if any(layer.training for layer in layers):
         raise UsageError('The teacher is in train mode; statistics are compared in eval mode only.')
     inputs: list[tuple[Any, Tensor, Tensor]] = []
-    statistics: list[BatchStatistics] = []
 
     def record(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        maps = arguments[0].to(torch.promote_types(arguments[0].dtype, torch.float32))
-        inputs.append((layer, *_Moments.apply(maps)))
+        inputs.append((layer, *_Moments.apply(at_least_float32(arguments[0]))))
 
     handles = [layer.register_forward_pre_hook(record) for layer in layers]
     try:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.errors import check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def record_instance_features(
     features: list[Tensor] = []
 
     def record(maps: Tensor) -> None:
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        maps = at_least_float32(maps)
         features.append(maps.flatten(2).mean(2) if maps.ndim > 2 else maps)
 
     def before(layer: nn.Module, arguments: tuple[Any, ...]) -> None:

@@ -14,6 +14,7 @@ from torch.distributions import Beta
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.precision import at_least_float32
 
 
 def mix_distribution(
@@ -38,7 +39,7 @@ def mix_distribution(
     Returns:
         ``(B, C, H, W)`` of the images' dtype; statistics are computed in at least float32.
     """
-    x = images.to(torch.promote_types(images.dtype, torch.float32))
+    x = at_least_float32(images)
     mean = x.mean(dim=(2, 3), keepdim=True)
     centred = x - mean
     # Two passes: as exact as torch.var_mean and, on a CPU, several times faster.

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
+from mmdfkd.utils.precision import at_least_float32
 
 
 @MODELS.register_module()
@@ -48,6 +48,5 @@ class ProjectionHead(BaseModule):
 
     def forward(self, vector: Tensor) -> Tensor:
         """Project vectors ``(B, C)`` to unit vectors ``(B, out_channels)``, at least float32."""
-        projected = self.linear(self.hidden(vector))
-        projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        projected = at_least_float32(self.linear(self.hidden(vector)))
         return F.normalize(projected, dim=1, eps=self.eps)

@@ -12,9 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
-
-_FORMS = ('bottleneck', 'linear', 'none')
+from mmdfkd.utils.errors import UsageError, check_choice
 
 
 @MODELS.register_module()
@@ -58,6 +56,7 @@ class SimKDAdapter(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_choice('SimKDAdapter: form', form, ('bottleneck', 'linear', 'none'))
         if (in_size is None) != (out_size is None):
             raise UsageError(
                 f'SimKDAdapter: in_size={in_size} and out_size={out_size}; give the sizes of both '
@@ -90,14 +89,12 @@ class SimKDAdapter(BaseModule):
             )
         if form == 'linear':
             return nn.Conv2d(source, target, 1)
-        if form == 'none':
-            if source != target:
-                raise UsageError(
-                    f"SimKDAdapter: form='none' needs equal channels, found {source} in the "
-                    f"student's and {target} in the teacher's last map; use form='bottleneck'."
-                )
-            return nn.Identity()
-        raise UsageError(f'SimKDAdapter: form={form!r} is unknown, expected one of {_FORMS}.')
+        if source != target:
+            raise UsageError(
+                f"SimKDAdapter: form='none' needs equal channels, found {source} in the student's "
+                f"and {target} in the teacher's last map; use form='bottleneck'."
+            )
+        return nn.Identity()
 
     def forward(self, feature: Tensor) -> Tensor:
         """Adapt the student's map ``(B, in_channels, H, H)`` to ``(B, out_channels, S, S)``."""

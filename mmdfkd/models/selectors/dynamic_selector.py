@@ -147,7 +147,7 @@ class DynamicSelector(Selector):
         student_logits: Tensor,
         epoch: int,
         max_epochs: int,
-        pool_size: int | None = None,
+        **ignored: object,
     ) -> Selection:
         """Select from a pool.
 
@@ -156,7 +156,7 @@ class DynamicSelector(Selector):
             student_logits: ``(N, K)``, likewise.
             epoch: Current epoch ``t``, counted from 1.
             max_epochs: Length ``I`` of the training.
-            pool_size: Not used; it is that of the logits.
+            ignored: What other selectors want.
         """
         if self.teacher_weight is None:
             weight = ramp(epoch, max_epochs, self.ramp)  # Eq. (4)

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmdfkd.models.algorithms import KD, BaseDistiller, Supervised
+from mmdfkd.models.algorithms import KD, STKD, BaseDistiller, Supervised
 from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
+from mmdfkd.models.modules import Mixup
 from mmdfkd.models.selectors import RandomSelector
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
@@ -26,6 +27,13 @@ def test_teacher_is_frozen_and_stays_in_eval_mode(model):
         model.train(mode)
         assert model.student.training is mode
         assert not any(module.training for module in model.teacher.modules())
+
+
+def test_default_types_of_a_method_are_kept_by_one_that_derives_from_it(teacher, student):
+    class Derived(STKD):
+        default_types = dict(further='ActivationLoss')
+
+    assert isinstance(Derived(teacher, student).mixup, Mixup)
 
 
 def test_gradient_flows_through_the_teacher_to_images(model):

@@ -46,6 +46,12 @@ def test_worked_statistics_of_the_input(norm):
     assert bn_statistics_loss(statistics).item() == pytest.approx(4.242641, abs=1e-6)
 
 
+def test_nothing_is_recorded_for_a_loss_without_weight():
+    with record_batch_statistics(nn.Linear(2, 2), weight=0) as statistics:
+        assert statistics == []
+    assert statistics == []
+
+
 def test_gradient_reaches_the_images_and_vanishes_at_agreement(norm):
     images = IMAGES.clone().requires_grad_()
     with record_batch_statistics(norm) as statistics:
