@@ -6,6 +6,9 @@ libraries reach ours as ``mmdfkd.KD3`` and we reach theirs as ``mmpretrain.ResNe
 this module also tells mmengine of the package, for ``_base_ = 'mmdfkd::kd3/...'``.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine import registry as mmengine_registry
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
@@ -52,3 +55,23 @@ METRICS = _child('metric', 'METRICS', 'mmdfkd.evaluation')
 EVALUATORS = _child('evaluator', 'EVALUATOR', 'mmdfkd.evaluation')
 VISUALIZERS = _child('visualizer', 'VISUALIZERS', 'mmdfkd.visualization')
 VISBACKENDS = _child('vis_backend', 'VISBACKENDS', 'mmdfkd.visualization')
+
+
+def class_of(registry: Registry, config: Mapping[str, Any]) -> Any:
+    """What the ``type`` of a config names: bare, with its scope, or the class itself."""
+    kind = config.get('type')
+    return registry.get(kind) if isinstance(kind, str) else kind
+
+
+def describes(registry: Registry, config: Any, *kinds: type) -> bool:
+    """Whether a config is that of a class, or of one that derives from it.
+
+    Args:
+        registry: Where its ``type`` is looked for.
+        config: Anything; what is no config describes nothing.
+        *kinds: The classes.
+    """
+    if not isinstance(config, Mapping):
+        return False
+    kind = class_of(registry, config)
+    return isinstance(kind, type) and issubclass(kind, kinds)

@@ -1,7 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import pytest
 from mmengine.registry import WEIGHT_INITIALIZERS
 
 from mmdfkd import registry
+from mmdfkd.datasets import ImageBank, ImagePool, NoisePool
 
 
 def test_weights_of_their_backbones_are_initialised_in_our_scope():
@@ -9,3 +11,18 @@ def test_weights_of_their_backbones_are_initialised_in_our_scope():
     with WEIGHT_INITIALIZERS.switch_scope_and_registry('mmdfkd') as found:
         assert found is registry.WEIGHT_INITIALIZERS
         assert found.get('Kaiming') is WEIGHT_INITIALIZERS.get('Kaiming')
+
+
+@pytest.mark.parametrize('written', ['ImageBank', 'mmdfkd.ImageBank', ImageBank])
+def test_a_config_describes_a_class_however_it_is_written(written):
+    def describes(*kinds):
+        return registry.describes(registry.DATASETS, dict(type=written, root='r'), *kinds)
+
+    assert registry.class_of(registry.DATASETS, dict(type=written)) is ImageBank
+    assert describes(ImageBank) and describes(ImagePool) and describes(NoisePool, ImageBank)
+    assert not describes(NoisePool)
+
+
+@pytest.mark.parametrize('config', [None, 'ImageBank', {}, dict(type='NoSuchSet'), ImageBank])
+def test_what_describes_nothing(config):
+    assert not registry.describes(registry.DATASETS, config, ImageBank)

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmdfkd.datasets import GlyphPool, HybridDataset, ImageBank, ImagePool, LatentDataset
 from mmdfkd.datasets.image_pool import is_pool
 from mmdfkd.engine.hooks.summary_hook import count_macs
 from mmdfkd.models.classifiers import (
@@ -18,7 +19,7 @@ from mmdfkd.models.classifiers import (
     resolve_checkpoint,
     save_classifier,
 )
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import DATASETS, MODELS, describes
 from mmdfkd.utils import UsageError
 
 IMAGES = 256
@@ -69,16 +70,16 @@ def make_quick(cfg: Config) -> Config:
             loader.batch_size = min(loader.batch_size, BATCH, images // 2)
             loader.num_workers = 0
             loader.pop('persistent_workers', None)
-            if loader.dataset.get('type') == 'LatentDataset':  # there are no images
+            if describes(DATASETS, loader.dataset, LatentDataset):  # there are no images
                 loader.dataset.length = min(loader.dataset.length, images)
                 _keep_shares(cfg.model, loader.batch_size)
                 continue
-            if loader.dataset.get('type') == 'ImageBank':  # the method makes them
+            if describes(DATASETS, loader.dataset, ImageBank):  # the method makes them
                 loader.sampler.length = min(loader.sampler.length, images)
                 for key, limit in dict(SYNTHESIS, batch_size=loader.batch_size).items():
                     cfg.model[key] = min(cfg.model.get(key, limit), limit)
                 continue
-            if loader.dataset.get('type') == 'HybridDataset':
+            if describes(DATASETS, loader.dataset, HybridDataset):
                 _shrink_gan(cfg, images, epochs)
                 loader.dataset.collected = _first(loader.dataset.collected, images, network)
                 continue
@@ -90,7 +91,7 @@ def make_quick(cfg: Config) -> Config:
 
 def _first(dataset: Any, images: int, network: Classifier) -> dict:
     """The first images of a dataset."""
-    if dataset.get('type') == 'GlyphPool':
+    if describes(DATASETS, dataset, GlyphPool):
         dataset.num_images = images
     return dict(
         type='QuickDataset',
@@ -111,7 +112,7 @@ def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
     """
     model, loader = cfg.model, cfg.train_dataloader
     bank: Any = loader.dataset.get('synthetic') or {}
-    if bank.get('type') == 'ImagePool' and not is_pool(bank.root):
+    if describes(DATASETS, bank, ImagePool) and not is_pool(bank.root):
         print_log(f'--quick: there are no images in {bank.root}; a GAN makes some.', 'current')
         loader.dataset.synthetic = dict(type='ImageBank')
         model.gan_epochs = 1

@@ -122,6 +122,8 @@ class HybridSampler(SharedSampler):
         UsageError: ``repeat`` or ``passes`` is out of range.
     """
 
+    batch_sampler = 'HybridBatchSampler'
+
     def __init__(
         self, dataset: HybridDataset, repeat: int = 10, passes: int = 1, seed: int | None = None
     ) -> None:

@@ -24,6 +24,9 @@ class SharedSampler(Sampler[int]):
         seed: Seed shared by all ranks; drawn and shared when ``None``.
     """
 
+    #: What makes batches of it, unless a config says otherwise.
+    batch_sampler = 'EvenBatchSampler'
+
     def __init__(self, seed: int | None = None) -> None:
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed

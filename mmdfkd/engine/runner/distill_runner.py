@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
@@ -21,11 +22,18 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import find_latest_checkpoint
 from torch.utils.data import DataLoader
 
-from mmdfkd.datasets import HybridDataset, LatentDataset, PackedDataset, whole_batch_collate
+from mmdfkd.datasets import (
+    HybridDataset,
+    ImageBank,
+    LatentDataset,
+    PackedDataset,
+    whole_batch_collate,
+)
 from mmdfkd.datasets.residency import make_resident
+from mmdfkd.datasets.samplers import SharedSampler
 from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
-from mmdfkd.registry import DATASETS, RUNNERS
+from mmdfkd.registry import DATA_SAMPLERS, DATASETS, RUNNERS, class_of, describes
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.device import choose_device, set_up_device
 from mmdfkd.utils.errors import check_least
@@ -33,14 +41,6 @@ from mmdfkd.utils.files import atomic_path
 
 from .launch import check_launcher, join_by_gloo
 from .schedules import all_schedulers, check_length, check_schedules, lengthen
-
-#: What makes batches beside our samplers, unless a config says otherwise.
-BATCH_SAMPLERS = dict(
-    SelectionSampler='EvenBatchSampler',
-    CountingSampler='EvenBatchSampler',
-    BankSampler='EvenBatchSampler',
-    HybridSampler='HybridBatchSampler',
-)
 
 #: Default hooks that mmengine has in any run.
 OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -70,8 +70,8 @@ class DistillRunner(Runner):
         arguments = inspect.signature(Runner.__init__).parameters
         settings = {name: copy.deepcopy(cfg[name]) for name in arguments if name in cfg}
         for split in ('val', 'test'):  # no image counts twice where processes share them unevenly
-            sampler = (settings.get(f'{split}_dataloader') or {}).get('sampler')
-            if isinstance(sampler, dict) and sampler['type'] == 'DefaultSampler':
+            sampler: Any = (settings.get(f'{split}_dataloader') or {}).get('sampler')
+            if describes(DATA_SAMPLERS, sampler, DefaultSampler):
                 sampler.setdefault('round_up', False)
         hooks = settings.get('default_hooks') or {}
         for name in [name for name, hook in hooks.items() if hook is None]:
@@ -95,15 +95,15 @@ class DistillRunner(Runner):
         """Build a loader of whole batches of even size.
 
         ``collate_fn`` defaults to ``whole_batch_collate`` and, beside one of our samplers,
-        ``batch_sampler`` to ``EvenBatchSampler`` (``None`` gives PyTorch's). A set that fits lives
+        ``batch_sampler`` to the one it names (``None`` gives PyTorch's). A set that fits lives
         on the device, see :func:`~mmdfkd.datasets.residency.make_resident`.
         """
         if isinstance(dataloader, dict):
             defaults: dict[str, Any] = dict(collate_fn=whole_batch_collate)
-            sampler = dataloader.get('sampler')
-            name = str(sampler['type']).removeprefix('mmdfkd.') if isinstance(sampler, dict) else ''
-            if name in BATCH_SAMPLERS:
-                defaults['batch_sampler'] = dict(type=BATCH_SAMPLERS[name])
+            sampler: Any = dataloader.get('sampler')
+            if describes(DATA_SAMPLERS, sampler, SharedSampler):
+                own = class_of(DATA_SAMPLERS, sampler).batch_sampler
+                defaults['batch_sampler'] = dict(type=own)
             dataloader = {**defaults, **dataloader}
             for key, least in dict(batch_size=1, num_workers=0).items():
                 check_least(f'{key} of a dataloader', dataloader.get(key), least)
@@ -140,27 +140,27 @@ class DistillRunner(Runner):
         return loop
 
     def _complete(self, dataset: dict) -> None:
-        kind = dataset['type']
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         reads_none = hasattr(type(self.model), 'latent_shape')
-        if reads_none and isinstance(kind, type) and issubclass(kind, PackedDataset):
+        if reads_none and describes(DATASETS, dataset, PackedDataset):
             raise UsageError(
                 f'{self.model.method} reads no images, and train_dataloader.dataset is an '
-                f"{kind.__name__}. Set dataset=dict(type='LatentDataset', length=...) and "
-                "sampler=dict(type='CountingSampler'), or choose a method that learns from images."
+                f"{class_of(DATASETS, dataset).__name__}. Set dataset=dict(type='LatentDataset', "
+                "length=...) and sampler=dict(type='CountingSampler'), or choose a method that "
+                'learns from images.'
             )
-        if kind is LatentDataset and not reads_none:
+        latents = describes(DATASETS, dataset, LatentDataset)
+        if latents and not reads_none:
             raise UsageError(
                 f'{self.model.method} learns from images, and train_dataloader.dataset is a '
                 "LatentDataset. Set dataset=dict(type='ImagePool', root=...), or choose a method "
                 'with a generator, such as DAFL.'
             )
-        if dataset['type'] == 'HybridDataset':
+        if describes(DATASETS, dataset, HybridDataset):
             dataset = dataset.get('synthetic') or dataset
-        if dataset['type'] == 'ImageBank' and self.model.teacher is not None:
+        if describes(DATASETS, dataset, ImageBank) and self.model.teacher is not None:
             dataset.setdefault('root', str(Path(self.work_dir, 'bank')))
             dataset.setdefault('shape', self.model.teacher.input_shape)
-        if kind is LatentDataset:
+        if latents:
             dataset.setdefault('seed', self.seed)
             dataset.setdefault('shape', self.model.latent_shape)
 

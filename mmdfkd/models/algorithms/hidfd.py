@@ -18,8 +18,8 @@ from mmdfkd.models.losses import (
     real_or_fake_class_loss,
     weighted_feature_alignment,
 )
-from mmdfkd.models.selectors import Selection
-from mmdfkd.registry import MODELS
+from mmdfkd.models.selectors import ConfidenceSelector, Selection
+from mmdfkd.registry import MODELS, TASK_UTILS, describes
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from mmdfkd.utils.modes import in_mode
 from mmdfkd.utils.precision import at_least_float32
@@ -137,7 +137,7 @@ class HiDFD(BaseDistiller):
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {})
         selector = dict(type='ConfidenceSelector') | (selector or {})
-        if selector['type'] == 'ConfidenceSelector':
+        if describes(TASK_UTILS, selector, ConfidenceSelector):
             if selector.get('keep_ratio') is None:
                 selector.setdefault('num_select', 5000)
             selector.setdefault('class_cap', 'even')

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier, pool, share_classifier
 from mmdfkd.models.losses import kl_divergence
-from mmdfkd.models.modules import ProjectionHead, statistics_kept
-from mmdfkd.registry import MODELS, TRANSFORMS
+from mmdfkd.models.modules import MixDistribution, ProjectionHead, statistics_kept
+from mmdfkd.registry import MODELS, TRANSFORMS, describes
 from mmdfkd.utils.errors import UsageError, check_choice
 
 from .base import BaseDistiller, build_teacher
@@ -114,8 +114,8 @@ class KD3(BaseDistiller):
         self.alignment = self.build_part('alignment', alignment)
         self.contrast = self.build_part('contrast', contrast)
         perturbation = dict(type='MixDistribution') | (perturbation or {})
-        augments = perturbation['type'] != 'MixDistribution'
-        self.perturbation = (TRANSFORMS if augments else MODELS).build(perturbation)
+        mixes = describes(MODELS, perturbation, MixDistribution)
+        self.perturbation = (MODELS if mixes else TRANSFORMS).build(perturbation)
         neck = MODELS.build(student['neck']) if student.get('neck') else None
         self.student_neck = neck or nn.Identity()
         width = neck.out_channels if neck else network.neck.in_channels
