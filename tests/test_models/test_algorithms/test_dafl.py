@@ -243,6 +243,7 @@ def _rank(rank, folder, teacher, images, gain):
     dist.destroy_process_group()
 
 
+@pytest.mark.dist
 def test_two_processes_have_the_gradient_of_one(teacher, in_two_processes, tmp_path):
     images = torch.randn(8, 1, 16, 16) * torch.linspace(0.2, 3, 8).view(8, 1, 1, 1)
     gain = torch.tensor(1.5)

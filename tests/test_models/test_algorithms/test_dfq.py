@@ -280,6 +280,7 @@ def _rank(rank, folder, teacher, student, images, gain):
     dist.destroy_process_group()
 
 
+@pytest.mark.dist
 def test_two_processes_have_the_gradient_of_one(teacher, student, in_two_processes, tmp_path):
     student = MODELS.build(dict(student, input_shape=(1, 16, 16), mean=[120.0], std=[60.0]))
     images = torch.randn(8, 1, 16, 16) * torch.linspace(0.2, 3, 8).view(8, 1, 1, 1)

@@ -167,6 +167,7 @@ def _two_ranks(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.dist
 def test_two_processes_equal_one(in_two_processes, tmp_path):
     in_two_processes(_two_ranks, str(tmp_path))
     results = torch.load(tmp_path / 'results.pt', weights_only=True)

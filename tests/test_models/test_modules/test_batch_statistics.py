@@ -175,6 +175,7 @@ def _half(rank, folder, images, weight):
     dist.destroy_process_group()
 
 
+@pytest.mark.dist
 def test_two_processes_have_the_statistics_of_their_common_batch(in_two_processes, tmp_path):
     images = torch.randn(8, 2, 3, 3) + torch.arange(8.0).view(8, 1, 1, 1)  # the halves differ
     weight = torch.tensor([0.5, 2.0])

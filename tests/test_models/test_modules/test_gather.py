@@ -1,4 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -21,6 +22,7 @@ def _two_ranks(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.dist
 def test_two_processes(in_two_processes, tmp_path):
     in_two_processes(_two_ranks, str(tmp_path))
     expected = torch.tensor([[0.0, 1.0], [2.0, 3.0], [10.0, 11.0], [12.0, 13.0]])
