@@ -38,6 +38,7 @@ def test_worked_values():
     assert class_balance_loss(logits).item() == pytest.approx(-0.416259, abs=1e-6)
     assert class_balance_loss(logits, math.e).item() == pytest.approx(-0.958472, abs=1e-6)
     assert activation_loss(torch.tensor([[1.0, -2], [0, 3]])).item() == -1.5
+    assert activation_loss(torch.tensor([[1.0, -2], [0, 3]]), 'l1').item() == -3
 
 
 def test_entropy_of_a_worked_prediction():
@@ -195,6 +196,7 @@ def _half_of_the_batch(rank, folder, images, weight, loss_of=class_balance_loss)
     dist.destroy_process_group()
 
 
+@pytest.mark.dist
 def test_two_processes_balance_their_common_batch(golden, in_two_processes, tmp_path):
     """Each rank has half of the images; averaging gradients over ranks gives the whole batch's."""
     arrays = golden('dafl')
@@ -210,6 +212,7 @@ def test_two_processes_balance_their_common_batch(golden, in_two_processes, tmp_
     assert (alone - arrays['dist_full_loss']).abs() > 0.1  # what gathering avoids
 
 
+@pytest.mark.dist
 def test_two_processes_take_the_norm_of_their_common_batch(in_two_processes, tmp_path):
     images, weight = torch.randn(8, 3, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
     in_two_processes(_half_of_the_batch, str(tmp_path), images, weight, ActivationLoss('fro'))
