@@ -141,7 +141,7 @@ def test_selection_inside_batches(golden, kd_norm):
         selector=dict(scope='batch', keep_ratio=0.5),
         kd_norm=kd_norm,
     )
-    logs, gradient, _ = one_step(model, student, teacher, weight)
+    logs, gradient, (matrix_gradient,) = one_step(model, student, teacher, weight)
     adaptation = AdaptationMatrix(10, 0.95)
     adaptation.weight.data.copy_(weight)
     matrix, labels = adaptation().detach(), teacher.argmax(1)
@@ -153,6 +153,8 @@ def test_selection_inside_batches(golden, kd_norm):
         logs['loss_nll'], noisy_nll(student[kept], matrix, labels[kept]), **CLOSE
     )
     assert gradient.abs().sum(1).nonzero().flatten().tolist() == kept.sort().values.tolist()
+    noisy_nll(student[kept], adaptation(), labels[kept]).backward()
+    torch.testing.assert_close(matrix_gradient, adaptation.weight.grad, **CLOSE)
 
 
 def test_keeping_whole_batches_is_the_port(golden):
