@@ -107,6 +107,15 @@ def test_worked_example():
     assert logs['loss'].item() == pytest.approx(1.682186, abs=1e-5)
 
 
+def test_temperature():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 6, 3)
+    model = pair_of(3, teacher_accuracy=0.9, temperature=2.0)
+    logs, _, _ = one_step(model, student, teacher, torch.zeros(3, 2))
+    p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
+    torch.testing.assert_close(logs['loss_kd'], 4 * (p * (p / q).log()).sum(1).mean())
+
+
 def test_class_weights_of_the_earlier_code(golden):
     arrays = golden('dfnd')
     pool = arrays['pool_t_logits']
