@@ -140,9 +140,10 @@ class ConfidenceSelector(Selector):
         check_least('model.selector.num_select', num_select, 1)
         if keep_ratio is not None and not 0 < keep_ratio <= 1:
             raise UsageError(f'model.selector.keep_ratio is {keep_ratio}; it must lie in (0, 1].')
-        if class_cap is not None and class_cap != 'even' and not 0 < class_cap:
+        given = class_cap is not None and class_cap != 'even'
+        if given and not (isinstance(class_cap, int) and class_cap > 0):
             raise UsageError(
-                f"model.selector.class_cap is {class_cap}; give 'even', or 1 image or more."
+                f"model.selector.class_cap is {class_cap!r}; give 'even', or 1 image or more."
             )
         whole_pool = (num_select, index_file, class_cap)
         if scope == 'batch' and any(value is not None for value in whole_pool):

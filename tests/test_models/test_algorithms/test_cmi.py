@@ -166,6 +166,19 @@ def test_every_term_and_its_sign(make):
     torch.testing.assert_close(logs['loss_contrast'], 0.8 * own, atol=1e-4, rtol=1e-4)
 
 
+def test_who_sees_which_view(make):
+    model = make()
+    model.global_view.forward, model.local_view.forward = (lambda x: x + 1), (lambda x: x - 1)
+    images = torch.randn(8, 1, 16, 16)
+    seen = []
+    for network in (model.teacher, model.student):
+        network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model.synthesis_loss(images, torch.arange(8) % 5)
+    assert len(seen) == 3
+    for found, expected in zip(seen, (images + 1, images - 1, images + 1), strict=True):
+        assert torch.equal(found, expected)  # T(x_g), T(x_l), S(x_g)
+
+
 def test_contrast_moves_images_through_the_local_view_only(make):
     model = make(bn_statistics=OFF, class_weight=0.0, adversarial_weight=0.0)
     images = torch.randn(8, 1, 16, 16)

@@ -332,6 +332,18 @@ def test_student_loss(make, make_batch):
     torch.testing.assert_close(logs['loss_student'], expected.detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_rounds_before_an_epoch(make):
+    """Three to warm up, two ahead of each of four epochs, none behind the last."""
+    model = make(rounds=2, warmup_rounds=3)
+    assert [model.rounds_before(epoch, 4) for epoch in range(5)] == [5, 7, 9, 11, 11]
+
+
+def test_class_loss_is_computed_in_single(make):
+    model, logits, targets = make(class_weight=2.0), torch.randn(8, 5).half(), torch.arange(8) % 5
+    loss = model.class_loss(logits, targets)
+    torch.testing.assert_close(loss, 2 * F.cross_entropy(logits.float(), targets))
+
+
 def test_mixed_precision(make):
     model = make()
     made = model.synthesize(optimizers_of(model, wrapper=AutocastOptimWrapper))

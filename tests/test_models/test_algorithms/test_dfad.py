@@ -105,6 +105,15 @@ def test_discrepancy_by_hand(teacher, student):
     assert log.item() == pytest.approx(-1.178655)  # -ln 3.25
 
 
+def test_the_logarithm_is_of_the_discrepancy_of_all_processes(teacher, student, monkeypatch):
+    monkeypatch.setattr(
+        'mmdfkd.models.algorithms.dfad.gather_batch',
+        lambda mine: torch.cat([mine, torch.tensor([0.25])]),  # of another process
+    )
+    log = DFAD(teacher, student, adversary='neg_log').adversarial(torch.tensor(2.25))
+    assert log.item() == pytest.approx(-0.810930)  # -ln 2.25
+
+
 def test_unknown_adversary(teacher, student):
     with pytest.raises(UsageError, match=r"model\.adversary='log'.*'neg', 'neg_log'"):
         DFAD(teacher, student, adversary='log')

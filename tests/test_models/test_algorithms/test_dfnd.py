@@ -105,6 +105,15 @@ def test_worked_example():
     assert logs['loss'].item() == pytest.approx(1.682186, abs=1e-5)
 
 
+def test_temperature():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 6, 3)
+    model = pair_of(3, teacher_accuracy=0.9, temperature=2.0)
+    logs, _, _ = one_step(model, student, teacher, torch.zeros(3, 2))
+    p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
+    torch.testing.assert_close(logs['loss_kd'], 4 * (p * (p / q).log()).sum(1).mean())
+
+
 def test_class_weights_of_the_earlier_code(golden):
     arrays = golden('dfnd')
     pool = arrays['pool_t_logits']
@@ -139,7 +148,7 @@ def test_selection_inside_batches(golden, kd_norm):
         selector=dict(scope='batch', keep_ratio=0.5),
         kd_norm=kd_norm,
     )
-    logs, gradient, _ = one_step(model, student, teacher, weight)
+    logs, gradient, (matrix_gradient,) = one_step(model, student, teacher, weight)
     adaptation = AdaptationMatrix(10, 0.95)
     adaptation.weight.data.copy_(weight)
     matrix, labels = adaptation().detach(), teacher.argmax(1)
@@ -151,6 +160,8 @@ def test_selection_inside_batches(golden, kd_norm):
         logs['loss_nll'], noisy_nll(student[kept], matrix, labels[kept]), **CLOSE
     )
     assert gradient.abs().sum(1).nonzero().flatten().tolist() == kept.sort().values.tolist()
+    noisy_nll(student[kept], adaptation(), labels[kept]).backward()
+    torch.testing.assert_close(matrix_gradient, adaptation.weight.grad, **CLOSE)
 
 
 def test_keeping_whole_batches_is_the_port(golden):

@@ -241,6 +241,14 @@ def test_the_papers_form(golden, toy_network):
     torch.testing.assert_close(logs['loss_balance'], -0.01 * batch_entropy)
 
 
+def test_weight_of_the_adversary(teacher, student):
+    model = DFQ(teacher, student, SMALL, adversarial_weight=0.25).eval()
+    loss, logs = model.generator_loss(torch.randn(8, 1, 16, 16))
+    discrepancy = logs.pop('discrepancy')
+    assert discrepancy > 0
+    torch.testing.assert_close(loss, sum(logs.values()) - 0.25 * discrepancy)
+
+
 def test_defaults_are_those_of_the_benchmarks(teacher, student):
     model = DFQ(teacher, student, SMALL)
     assert model.bn_statistics.form == 'l2' and model.bn_statistics.loss_weight == 1

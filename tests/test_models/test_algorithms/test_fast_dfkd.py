@@ -140,6 +140,28 @@ def test_every_term_and_its_sign(make):
     torch.testing.assert_close(loss, expected)
 
 
+def test_both_networks_see_the_view(make):
+    model = make()
+    model.view.forward = lambda images: images + 1
+    images = torch.randn(8, 1, 16, 16)
+    seen = []
+    for network in (model.teacher, model.student):
+        network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model.synthesis_loss(images, torch.arange(8) % 5)
+    assert len(seen) == 2 and all(torch.equal(found, images + 1) for found in seen)
+
+
+def test_latents_have_a_rate_of_their_own(make, monkeypatch):
+    """The first step of Adam is as long as its rate."""
+    model = make(latent_lr=0.25, iterations=1)
+    latent = torch.randn(8, 4)
+    before = latent.clone()
+    monkeypatch.setattr(model, 'draw_latent', lambda: latent)
+    synthesize(model)
+    moved = (latent.detach() - before).abs()
+    torch.testing.assert_close(moved.median(), torch.tensor(0.25), atol=1e-3, rtol=0)
+
+
 def test_momentum_lets_batches_specialise(make):
     """After a round, a batch weighs one tenth in what is compared, and so does its gradient."""
     model = make(class_weight=0.0, adversarial_weight=0.0, padding=0, flip=False)
@@ -332,6 +354,7 @@ def test_defaults_are_published(teacher, student):
     assert model.optimizer == dict(type='Adam', lr=3e-3, betas=(0.5, 0.999))
     assert (model.latent_lr, model.iterations, model.meta) == (0.01, 5, 'fomaml')
     assert (model.batch_size, model.rounds, model.warmup_rounds) == (256, 1, 20)
+    assert (model.reset_at, model.latent_reset) == (120, 50)
     assert model.divergence.temperature == 20
     channels = [m.num_features for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)]
     assert model.average.mean.shape == model.average.var.shape == (sum(channels),)

@@ -256,6 +256,19 @@ def test_discriminator_is_moved_by_its_own_losses_only(make_model, make_batch):
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
+def test_weight_of_the_class_losses(make_model, make_batch):
+    batch, logs = make_batch(), []
+    for weight in (1.0, 0.25):
+        torch.manual_seed(3)
+        model, wrappers = make_model(class_weight=weight)
+        for wrapper in wrappers.values():
+            wrapper.optimizer.param_groups[0]['lr'] = 0.0  # so that G meets the same D
+        logs.append(model.train_step(batch, wrappers))
+    for name in ('loss_d_class', 'loss_g_class'):
+        torch.testing.assert_close(logs[1][name], 0.25 * logs[0][name])
+    torch.testing.assert_close(logs[1]['loss_g'], logs[0]['loss_g'])
+
+
 def test_draws_have_the_precision_of_the_networks(make_model):
     model, _ = make_model()
     for dtype in (torch.float32, torch.float64):
@@ -345,8 +358,9 @@ def test_judging_the_teachers_features(make_model, make_batch, snapshot, changed
     assert model.score(make_batch()).isfinite() and model.score_generated(4).isfinite()
 
 
-def test_looking_changes_nothing(make_model, make_batch):
-    model, wrappers = make_model()
+@pytest.mark.parametrize('source', ['average', 'generator'])
+def test_looking_changes_nothing(make_model, make_batch, source):
+    model, wrappers = make_model(synthetic_from=source)
     model.train_step(make_batch(), wrappers)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, logits = model.sample(6)
@@ -416,6 +430,13 @@ def test_images_come_from_the_average_or_the_generator(make_model, make_batch):
     assert not torch.allclose(found['average'], found['generator'])
     expected = model.to_teacher(model.average.network(latent, wanted))
     torch.testing.assert_close(found['average'], expected)
+
+
+def test_an_image_of_one_colour_cannot_be_stretched(make_model):
+    model, _ = make_model(synthetic_range='per_image')
+    model.average.forward = lambda latent, wanted: torch.zeros(2, 1, 16, 16)
+    images = model.make(torch.zeros(2, 4), torch.arange(2))
+    torch.testing.assert_close(images, torch.full_like(images, (0 - 120) / 60))  # black
 
 
 def test_untrained_generator(make_model):
@@ -520,3 +541,16 @@ def test_held_out_images_are_the_best_of_the_rest(make_model):
     model.remember_selection(Selection(torch.tensor([0]), confidence, torch.zeros(4).long()))
     assert model.held_out.tolist() == [3, 2, 1]
     assert np.isclose(confidence[model.held_out[0]], 0.8)
+
+
+def test_defaults_are_published(teacher, student):
+    sizes = {name: SMALL[name] for name in ('generator', 'discriminator')}
+    model = HiDFD(teacher, student, **sizes)
+    assert (model.gan_epochs, model.num_synthetic, model.class_weight) == (400, 50_000, 1.0)
+    assert (model.selector.num_select, model.selector.class_cap) == (5000, 'even')
+    integration, smoothing = model.feature_integration, model.smoothing
+    assert integration.transfer_weight == integration.blend_weight == 0.1
+    assert (smoothing.loss_weight, smoothing.interval, smoothing.mode) == (0.1, 200, 'inverse')
+    assert smoothing.decay == 0.5 and (smoothing.frequency == 50).all()
+    assert (model.average.decay, model.average.start) == (0.9999, 1000)
+    assert (model.teacher_input, model.synthetic_from) == ('renormalised', 'average')

@@ -182,6 +182,14 @@ def test_the_gradient_that_the_published_code_does_not_clear(published):
         assert torch.allclose(value, expected[name], **CLOSE) == (name not in parameters), name
 
 
+def test_weight_of_the_adversary(teacher, student):
+    model = PREDFKD(teacher, student, adversarial_weight=0.25).eval()
+    loss, logs = model.generator_loss(torch.randn(8, 1, 16, 16))
+    disagreement = logs.pop('discrepancy')
+    assert 0 < disagreement < 1
+    torch.testing.assert_close(loss, sum(logs.values()) + 0.25 * (1 - disagreement))
+
+
 def test_defaults_are_those_of_the_published_code(teacher, student):
     model = PREDFKD(teacher, student)
     assert (model.student_steps, model.memory_steps, model.memory_ratio) == (10, 4, 2)

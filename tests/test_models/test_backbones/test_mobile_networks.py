@@ -130,6 +130,15 @@ def test_neck_is_conv_norm_relu():
     assert neck.out_channels == 6
 
 
+def test_initialisation_of_the_neck():
+    torch.manual_seed(0)
+    weight = ConvNeck(100, 400).conv.weight
+    assert weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)  # of what leaves it
+    neck = ConvNeck(4, 6, init_cfg=dict(type='Constant', layer='Conv2d', val=0.5))
+    neck.init_weights()
+    assert (neck.conv.weight == 0.5).all()
+
+
 @pytest.mark.parametrize(
     ('network', 'wrong'),
     [

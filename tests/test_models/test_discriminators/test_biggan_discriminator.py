@@ -56,3 +56,37 @@ def test_published_sizes(golden, classes, size, key):
     unused = 2 * (width + 1) * classes + (width + 1) * (classes + 1) + width * classes
     found = sum(parameter.numel() for parameter in network.parameters())
     assert found + unused == golden('hidfd')[f'P_{key}_D_params']
+
+
+def halving(**options):
+    """Which blocks halve the map."""
+    with torch.device('meta'):
+        network = BigGANDiscriminator(3, feature_size=4, width=1, **options)
+    return [isinstance(block.pool, torch.nn.AvgPool2d) for block in network.blocks]
+
+
+def test_which_blocks_halve_the_map():
+    """Maps of 8 x 8 places are left of 32 pixels, of 4 x 4 of 64, unless told otherwise."""
+    assert halving(input_shape=(3, 32, 32)) == [True, True, False, False]
+    assert halving(input_shape=(3, 64, 64)) == [True] * 4 + [False]
+    assert halving(input_shape=(3, 32, 32), halvings=3) == [True, True, True, False]
+    assert halving(input_shape=(3, 16, 16), multiples=(1, 1, 1)) == [True, True, False]
+
+
+@pytest.mark.parametrize('kind', [BigGANDiscriminator, TeacherDiscriminator])
+def test_first_weights_and_widths(kind):
+    network = kind(50, (3, 32, 32), 100, width=16, align_hidden=30)
+    inputs = (3, 32, 32) if network.judges == 'images' else (100,)
+    assert network(torch.randn(2, *inputs)).aligned.shape == (2, 100)
+    align = [layer.out_features for layer in network.heads.align]
+    assert align == [30, 100] and network.heads.score.in_features == 64
+    for name, parameter in network.named_parameters():
+        if parameter.numel() > 200 and parameter.ndim > 1:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
+
+
+def test_heads_fit_weights_that_have_moved():
+    """A single row has the spectral norm one at once, in eval mode too."""
+    score = TeacherDiscriminator(3, (3, 32, 32), 4, width=2).eval().heads.score
+    score.parametrizations.weight.original.data.normal_()
+    assert score.weight.norm().item() == pytest.approx(1)

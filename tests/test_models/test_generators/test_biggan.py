@@ -53,6 +53,22 @@ def test_only_the_class_differs():
     torch.testing.assert_close(same[0], same[1])
 
 
+def test_first_weights_are_those_of_the_published_code():
+    """From N(0, 0.02), gains and biases of classes too; those of norms are PyTorch's."""
+    generator = BigGANGenerator(50, (3, 32, 32), width=8)
+    for name, parameter in generator.named_parameters():
+        if parameter.ndim > 1:
+            assert parameter.mean().abs() < 0.003, name
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.1), name
+    assert (generator.norm.weight == 1).all() and not generator.norm.bias.any()
+
+
+def test_multiples_of_a_known_size_may_be_others():
+    generator = BigGANGenerator(3, (1, 32, 32), latent_size=4, width=2, multiples=(8, 4, 2, 1))
+    assert [block.conv2.out_channels for block in generator.blocks] == [8, 4, 2]
+    assert generator(torch.randn(2, 4), torch.tensor([0, 1])).shape == (2, 1, 32, 32)
+
+
 @pytest.mark.parametrize(
     ('shape', 'multiples', 'words'),
     [

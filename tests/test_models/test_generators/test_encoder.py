@@ -45,6 +45,12 @@ def test_first_weights_are_those_of_the_published_code():
     assert VAEEncoder((1, 8, 8), 5, widths=(4, 4, 4), init_range=None).mean.bias.any()
 
 
+def test_slope_of_both_activations():
+    network = VAEEncoder((1, 8, 8), 5, widths=(4, 4, 4), slope=0.1)
+    activations = [m for m in network.modules() if isinstance(m, nn.LeakyReLU)]
+    assert [activation.negative_slope for activation in activations] == [0.1, 0.1]
+
+
 def test_images_too_small():
     with pytest.raises(UsageError, match=r'5 x 32 pixels leave nothing'):
         VAEEncoder((1, 5, 32), 5)

@@ -220,6 +220,10 @@ def test_options():
     assert [block[1].bias for block in plain.blocks] == [None, None]
     assert plain.conv.bias is not None
     assert [block[3].negative_slope for block in plain.blocks] == [0, 0]
+    leaky = [
+        generator(TransposedGenerator, widths=(4, 4), **slope) for slope in ({}, dict(slope=0))
+    ]
+    assert [network.blocks[0][2].negative_slope for network in leaky] == [0.2, 0]
     loose = generator(latent_size=4, widths=(4, 4, 2), eps=0.8)
     assert [block[2].eps for block in loose.blocks] == [0.8, 0.8]
     assert loose.norm.eps == loose.head.norm.eps == 1e-5  # as published

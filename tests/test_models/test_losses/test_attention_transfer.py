@@ -122,6 +122,12 @@ def test_module_sums_over_the_chosen_pairs():
     )
 
 
+@pytest.mark.parametrize('form', ['mean', 'sum', 'norm'])
+def test_module_has_its_power_and_form(form):
+    loss = AttentionTransferLoss(p=1, form=form, loss_weight=2.0)([STUDENT], [TEACHER])
+    torch.testing.assert_close(loss, 2 * attention_transfer(STUDENT, TEACHER, 1, form))
+
+
 def test_usage_errors():
     with pytest.raises(UsageError, match='p=0.5, expected at least 1'):
         AttentionTransferLoss(p=0.5)

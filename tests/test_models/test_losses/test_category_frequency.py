@@ -112,6 +112,23 @@ def test_few_classes_keep_equal_weights(classes):
     assert torch.equal(smoothing.weight, torch.ones(classes))
 
 
+def test_four_classes_are_weighted():
+    """N = 25 and three times 75, so that 1 / N is 3 : 1 : 1 : 1; their mean is one."""
+    smoothing = CategoryFrequencySmoothing(4)
+    smoothing.counts += torch.tensor([0.0, 100, 100, 100])
+    smoothing.refresh()
+    torch.testing.assert_close(smoothing.weight, torch.tensor([2.0, 2 / 3, 2 / 3, 2 / 3]))
+
+
+def test_a_class_that_is_never_seen_counts_as_one_image():
+    smoothing = CategoryFrequencySmoothing(4)
+    for _ in range(10):  # 50 / 2^10 < 1
+        smoothing.counts[1:] += 100
+        smoothing.refresh()
+    assert smoothing.frequency[0] == 1
+    assert smoothing.weight[0] / smoothing.weight[1] == pytest.approx(100, abs=0.1)
+
+
 def test_refreshes_when_due_and_remembers_them():
     smoothing = CategoryFrequencySmoothing(4, interval=2)
     for iteration, label in enumerate([1, 1, 3, 2], start=1):
@@ -127,6 +144,16 @@ def test_refreshes_when_due_and_remembers_them():
     never.count(torch.tensor([1]))
     never.refresh_when_due(100)
     assert not never.latest.any() and never.counts.sum() == 1
+
+
+def test_images_of_all_processes_are_counted(monkeypatch):
+    monkeypatch.setattr(
+        'mmdfkd.models.losses.category_frequency.gather_batch',
+        lambda labels: torch.cat([labels, torch.tensor([3])]),  # another process saw one of class 3
+    )
+    smoothing = CategoryFrequencySmoothing(4)
+    smoothing.count(torch.tensor([1, 1]))
+    assert smoothing.counts.tolist() == [0, 2, 0, 1]
 
 
 @pytest.mark.parametrize(

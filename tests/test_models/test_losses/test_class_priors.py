@@ -37,6 +37,7 @@ def test_worked_values():
     assert class_balance_loss(logits).item() == pytest.approx(-0.416259, abs=1e-6)
     assert class_balance_loss(logits, math.e).item() == pytest.approx(-0.958472, abs=1e-6)
     assert activation_loss(torch.tensor([[1.0, -2], [0, 3]])).item() == -1.5
+    assert activation_loss(torch.tensor([[1.0, -2], [0, 3]]), 'l1').item() == -3
 
 
 def test_entropy_of_a_worked_prediction():

@@ -52,6 +52,7 @@ def test_weights_and_detaching():
     assert not inert.transfer.requires_grad and not inert.blend.requires_grad
     torch.testing.assert_close(inert.blend, weighted.blend.detach())
     assert not FeatureIntegrationLoss(0, 0).is_used
+    assert FeatureIntegrationLoss(0.1, 0).is_used and FeatureIntegrationLoss(0, 0.1).is_used
 
 
 def test_negative_weight():

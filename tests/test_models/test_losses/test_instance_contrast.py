@@ -72,8 +72,12 @@ def test_rows_of_the_bank_do_not_dilute_the_batch():
 
 
 def test_half_precision():
+    anchors, keys = unit(4, 3), unit(4, 3)
     with torch.autocast('cpu', torch.bfloat16):
-        assert info_nce(unit(4, 3), unit(4, 3), 0.1).dtype == torch.float32
+        losses = info_nce(anchors, keys, 0.1)
+    assert losses.dtype == torch.float32
+    expected = F.cross_entropy(anchors @ keys.T / 0.1, torch.arange(4), reduction='none')
+    torch.testing.assert_close(losses, expected)  # no product is rounded
 
 
 def test_usage_errors():

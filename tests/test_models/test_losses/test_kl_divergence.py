@@ -84,6 +84,10 @@ def test_module_is_the_weighted_function():
     module = MODELS.build(dict(type='KLDivergence', temperature=2.0, loss_weight=0.5))
     assert isinstance(module, KLDivergence)
     torch.testing.assert_close(module(STUDENT, TEACHER), 0.5 * kl_divergence(STUDENT, TEACHER, 2.0))
+    module = KLDivergence(temperature=2.0, reduction='sum', scale=False)
+    torch.testing.assert_close(
+        module(STUDENT, TEACHER), kl_divergence(STUDENT, TEACHER, 2.0, 'sum', scale=False)
+    )
 
 
 @pytest.mark.parametrize('wrong', [dict(temperature=0), dict(reduction='mean')])

@@ -16,3 +16,8 @@ def test_published_code(golden):
     torch.testing.assert_close(norm.norm.running_mean, arrays['D_ccbn_mean'], **CLOSE)
     torch.testing.assert_close(norm.norm.running_var, arrays['D_ccbn_var'], **CLOSE)
     torch.testing.assert_close(norm.eval()(maps, labels), arrays['D_ccbn_eval'], **CLOSE)
+
+
+def test_the_class_alone_scales_and_shifts():
+    names = [name for name, _ in ClassConditionalNorm(6, 5).named_parameters()]
+    assert names == ['gain.weight', 'bias.weight']

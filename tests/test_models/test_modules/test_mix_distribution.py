@@ -105,7 +105,7 @@ def test_a_million_draws():
     # Beta(0.1, 0.1): P(min(m, 1 - m) < 0.01) = 0.641, < 0.05: 0.755 (regularised incomplete beta
     # function, 2 * I_x(0.1, 0.1)). In float32 the gamma variates behind it often underflow.
     torch.manual_seed(0)
-    coefficients, permutation = MixDistribution(alpha=0.1).draw(torch.empty(1_000_000, 1))
+    coefficients, permutation = MixDistribution().draw(torch.empty(1_000_000, 1))
     assert ((coefficients >= 0) & (coefficients <= 1)).all()  # false for NaN
     edge = torch.minimum(coefficients, 1 - coefficients)
     assert (edge < 0.01).float().mean().item() == pytest.approx(0.641, abs=3e-3)
@@ -120,6 +120,15 @@ def test_prob_leaves_images_alone():
     torch.testing.assert_close(MixDistribution(prob=0.0)(images), images, atol=1e-5, rtol=0)
     changed = (MixDistribution(alpha=1.0, prob=0.3)(images) - images).abs() > 1e-4
     assert changed.flatten(1).any(1).float().mean().item() == pytest.approx(0.3, abs=0.04)
+
+
+def test_module_adds_its_eps():
+    images = torch.randn(4, 2, 3, 3)
+    module = MixDistribution(alpha=1.0, eps=1.0)
+    torch.manual_seed(3)
+    draw = module.draw(images)
+    torch.manual_seed(3)
+    assert torch.equal(module(images), mix_distribution(images, *draw, eps=1.0))
 
 
 @pytest.mark.parametrize('wrong', [dict(alpha=0.0), dict(prob=1.5)])

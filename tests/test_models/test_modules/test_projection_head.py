@@ -42,6 +42,14 @@ def test_zero_vector_stays_finite():
     assert vector.grad.isfinite().all()
 
 
+def test_vectors_shorter_than_eps_are_only_scaled():
+    head = ProjectionHead(3, 3, eps=10.0)
+    torch.nn.init.eye_(head.linear.weight)
+    torch.nn.init.zeros_(head.linear.bias)
+    vector = torch.tensor([[0.0, 3, 4], [0, 30, 40]])
+    torch.testing.assert_close(head(vector), torch.tensor([[0.0, 0.3, 0.4], [0, 0.6, 0.8]]))
+
+
 def test_autocast_normalises_in_float32():
     torch.manual_seed(0)
     head = ProjectionHead(6)

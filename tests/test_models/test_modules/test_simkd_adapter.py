@@ -124,3 +124,10 @@ def test_wrong_size_is_named():
         adapter(torch.zeros(1, 3, 4, 4))
     with pytest.raises(UsageError, match='out_size=4, but the feature map is 8x8'):
         adapter.match_teacher(torch.zeros(1, 4, 8, 8))
+
+
+def test_init_cfg_is_applied():
+    init = dict(type='Constant', layer='Conv2d', val=0.5)
+    adapter = SimKDAdapter(4, 6, form='linear', init_cfg=init)
+    adapter.init_weights()
+    assert (adapter.transfer.weight == 0.5).all()

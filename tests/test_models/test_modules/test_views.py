@@ -87,3 +87,10 @@ def test_without_flips_and_without_padding_nothing_happens():
     images = torch.randn(4, 3, 12, 16)
     torch.testing.assert_close(view(images), images)
     assert len(view.transforms) == 1 and not view.state_dict()
+
+
+def test_windows_have_the_area_that_was_asked_for():
+    view = resized_crop_view(NETWORK, scale=(0.7, 0.8), flip=False)
+    ((_, _, height, width),) = draws(view, torch.randn(64, 3, 12, 16))
+    area = height * width / (12 * 16)
+    assert 0.6 < area.min() and area.max() < 0.9  # sides are whole pixels

@@ -83,7 +83,13 @@ def test_very_certain_images_are_told_apart(said):
 
 @pytest.mark.parametrize(
     ('settings', 'count'),
-    [({}, 10), (dict(keep_ratio=0.3), 6), (dict(keep_ratio=1e-6), 1), (dict(num_select=7), 7)],
+    [
+        ({}, 10),
+        (dict(keep_ratio=0.3), 6),
+        (dict(keep_ratio=0.34), 7),  # 6.8: to the nearest
+        (dict(keep_ratio=1e-6), 1),
+        (dict(num_select=7), 7),
+    ],
 )
 def test_count(settings, count):
     logits = torch.randn(20, 4)
@@ -210,6 +216,23 @@ def test_class_cap_by_hand():
     assert few(pool_size=9, teacher_logits=logits).indices.tolist() == [0, 1, 4]
 
 
+def test_an_even_cap_is_rounded_up():
+    """Four of three classes: two of each at most, not one."""
+    logits = of_classes((0, 9), (0, 8), (0, 7), (1, 3), (1, 2), (2, 1))
+    even = ConfidenceSelector(num_select=4, class_cap='even')
+    assert even(pool_size=6, teacher_logits=logits).indices.tolist() == [0, 1, 3, 4]
+
+
+def test_the_cap_is_one_of_the_settings_of_an_answer():
+    selector = ConfidenceSelector(num_select=4, class_cap='even')
+    assert selector.settings(6) == dict(num_select=4, class_cap='even')
+
+
+def test_index_file_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert ConfidenceSelector(index_file='~/index.npz').index_file == tmp_path / 'index.npz'
+
+
 def test_class_cap_ignores_the_order_of_the_pool():
     logits = torch.randn(60, 5)
     selector = ConfidenceSelector(num_select=20, class_cap='even')
@@ -233,6 +256,8 @@ def test_ranking_of_published_code(golden):
     ('options', 'words'),
     [
         (dict(class_cap=0), "give 'even', or 1 image or more"),
+        (dict(class_cap='evn'), "class_cap is 'evn'; give 'even', or 1 image or more"),
+        (dict(class_cap=0.5), "give 'even', or 1 image or more"),
         (dict(scope='batch', keep_ratio=0.5, class_cap=3), 'neither a num_select nor a class_cap'),
     ],
 )

@@ -131,6 +131,31 @@ def test_hand_worked_selection():
     assert selection.indices.dtype == torch.int64
 
 
+@pytest.mark.parametrize(
+    ('norm', 'kept'),
+    [
+        ('convex', [0, 4, 5]),  # 0.95 and 0.95 / 3
+        ('linear', [0, 4]),  # 0.95 and 0.475, which the last misses
+        ('none', [0]),
+    ],
+)
+def test_norm_of_the_selector(norm, kept):
+    sure = [[0.96, 0.02, 0.02], [0.94, 0.03, 0.03], [0.7, 0.2, 0.1], [0.6, 0.2, 0.2]]
+    rare = [[0.1, 0.8, 0.1], [0.27, 0.46, 0.27]]
+    selection = select(DynamicSelector(norm=norm, min_selected=0), torch.tensor(sure + rare).log())
+    assert selection.counts.tolist() == [4, 2, 0]
+    assert selection.indices.tolist() == kept
+
+
+def test_what_the_selector_combines():
+    # half and half: odds (9 / 1)^(1/2) (3/2)^(-1/2) of logits, (0.9 + 0.4) / 2 of probabilities
+    teacher, student = confident(0.9), confident(0.4)
+    for space, expected in (('logits', 6**0.5 / (1 + 6**0.5)), ('probs', 0.65)):
+        selector = DynamicSelector(teacher_weight=0.5, combine=space)
+        confidence = select(selector, teacher, student).confidence
+        assert confidence.item() == pytest.approx(expected)
+
+
 # Invariances ----------------------------------------------------------------------------------
 
 
@@ -190,7 +215,7 @@ def test_too_few_are_filled_up_by_confidence():
     logits = confident(0.6, 0.96, 0.9, 0.55, 0.8)
     assert select(DynamicSelector(min_selected=0), logits).indices.tolist() == [1]
     assert select(DynamicSelector(min_selected=3), logits).indices.tolist() == [1, 2, 4]
-    assert select(DynamicSelector(min_selected=64), logits).indices.tolist() == [0, 1, 2, 3, 4]
+    assert select(DynamicSelector(), logits).indices.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_filling_up_keeps_what_beats_its_threshold():

@@ -47,6 +47,16 @@ def test_another_run_is_refused(tmp_path, selection, name, value, named):
         read_index(path, {**FACTS, name: value})
 
 
+def test_a_setting_that_only_one_of_two_runs_has_is_named(tmp_path, selection):
+    path, capped = tmp_path / 'index.npz', {**FACTS, 'class_cap': 'even'}
+    write_index(path, selection, FACTS)
+    with pytest.raises(UsageError, match=r'class_cap None, this run has class_cap even'):
+        read_index(path, capped)
+    write_index(path, selection, capped)
+    with pytest.raises(UsageError, match=r'class_cap even, this run has class_cap None'):
+        read_index(path, FACTS)
+
+
 def test_damaged_and_foreign_files_are_refused(tmp_path, selection):
     path = tmp_path / 'index.npz'
     np.savez(path, indices=np.arange(3))

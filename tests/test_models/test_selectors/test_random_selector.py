@@ -11,6 +11,7 @@ from mmdfkd.utils import UsageError
     [
         (dict(), 20),
         (dict(ratio=0.5), 10),
+        (dict(ratio=0.34), 7),  # 6.8: to the nearest
         (dict(ratio=0.01), 1),
         (dict(num_images=7, ratio=0.1), 7),
     ],
