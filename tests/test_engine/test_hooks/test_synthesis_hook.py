@@ -95,6 +95,7 @@ def test_the_bank_is_what_was_synthesised(train, inversion, tmp_path):
     assert facts['method'] == 'DeepInversion' and facts['rounds'] == 3 and facts['seed'] == 0
     assert facts['teacher'] == runner.model.teacher_fingerprint()
     assert facts['classes'] == [*'abcde'] and facts['mean'] == [127.5]
+    assert facts['std'] == [64.0]
     assert facts['settings'] == dict(batch_size=12, iterations=3, warmup_rounds=1)
 
 
@@ -139,6 +140,18 @@ def test_pictures(train, inversion, tmp_path):
     assert drawn == [f'round_000{number}.png' for number in (1, 3, 6, 8)]
     train('none', **inversion, **{'default_hooks.synthesis.interval': 0})
     assert not (tmp_path / 'none/figures/bank').exists()
+
+
+def test_as_many_pictures_as_asked_for(train, inversion, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        'mmdfkd.engine.hooks.synthesis_hook.draw_samples',
+        lambda runner, path, pixels, *others: sizes.append(len(pixels)),
+    )
+    once = {'train_cfg.max_epochs': 1}
+    train('some', **copy.deepcopy(inversion), **once, **{'default_hooks.synthesis.shown': 5})
+    train('all', **inversion, **once)
+    assert sizes == [5, 12]
 
 
 def test_other_methods_are_left_alone(finished):
