@@ -73,6 +73,16 @@ def test_it_begins_empty(root):
         ImagePool(root)
 
 
+def test_leftovers_of_killed_makers(root):
+    scratch = root.parent / '.bank.tmp-old'
+    scratch.mkdir()
+    (scratch / 'images.npy').write_bytes(b'half')
+    for path in (scratch / 'images.npy', scratch):
+        os.utime(path, (0, 0))
+    ImageBank(root, SHAPE).open(FACTS)
+    assert not scratch.exists()
+
+
 def test_files_are_plain_numpy_and_json(bank, root):
     """Read back with numpy and json alone."""
     images = np.load(root / 'images.npy')
