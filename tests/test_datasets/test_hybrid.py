@@ -87,6 +87,31 @@ def test_one_process_is_two(dataset, monkeypatch):
     assert torch.equal(torch.stack(shares, dim=1).flatten(), whole)
 
 
+@pytest.mark.parametrize('stage', ['gan', 'student'])
+def test_order_depends_on_seed_and_epoch_only(dataset, stage):
+    def order(seed, epoch):
+        sampler = HybridSampler(dataset, repeat=2, passes=2, seed=seed)
+        sampler.stage = stage
+        sampler.set_epoch(epoch)
+        return tuple(sampler)
+
+    torch.rand(1)
+    assert order(1, 1) == order(1, 1)
+    assert len({order(seed, epoch) for seed in (1, 2) for epoch in (0, 1, 2)}) == 6
+
+
+def test_an_uneven_epoch_gives_equal_shares(dataset, monkeypatch):
+    """3 images and 20: of 23 each of two ranks takes 12, so that one image comes twice."""
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr('mmdfkd.datasets.samplers.get_dist_info', lambda rank=rank: (rank, 2))
+        sampler = HybridSampler(dataset, repeat=1, seed=0)
+        sampler.select(torch.tensor([1, 5, 7]))
+        assert len(sampler) == len(sampler.share()) == 12
+        drawn += sampler
+    assert sorted({*drawn}) == [1, 5, 7, *range(12, 32)]
+
+
 def test_nothing_to_learn_from():
     sampler = HybridSampler(HybridDataset(packed(3)), repeat=0, seed=0)
     with pytest.raises(UsageError, match=r'sampler\.repeat is 0'):

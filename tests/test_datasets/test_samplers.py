@@ -118,7 +118,10 @@ def test_a_loader_follows_the_selection_without_being_built_anew():
             assert torch.equal(batch['inputs'], images)
 
 
-def test_seed_is_shared_when_none_is_given():
+def test_seed_is_shared_when_none_is_given(monkeypatch):
+    monkeypatch.setattr(samplers, 'sync_random_seed', lambda: 41)
+    assert SelectionSampler(range(9)).seed == BankSampler(range(9), 5).seed == 41
+    monkeypatch.undo()
     sampler = DATA_SAMPLERS.build(dict(type='SelectionSampler', dataset=range(9)))
     assert isinstance(sampler.seed, int) and list(sampler) == list(sampler)
 
