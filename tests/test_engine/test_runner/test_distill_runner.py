@@ -572,6 +572,16 @@ def test_a_gan_learns_from_batches_of_its_own(train, hybrid):
     assert {role: rates[role] for role in GAN} == before
 
 
+def test_more_processes_make_the_batches_of_a_gan_larger(toy_config, hybrid):
+    runner = DistillRunner.from_cfg(toy_config(**hybrid))
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner._world_size = 4
+    runner.scale_lr(wrapper, dict(enable=True, base_batch_size=32))
+    rates = {role: rate for role, (rate,) in wrapper.get_lr().items() if role.endswith('.lr')}
+    expected = {f'{role}.lr': 4 * 1e-3 for role in GAN}
+    assert rates == pytest.approx({'student.lr': 0.05 * 4 * 16 / 32, **expected})
+
+
 @pytest.mark.parametrize(
     ('key', 'value'),
     [
@@ -650,6 +660,14 @@ def test_a_schedule_for_all_roles(train):
     half = dict(type='MultiStepLR', milestones=[1], gamma=0.5)
     rates = train(param_scheduler=[half]).message_hub.get_scalar('train/student.lr').data[0]
     assert rates[-1] == pytest.approx(0.5 * rates[0])
+
+
+def test_one_schedule_for_several_roles(train, generative):
+    generative.pop('param_scheduler.generator')
+    half = dict(type='MultiStepLR', milestones=[1], gamma=0.5)
+    runner = train(**generative, param_scheduler=[half])
+    rates = {role: wrapper.get_lr()['lr'] for role, wrapper in runner.optim_wrapper.items()}
+    assert rates == dict(student=[0.025], generator=[5e-4])
 
 
 def test_any_default_hook_can_be_left_out(train):
