@@ -105,6 +105,14 @@ def test_labels(tmp_path, folder):
     assert set(pool.__getitems__([0])) == {'inputs', 'index'}
 
 
+def test_classes_are_in_order_whatever_the_archive_begins_with(tmp_path, pictures):
+    data = next(iter(pictures.values()))
+    source = Source(write_tar(tmp_path / 'a.tar', {f'{name}/0.png': data for name in 'cab'}))
+    pack([source], tmp_path / 'pool', RECIPE, workers=0, labels=True)
+    pool = ImagePool(tmp_path / 'pool')
+    assert pool.meta['classes'] == ['a', 'b', 'c'] and pool.extra('labels').tolist() == [0, 1, 2]
+
+
 def test_labels_of_rows_stay_as_they_are(tmp_path):
     rows = np.random.default_rng(0).integers(0, 256, (9, 3 * 64), dtype=np.uint8)
     labels = [1000, 1, 2, 2, 3, 3, 4, 4, 5]
