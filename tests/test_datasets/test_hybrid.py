@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmdfkd.datasets import HybridBatchSampler, HybridDataset, HybridSampler, PackedDataset
+from mmdfkd.datasets import (
+    HybridBatchSampler,
+    HybridDataset,
+    HybridSampler,
+    ImageBank,
+    PackedDataset,
+)
 from mmdfkd.utils import UsageError
 
 
@@ -36,6 +42,10 @@ def test_labels_stay_behind():
 def test_sets_of_different_shape():
     with pytest.raises(UsageError, match='synthetic ones'):
         HybridDataset(packed(3), packed(3, size=8))
+    with pytest.raises(UsageError, match='synthetic ones'):
+        HybridDataset(packed(3), ImageBank('bank', shape=(1, 8, 8)))
+    HybridDataset(packed(3), ImageBank('bank', shape=(1, 4, 4)))
+    HybridDataset(packed(3), ImageBank())  # of which nobody has said anything yet
 
 
 @pytest.mark.parametrize(('repeat', 'length', 'batches'), [(1, 23, 6), (10, 50, 13)])
