@@ -183,6 +183,12 @@ def _edit_meta(**changes):
             lambda root: np.save(root / 'images.npy', np.zeros((100, 6, 5, 1), np.float32)),
             'found float32',
         ),
+        (
+            lambda root: np.save(
+                root / 'images.npy', np.asfortranarray(np.load(root / 'images.npy'))
+            ),
+            'images.npy does not fit',
+        ),
         (_edit_meta(shape=[100, 5, 6, 1]), r'expected uint8 of shape \(100, 5, 6, 1\)'),
         (_edit_meta(count=99), 'must hold name, count'),
         (_edit_meta(shape=[100, 30]), 'must hold name, count'),

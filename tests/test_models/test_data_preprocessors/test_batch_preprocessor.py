@@ -132,6 +132,21 @@ def test_every_tensor_goes_to_the_device():
     assert output['inputs'].device.type == output['index'].device.type == 'meta'
 
 
+@pytest.mark.parametrize('non_blocking', [True, False])
+def test_how_batches_are_copied(non_blocking, monkeypatch):
+    said, to = [], torch.Tensor.to
+
+    def watch(self, *args, **options):
+        said.append(options.get('non_blocking'))
+        return to(self, *args, **options)
+
+    preprocessor = BatchPreprocessor(MEAN, STD, non_blocking=non_blocking)
+    data = dict(inputs=make_images(), index=torch.arange(6))
+    monkeypatch.setattr(torch.Tensor, 'to', watch)
+    preprocessor.cast_data(data)
+    assert said == [non_blocking] * 2
+
+
 def test_checkpoints_do_not_carry_the_statistics():
     preprocessor = BatchPreprocessor(MEAN, STD)
     assert preprocessor.state_dict() == {}
