@@ -315,8 +315,18 @@ def test_blocks_that_the_disk_lost_are_packed_again(tmp_path, folder, unfinished
 @pytest.mark.skipif(sys.platform != 'linux', reason='kills a forked process')
 def test_an_unfinished_pool_of_something_else(tmp_path, folder, unfinished):
     options = dict(workers=0, labels=True)
-    with pytest.raises(UsageError, match='filter is box there, lanczos now'):
-        pack([Source(folder)], tmp_path / 'pool', Recipe(8, 'lanczos'), **options)
+    few = Source(folder, include=['ant/*'])
+    for source, recipe, changes, words in (
+        (Source(folder), Recipe(9), {}, 'size is 8 there, 9 now'),
+        (Source(folder), Recipe(8, 'lanczos'), {}, 'filter is box there, lanczos now'),
+        (Source(folder), Recipe(8, mode='center-crop'), {}, 'mode is squash there'),
+        (Source(folder), Recipe(8, grey=True), {}, 'grey is False there, True now'),
+        (Source(folder), RECIPE, dict(labels=False), 'labels is True there, False now'),
+        (Source(folder), RECIPE, dict(limit=20), 'limit is None there, 20 now'),
+        (few, RECIPE, {}, r"'include': \[\].* there, .*'include': \['ant/\*'\].* now"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            pack([source], tmp_path / 'pool', recipe, **{**options, **changes})
     (folder / 'new.png').write_bytes(b'')
     with pytest.raises(UsageError, match='sources is .* there'):
         pack([Source(folder)], tmp_path / 'pool', RECIPE, **options)

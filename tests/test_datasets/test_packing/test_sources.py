@@ -261,7 +261,8 @@ def test_truncated_archives(tmp_path, kind, share):
     if kind != 'tar.bz2':  # whose blocks of 900 kB hold this whole archive
         assert len(names) > 5
     tolerant = Source(path, allow_truncated=True)
-    assert [entry.name for entry in tolerant] == names
+    for _ in range(2):
+        assert [entry.name for entry in tolerant] == names
     assert len(tolerant.cuts) == 1 and f'a.{kind}' in tolerant.cuts[0]
 
 
