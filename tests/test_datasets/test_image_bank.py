@@ -393,6 +393,15 @@ def test_it_grows_on_the_device(bank, root, monkeypatch):
     assert torch.equal(bank.__getitems__(range(30))['inputs'], expected(0, 1, 5))
 
 
+def test_a_large_round_grows_on_the_device(root):
+    bank = ImageBank(root, (1, 2, 2), resident=True)
+    assert residency.make_resident(bank, 'cpu')
+    bank.open(FACTS)
+    images = torch.randint(0, 256, (9000, 1, 2, 2), dtype=torch.uint8)
+    bank.append(images, torch.zeros(9000))
+    assert torch.equal(bank.device_images.permute(0, 3, 1, 2), images)
+
+
 def test_an_empty_bank_may_live_on_the_device(root):
     bank = ImageBank(root, SHAPE, resident=True)
     assert residency.make_resident(bank, 'cpu') and len(bank.device_images) == 0

@@ -73,6 +73,14 @@ def test_size_and_colour_have_caches_of_their_own(root, cache):
     assert len(list(cache.iterdir())) == 4
 
 
+def test_another_reader_reads_anew(root, cache, monkeypatch):
+    LabelledFolder(root, name='set')
+    monkeypatch.setattr(base, '_READER_VERSION', base._READER_VERSION + 1)
+    LabelledFolder(root, name='set')
+    type('Other', (LabelledFolder,), {})(root, name='set')
+    assert len(list(cache.iterdir())) == 3
+
+
 def test_damaged_cache_is_made_anew(root, cache):
     LabelledFolder(root)
     (folder,) = cache.iterdir()

@@ -105,6 +105,16 @@ def test_labels(tmp_path, folder):
     assert set(pool.__getitems__([0])) == {'inputs', 'index'}
 
 
+def test_blocks_in_order_of_an_archive_that_is_not(tmp_path, pictures):
+    data = list(pictures.values())[:8]
+    names = [f'{folder}/{k}.png' for folder in 'ba' for k in range(4)]
+    source = Source(write_tar(tmp_path / 'a.tar', dict(zip(names, data, strict=True))))
+    pack([source], tmp_path / 'pool', RECIPE, workers=0)
+    assert read_names(tmp_path / 'pool') == sorted(names)
+    expected = [decode_image(image, RECIPE) for image in data[4:] + data[:4]]
+    np.testing.assert_array_equal(ImagePool(tmp_path / 'pool').images, expected)
+
+
 def test_classes_are_in_order_whatever_the_archive_begins_with(tmp_path, pictures):
     data = next(iter(pictures.values()))
     source = Source(write_tar(tmp_path / 'a.tar', {f'{name}/0.png': data for name in 'cab'}))

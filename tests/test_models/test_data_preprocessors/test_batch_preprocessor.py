@@ -73,6 +73,14 @@ def test_gradient_passes_to_float_images(layout):
     torch.testing.assert_close(images.grad, expected)
 
 
+def test_it_may_become_more_precise():
+    preprocessor, images = BatchPreprocessor(MEAN, STD), make_images()
+    assert preprocessor.normalize(images).dtype == torch.float32
+    found = preprocessor.double().normalize(images)
+    mean, std = (values.double() for values in (preprocessor.mean, preprocessor.std))
+    torch.testing.assert_close(found, (images.double() - mean) / std, rtol=1e-15, atol=0)
+
+
 def test_gradcheck_in_double():
     images = make_images(2).double().requires_grad_()
     preprocessor = BatchPreprocessor(MEAN, STD).double()
