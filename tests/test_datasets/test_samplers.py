@@ -177,6 +177,11 @@ def test_ranks_share_the_draws_of_one(bank_sampler, world):
     assert [index for together in zip(*shares, strict=True) for index in together] == alone
 
 
+def test_uneven_draws_are_filled_up(bank_sampler):
+    samplers = [bank_sampler(range(7), 25, rank, 2) for rank in (0, 1)]
+    assert [len(sampler) for sampler in samplers] == [len(list(s)) for s in samplers] == [13, 13]
+
+
 def test_an_empty_bank(bank_sampler):
     with pytest.raises(UsageError, match='The bank is empty.*default_hooks.synthesis'):
         bank_sampler([], 4).share()
