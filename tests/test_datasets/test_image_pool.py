@@ -137,6 +137,7 @@ def test_a_keep_list_that_is_missing(root):
 def test_pickling_carries_no_images(tmp_path, ratio):
     root = write_pool(tmp_path / 'large', np.full((64, 64, 64, 3), 7, np.uint8), 'large')
     pool = ImagePool(root, ratio=ratio)
+    pool.to_device('cpu')
     packet = pickle.dumps(pool)
     assert len(packet) < 2000 < pool.images.nbytes
     np.testing.assert_array_equal(pickle.loads(packet).images, pool.images)

@@ -90,6 +90,7 @@ def test_damaged_cache_is_made_anew(root, cache):
 
 def test_pickled_copies_map_the_files_again(root):
     dataset = LabelledFolder(root)
+    dataset.to_device('cpu')
     data = pickle.dumps(dataset)
     assert len(data) < 10000  # the images alone are 57,600 bytes
     copy = pickle.loads(data)
