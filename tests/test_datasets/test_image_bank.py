@@ -119,6 +119,14 @@ def test_the_hash_follows(bank):
     assert len(hashes) == 2 and bank.content_hash in hashes
 
 
+def test_a_keep_list_holds_while_the_bank_grows(bank, root):
+    np.save(root / 'keep.npy', np.array([3, 11]))
+    (root / 'keep.json').write_text(json.dumps({'pool': bank.meta['sha256']}))
+    bank.append(*made(2))
+    pool = ImagePool(root, keep='keep.npy')
+    assert torch.equal(pool.__getitems__([0, 1])['inputs'], expected(0, 1)[[3, 11]])
+
+
 def test_rounds_of_any_size(bank):
     bank.append(*made(2, count=3))
     assert len(bank) == 23 and bank.rounds == 3

@@ -49,8 +49,9 @@ def test_filters_are_torchvisions_antialiased_ones(filter, size):
     assert np.abs(found.astype(int) - expected.numpy()).max() <= 1
 
 
-def test_center_crop_is_torchvisions():
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 36, 3), dtype=np.uint8)
+@pytest.mark.parametrize('sides', [(24, 36), (36, 24)])
+def test_center_crop_is_torchvisions(sides):
+    pixels = np.random.default_rng(0).integers(0, 256, (*sides, 3), dtype=np.uint8)
     image = TF.center_crop(torch.from_numpy(pixels).permute(2, 0, 1), [24, 24])
     expected = TF.resize(image, [8, 8], TF.InterpolationMode.BILINEAR, antialias=True)
     recipe = dict(filter='bilinear', mode='center-crop')

@@ -135,6 +135,8 @@ def test_against_a_folder_cut_like_the_pool(tmp_path):
 def test_other_sizes_and_colours_are_fitted(tmp_path, images, pool):
     write_pool(tmp_path / 'grey', images[:3, ::2, ::2, :1], 'grey')
     assert open_images(tmp_path / 'grey', dedup.recipe_of(pool)).images.shape == (3, 32, 32, 3)
+    grey = ImagePool(tmp_path / 'grey')
+    assert open_images(pool.root, dedup.recipe_of(grey)).images.shape == (60, 16, 16, 1)
 
 
 def test_nothing_to_compare_with(tmp_path, pool):

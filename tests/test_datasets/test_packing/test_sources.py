@@ -169,6 +169,15 @@ def test_batches(tmp_path, batch, name, write):
         assert entries[3].name == f'{name}/0000003'
 
 
+@pytest.mark.parametrize('key', ['target', 'targets', 'fine_labels'])
+@pytest.mark.parametrize(
+    ('name', 'write'), [('train_data_batch_1.npz', npz), ('data_batch_1', pickled)]
+)
+def test_labels_of_a_batch_by_another_name(tmp_path, batch, key, name, write):
+    folder = write_folder(tmp_path, {name: write({'data': batch[1]['data'], key: [5, 1, 3, 2, 2]})})
+    assert [entry.label for entry in Source(folder)] == ['5', '1', '3', '2', '2']
+
+
 def test_the_digits_of_svhn(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     content = dict(X=images.transpose(1, 2, 3, 0), y=np.array([[3], [10], [1], [9]], np.uint8))
