@@ -141,6 +141,9 @@ def test_several_sources(tmp_path, pictures):
     assert report.images == 24
     expected = [f'{first}/{name}' for name in names[5:]] + [f'{later}/{n}' for n in names[:5]]
     assert read_names(tmp_path / 'pool') == expected
+    for limit in (7, 21):  # of all sources together, as they come
+        pack([Source(later), Source(first)], tmp_path / f'{limit}', RECIPE, workers=0, limit=limit)
+        assert len(read_names(tmp_path / f'{limit}')) == limit
 
 
 def test_limit_and_name(tmp_path, folder, pictures):
