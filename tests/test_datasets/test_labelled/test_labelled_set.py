@@ -2,7 +2,9 @@
 """What all labelled sets share: finding, packing once, opening from the cache, clear errors."""
 
 import json
+import os
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -79,6 +81,17 @@ def test_another_reader_reads_anew(root, cache, monkeypatch):
     LabelledFolder(root, name='set')
     type('Other', (LabelledFolder,), {})(root, name='set')
     assert len(list(cache.iterdir())) == 3
+
+
+def test_folders_that_look_alike_have_caches_of_their_own(root, tmp_path, noise, encode):
+    twin = shutil.copytree(root, tmp_path / 'elsewhere' / 'set')
+    (twin / 'a' / '000.png').write_bytes(encode(noise(1, 8)[0]))
+    for folder in (root, twin):
+        for path in (folder, *folder.rglob('*')):
+            os.utime(path, (0, 0))
+    first, second = LabelledFolder(root), LabelledFolder(twin)
+    np.testing.assert_array_equal(second.images[0], noise(1, 8)[0])
+    assert (first.images[0] != second.images[0]).any()
 
 
 def test_damaged_cache_is_made_anew(root, cache):
