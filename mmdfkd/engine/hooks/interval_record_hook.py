@@ -49,10 +49,12 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         """Keep the step's scalars; read the kept ones at the interval's end."""
         if outputs:
             self.steps.append(outputs)
+        by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
         last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        last = last or (by_iteration and self.is_last_train_iter(runner))
         if self.every_n_inner_iters(batch_idx, self.interval) or last:
             self._read(runner)
-            if isinstance(runner.train_loop, IterBasedTrainLoop):
+            if by_iteration:
                 self._check_weights(runner)
 
     def after_train_epoch(self, runner: Any) -> None:

@@ -67,9 +67,9 @@ def test_when_processes_average(monkeypatch):
     averaged = []
     monkeypatch.setattr(SyncBuffersHook, '_average', staticmethod(averaged.append))
     hook = SyncBuffersHook(interval=3)
-    for loop, expected in ((EpochBasedTrainLoop, []), (IterBasedTrainLoop, [2, 5])):
-        for iteration in range(7):
-            state = SimpleNamespace(train_loop=loop.__new__(loop), iter=iteration)
+    for loop, expected in ((EpochBasedTrainLoop, []), (IterBasedTrainLoop, [2, 5, 7])):
+        for iteration in range(8):
+            state = SimpleNamespace(train_loop=loop.__new__(loop), iter=iteration, max_iters=8)
             hook.after_train_iter(state, iteration)
         assert [state.iter for state in averaged] == expected
     averaged.clear()

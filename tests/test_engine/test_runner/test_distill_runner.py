@@ -526,6 +526,19 @@ def test_nan_in_the_first_epoch_says_there_is_no_checkpoint(train):
         train(**{'optim_wrapper.student.optimizer.lr': 1e30})
 
 
+def test_nan_in_a_short_run_that_counts_iterations(train, tmp_path):
+    changes = {
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=4, _delete_=True),
+        'param_scheduler': None,
+        'model': dict(type='KD', alpha=1.0, selector=None),
+        'default_hooks.checkpoint': dict(by_epoch=False, interval=4),
+        'optim_wrapper.student.optimizer.lr': 1e30,
+    }
+    with pytest.raises(UsageError, match='NaN or infinite.*No checkpoint was written yet'):
+        train(**changes)
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
 # Options --------------------------------------------------------------------------------------
 
 
