@@ -118,6 +118,12 @@ def test_without_a_pooled_map_the_vector_is_the_map(build):
     assert torch.equal(features.map.flatten(1), features.vector)
 
 
+def test_large_images_are_averaged(build):
+    teacher, images = build(size=16), torch.randn(2, 3, 32, 32)
+    small = resize(images, [16, 16], antialias=True)
+    torch.testing.assert_close(teacher(images), teacher.head(teacher.network(small)))
+
+
 def test_images_of_its_own_size_are_not_resized(build):
     teacher = build(size=32)
     images = torch.randn(2, 3, 32, 32)
