@@ -25,7 +25,8 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
     mmengine's hook reads every scalar in every iteration, which makes the host wait for the device
     each time and its history grow without bound. This one keeps the scalars where they are, reads
     them all at once, and stops the run there when a loss is not finite: before the next checkpoint
-    is written.
+    is written. A loop that counts iterations is read after its last one too; its interval should
+    divide that of checkpoints.
 
     Args:
         interval: Iterations between two readings; those between two lines of the log by default.

@@ -19,10 +19,11 @@ class SyncBuffersHook(Hook):
     """Average the model's buffers over the processes at the end of each epoch.
 
     Loops that count iterations average before each validation, after the last iteration and every
-    ``interval`` iterations, which should divide the interval of checkpoints. This takes the place of mmengine's hook of the
-    name, whose mean in single precision does not give equal values back when the number of
-    processes is no power of two: it would change the teacher. A bank of features, which all
-    processes fill with the same rows, is left out: there may be a gigabyte of them.
+    ``interval`` iterations, which should divide the interval of checkpoints. This takes the place
+    of mmengine's hook of the name, whose mean in single precision does not give equal values back
+    when the number of processes is no power of two: it would change the teacher. A bank of
+    features, which all processes fill with the same rows, is left out: there may be a gigabyte of
+    them.
 
     Args:
         interval: Iterations between two averages where the loop counts iterations.
