@@ -208,6 +208,12 @@ def test_a_selector_may_be_asked_once_and_of_the_teacher_alone(watched, collect)
     assert 'train/logit_distance' not in hub.log_scalars
 
 
+def test_no_batch_of_a_selection_has_one_image(train, collect):
+    once = {'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 2}
+    runner = train(**collect(num_select=3), **once)
+    assert (runner.iter, runner.message_hub.get_info('images_seen')) == (2, 4)
+
+
 def test_labels_play_no_part(watched, collect):
     """A labelled dataset as pool: other labels, the same images."""
     answers = []
