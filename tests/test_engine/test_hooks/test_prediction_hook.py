@@ -89,6 +89,17 @@ def test_no_more_mistakes_are_drawn_than_asked_for(tmp_path, monkeypatch):
     assert drawn == [[0, 2, 3]]
 
 
+@pytest.mark.parametrize('rank', [0, 1])
+def test_only_the_main_process_writes(tmp_path, rank):
+    dataset = PackedDataset(np.zeros((2, 16, 16, 1), np.uint8), np.arange(2))
+    runner = Mock(rank=rank, test_dataloader=Mock(dataset=dataset))
+    hook = PredictionHook(out=str(tmp_path / 'out.json'), show_dir=str(tmp_path))
+    batch = dict(index=torch.arange(2), label=torch.arange(2), logits=torch.eye(2).flip(0))
+    hook.after_test_iter(runner, 0, outputs=[batch])
+    hook.after_test_epoch(runner, {})
+    assert len(list(tmp_path.iterdir())) == (0 if rank else 2)
+
+
 def test_a_class_of_which_there_is_no_image(tmp_path):
     """Of classes without names: the labels end at 1, the teacher of five takes one for 4."""
     dataset = PackedDataset(np.zeros((2, 16, 16, 1), np.uint8), np.arange(2))

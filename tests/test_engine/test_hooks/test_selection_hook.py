@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmdfkd.engine.hooks import SelectionHook, selection_hook
+from mmdfkd.models.algorithms import DFND
 from mmdfkd.models.classifiers import load_classifier, save_classifier
 from mmdfkd.models.selectors import (
     ConfidenceSelector,
@@ -206,6 +207,18 @@ def test_a_selector_may_be_asked_once_and_of_the_teacher_alone(watched, collect)
     assert sum(hub.get_info('selected_per_class')) == 24
     assert 'train/student_weight' not in hub.log_scalars  # the student had no say
     assert 'train/logit_distance' not in hub.log_scalars
+
+
+def test_a_method_is_told_of_a_selection_once(train, collect_noisily, monkeypatch):
+    told, remember = [], DFND.remember_selection
+
+    def note(self, selection):
+        told.append(len(selection.indices))
+        remember(self, selection)
+
+    monkeypatch.setattr(DFND, 'remember_selection', note)
+    train(**collect_noisily(num_select=30))
+    assert told == [30]
 
 
 def test_no_batch_of_a_selection_has_one_image(train, collect):

@@ -31,6 +31,13 @@ def test_sizes_of_lenet5_by_hand():
     assert count_macs(None) is None and count_parameters(None) is None
 
 
+def test_counting_changes_nothing():
+    network = load_classifier('mmdfkd://resnet8_digits').train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert count_macs(network) > 0
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
+
+
 def test_accuracy_over_epochs_by_hand():
     # mean (10 + 70 + 40) / 3; deviations -30, 30, 0: sqrt(1800 / 3)
     assert accuracy_over_epochs([10.0, 70.0, 40.0]) == {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from mmengine.hooks import Hook
 from mmdfkd.datasets import ImageBank, ImagePool
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks.synthesis_hook import spread
-from mmdfkd.engine.synthesis import random_numbers_of
+from mmdfkd.engine.synthesis import random_numbers_of, synthesize_round
 from mmdfkd.models.algorithms import DeepInversion
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
@@ -341,6 +342,16 @@ def test_pixels_that_are_no_numbers(train, inversion, tmp_path):
     with pytest.raises(UsageError, match='NaN or infinite in round 1.*learning rate'):
         train(**inversion)
     assert json.loads((tmp_path / 'run/bank/meta.json').read_text())['count'] == 0
+
+
+@pytest.mark.parametrize('value', [float('inf'), float('-inf'), float('nan')])
+def test_a_single_pixel_that_is_no_number(value):
+    images = torch.zeros(2, 1, 4, 4)
+    images[1, 0, 2, 3] = value
+    made = SimpleNamespace(images=images, targets=torch.zeros(2), logs={})
+    model = SimpleNamespace(iterations=1, synthesize=lambda *_: made)
+    with pytest.raises(UsageError, match='NaN or infinite in round 3'):
+        synthesize_round(model, None, seed=0, number=2)
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_bank(train, inversion, monkeypatch, tmp_path):
