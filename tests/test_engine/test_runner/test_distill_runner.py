@@ -339,6 +339,16 @@ def test_resumed_run_has_the_whole_record(train, tmp_path):
             assert resumed[key] == whole[key], key
 
 
+def test_the_record_of_what_is_done_again_is_forgotten(train, tmp_path):
+    keep = {'default_hooks.checkpoint.max_keep_ckpts': 9}
+    train(**keep, **{'train_cfg.max_epochs': 3})
+    whole = json.loads((tmp_path / 'run/summary.json').read_text())
+    first = str(tmp_path / 'run/epoch_1.pth')
+    train(**keep, **{'train_cfg.max_epochs': 2}, load_from=first, resume=True)
+    again = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert again['student_accuracies'] == whole['student_accuracies'][:2]
+
+
 def test_only_a_selection_that_outlives_its_epoch_is_kept(finished, train, tmp_path):
     assert 'selected_indices' not in weights(Path(finished.work_dir, 'epoch_2.pth'))
     train(**{'train_cfg.max_epochs': 1, 'default_hooks.selection.interval': 2})
