@@ -244,6 +244,23 @@ def test_an_npz_of_fewer_images_than_it_says(tmp_path):
         list(Source(tmp_path / 'train_data_batch_1.npz'))
 
 
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_an_npz_that_runs_code(tmp_path):
+    labels = np.array([Hostile(tmp_path / 'trace')] * 2, dtype=object)
+    path = tmp_path / 'train_data_batch_1.npz'
+    path.write_bytes(npz(dict(data=np.zeros((2, 12), np.uint8), labels=labels)))
+    with pytest.raises(UsageError, match='cannot be read to its end.*Object arrays'):
+        list(Source(path))
+    assert not (tmp_path / 'trace').exists()
+
+
 def test_a_pickle_that_runs_code(tmp_path):
     (tmp_path / 'data_batch_1').write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UsageError, match='os.system|posix.system'):

@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from mmdfkd.datasets import ImageBank, ImagePool
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks.synthesis_hook import spread
-from mmdfkd.engine.synthesis import random_numbers_of, synthesize_round
+from mmdfkd.engine.synthesis import bank_facts, random_numbers_of, synthesize_round
 from mmdfkd.models.algorithms import DeepInversion
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
@@ -141,6 +141,16 @@ def test_pictures(train, inversion, tmp_path):
     assert drawn == [f'round_000{number}.png' for number in (1, 3, 6, 8)]
     train('none', **inversion, **{'default_hooks.synthesis.interval': 0})
     assert not (tmp_path / 'none/figures/bank').exists()
+
+
+def test_settings_are_kept_as_json_has_them():
+    teacher = SimpleNamespace(name='T', num_classes=2, mean=[1], std=[2])
+    model = SimpleNamespace(method='M', teacher=teacher, teacher_fingerprint=lambda: 'abc')
+    settings = dict(rounds=3, keep=None, clamp=True, betas=(0.5, 0.9), schedule=dict(type='X'))
+    config = dict(type='M', teacher='path', student='path', data_preprocessor={}, **settings)
+    facts = bank_facts(model, 7, config, ['a', 'b'])
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts['settings'] == dict(settings, betas=[0.5, 0.9]) and facts['seed'] == 7
 
 
 def test_as_many_pictures_as_asked_for(train, inversion, monkeypatch):
