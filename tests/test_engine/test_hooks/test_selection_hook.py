@@ -320,6 +320,20 @@ def test_an_index_file_is_written_used_and_held_to_its_facts(
             watched(ConfidenceSelector, name='other', **collect(**settings), **once, **changes)
 
 
+def test_an_index_file_of_another_selector(train, collect, tmp_path):
+    class SurestSelector(ConfidenceSelector):
+        pass
+
+    def exchange(runner):
+        runner.model.selector.__class__ = SurestSelector
+
+    once = {'train_cfg.max_epochs': 1}
+    settings = dict(num_select=20, index_file=str(tmp_path / 'index.npz'))
+    train('first', **collect(**settings), **once)
+    with pytest.raises(UsageError, match='made with selector ConfidenceSelector.*SurestSelector'):
+        train('second', exchange, **collect(**settings), **once)
+
+
 def test_random_views_are_not_kept_in_an_index_file(train, collect, tmp_path):
     changes = {'default_hooks.selection.view': 'train'}
     with pytest.raises(UsageError, match=r"view='train'.*Leave out model\.selector\.index_file"):
