@@ -2,10 +2,11 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks import summary_hook
@@ -96,6 +97,25 @@ def test_images_are_counted(finished):
     extra = summary['images_seen'] - selected.sum()
     assert 0 <= extra <= 2
     assert selected.max() <= summary['images_used'] <= 96
+
+
+def test_a_validation_is_no_training(train, monkeypatch, tmp_path):
+    now = SimpleNamespace(time=0.0)
+    monkeypatch.setattr(summary_hook, 'time', SimpleNamespace(perf_counter=lambda: now.time))
+
+    class Clock(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            now.time += 1
+
+        def before_val_epoch(self, runner):
+            now.time += 1000
+
+    runner = train(before=lambda runner: runner.register_hook(Clock()))
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert summary['seconds'] == runner.iter
+    assert summary['images_per_second'] == pytest.approx(
+        summary['images_seen'] / runner.iter, abs=0.05
+    )
 
 
 def test_a_killed_run_leaves_its_record(train, tmp_path):
