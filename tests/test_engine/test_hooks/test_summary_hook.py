@@ -99,7 +99,8 @@ def test_images_are_counted(finished):
     assert selected.max() <= summary['images_used'] <= 96
 
 
-def test_a_validation_is_no_training(train, monkeypatch, tmp_path):
+@pytest.mark.parametrize('by_iteration', [False, True])
+def test_a_validation_is_no_training(by_iteration, train, monkeypatch, tmp_path):
     now = SimpleNamespace(time=0.0)
     monkeypatch.setattr(summary_hook, 'time', SimpleNamespace(perf_counter=lambda: now.time))
 
@@ -110,7 +111,13 @@ def test_a_validation_is_no_training(train, monkeypatch, tmp_path):
         def before_val_epoch(self, runner):
             now.time += 1000
 
-    runner = train(before=lambda runner: runner.register_hook(Clock()))
+    loop = {
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=2, _delete_=True),
+        'param_scheduler': None,
+        'model': dict(type='KD', alpha=1.0, selector=None),
+    }
+    changes = loop if by_iteration else {}
+    runner = train(before=lambda runner: runner.register_hook(Clock()), **changes)
     summary = json.loads((tmp_path / 'run/summary.json').read_text())
     assert summary['seconds'] == runner.iter
     assert summary['images_per_second'] == pytest.approx(
