@@ -120,6 +120,9 @@ def test_the_cache_is_used_and_its_folder_names_the_parameters(tmp_path, quick, 
     assert len({first.root, GlyphPool(11).root, GlyphPool(10, seed=1).root}) == 3
     half = GlyphPool(10, ratio=0.5, ratio_seed=3)
     assert half.root == first.root and len(half) == len(half.extra('kinds')) == 5
+    np.testing.assert_array_equal(
+        half.subset, np.sort(np.random.RandomState(3).permutation(10)[:5])
+    )
     monkeypatch.setattr(glyph_pool, 'GENERATOR_VERSION', 10**6)
     assert GlyphPool(10).root != first.root
     assert first.root.parent == tmp_path

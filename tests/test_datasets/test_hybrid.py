@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmdfkd.datasets import HybridBatchSampler, HybridDataset, HybridSampler, PackedDataset
+from mmdfkd.datasets import (
+    HybridBatchSampler,
+    HybridDataset,
+    HybridSampler,
+    ImageBank,
+    PackedDataset,
+)
 from mmdfkd.utils import UsageError
 
 
@@ -36,6 +42,10 @@ def test_labels_stay_behind():
 def test_sets_of_different_shape():
     with pytest.raises(UsageError, match='synthetic ones'):
         HybridDataset(packed(3), packed(3, size=8))
+    with pytest.raises(UsageError, match='synthetic ones'):
+        HybridDataset(packed(3), ImageBank('bank', shape=(1, 8, 8)))
+    HybridDataset(packed(3), ImageBank('bank', shape=(1, 4, 4)))
+    HybridDataset(packed(3), ImageBank())  # of which nobody has said anything yet
 
 
 @pytest.mark.parametrize(('repeat', 'length', 'batches'), [(1, 23, 6), (10, 50, 13)])
@@ -85,6 +95,31 @@ def test_one_process_is_two(dataset, monkeypatch):
         monkeypatch.setattr('mmdfkd.datasets.samplers.get_dist_info', lambda rank=rank: (rank, 2))
         shares.append(HybridSampler(dataset, repeat=2, seed=1).share())
     assert torch.equal(torch.stack(shares, dim=1).flatten(), whole)
+
+
+@pytest.mark.parametrize('stage', ['gan', 'student'])
+def test_order_depends_on_seed_and_epoch_only(dataset, stage):
+    def order(seed, epoch):
+        sampler = HybridSampler(dataset, repeat=2, passes=2, seed=seed)
+        sampler.stage = stage
+        sampler.set_epoch(epoch)
+        return tuple(sampler)
+
+    torch.rand(1)
+    assert order(1, 1) == order(1, 1)
+    assert len({order(seed, epoch) for seed in (1, 2) for epoch in (0, 1, 2)}) == 6
+
+
+def test_an_uneven_epoch_gives_equal_shares(dataset, monkeypatch):
+    """3 images and 20: of 23 each of two ranks takes 12, so that one image comes twice."""
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr('mmdfkd.datasets.samplers.get_dist_info', lambda rank=rank: (rank, 2))
+        sampler = HybridSampler(dataset, repeat=1, seed=0)
+        sampler.select(torch.tensor([1, 5, 7]))
+        assert len(sampler) == len(sampler.share()) == 12
+        drawn += sampler
+    assert sorted({*drawn}) == [1, 5, 7, *range(12, 32)]
 
 
 def test_nothing_to_learn_from():

@@ -73,6 +73,16 @@ def test_it_begins_empty(root):
         ImagePool(root)
 
 
+def test_leftovers_of_killed_makers(root):
+    scratch = root.parent / '.bank.tmp-old'
+    scratch.mkdir()
+    (scratch / 'images.npy').write_bytes(b'half')
+    for path in (scratch / 'images.npy', scratch):
+        os.utime(path, (0, 0))
+    ImageBank(root, SHAPE).open(FACTS)
+    assert not scratch.exists()
+
+
 def test_files_are_plain_numpy_and_json(bank, root):
     """Read back with numpy and json alone."""
     images = np.load(root / 'images.npy')
@@ -107,6 +117,14 @@ def test_the_hash_follows(bank):
     hashes.add(bank.content_hash)
     bank.truncate(20, 2, hashlib.sha256(bank.images[:20].tobytes()).hexdigest())
     assert len(hashes) == 2 and bank.content_hash in hashes
+
+
+def test_a_keep_list_holds_while_the_bank_grows(bank, root):
+    np.save(root / 'keep.npy', np.array([3, 11]))
+    (root / 'keep.json').write_text(json.dumps({'pool': bank.meta['sha256']}))
+    bank.append(*made(2))
+    pool = ImagePool(root, keep='keep.npy')
+    assert torch.equal(pool.__getitems__([0, 1])['inputs'], expected(0, 1)[[3, 11]])
 
 
 def test_rounds_of_any_size(bank):
@@ -381,6 +399,15 @@ def test_it_grows_on_the_device(bank, root, monkeypatch):
     bank.truncate(20, 2, sha256)
     bank.append(*made(5))
     assert torch.equal(bank.__getitems__(range(30))['inputs'], expected(0, 1, 5))
+
+
+def test_a_large_round_grows_on_the_device(root):
+    bank = ImageBank(root, (1, 2, 2), resident=True)
+    assert residency.make_resident(bank, 'cpu')
+    bank.open(FACTS)
+    images = torch.randint(0, 256, (9000, 1, 2, 2), dtype=torch.uint8)
+    bank.append(images, torch.zeros(9000))
+    assert torch.equal(bank.device_images.permute(0, 3, 1, 2), images)
 
 
 def test_an_empty_bank_may_live_on_the_device(root):

@@ -96,14 +96,28 @@ def test_a_part_of_a_pool(tmp_path, dataset):
 
 def test_the_loader_of_a_run_obeys(tmp_path, dataset):
     write_pool(tmp_path / 'pool', dataset.images, 'pool')
-    loader = dict(batch_size=4, num_workers=1, persistent_workers=True)
+    loader = dict(batch_size=4, num_workers=1, persistent_workers=True, pin_memory=True)
     loader.update(sampler=dict(type='DefaultSampler', shuffle=False))
     for resident, workers in ((True, 0), (False, 1)):
         config = dict(type='mmdfkd.ImagePool', root=str(tmp_path / 'pool'), resident=resident)
         built = DistillRunner.build_dataloader({**loader, 'dataset': config}, seed=0)
-        assert built.num_workers == workers
+        assert (built.num_workers, built.pin_memory) == (workers, not resident)
         assert (built.dataset.device_images is not None) == resident
         if resident:
             batch = next(iter(built))
             expected = dataset.__getitems__(range(4))['inputs']
             torch.testing.assert_close(batch['inputs'], expected)
+
+
+def test_either_part_of_a_hybrid_set_lives_on_the_device(tmp_path, dataset):
+    for name in ('pool', 'bank'):
+        write_pool(tmp_path / name, dataset.images, name)
+    pools = [
+        dict(type='mmdfkd.ImagePool', root=str(tmp_path / name), resident=True)
+        for name in ('pool', 'bank')
+    ]
+    config = dict(type='mmdfkd.HybridDataset', collected=pools[0], synthetic=pools[1])
+    loader = dict(batch_size=4, num_workers=1, sampler=dict(type='DefaultSampler', shuffle=False))
+    built = DistillRunner.build_dataloader({**loader, 'dataset': config}, seed=0)
+    assert built.num_workers == 0
+    assert all(part.device_images is not None for part in built.dataset.parts)

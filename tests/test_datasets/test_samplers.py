@@ -118,7 +118,10 @@ def test_a_loader_follows_the_selection_without_being_built_anew():
             assert torch.equal(batch['inputs'], images)
 
 
-def test_seed_is_shared_when_none_is_given():
+def test_seed_is_shared_when_none_is_given(monkeypatch):
+    monkeypatch.setattr(samplers, 'sync_random_seed', lambda: 41)
+    assert SelectionSampler(range(9)).seed == BankSampler(range(9), 5).seed == 41
+    monkeypatch.undo()
     sampler = DATA_SAMPLERS.build(dict(type='SelectionSampler', dataset=range(9)))
     assert isinstance(sampler.seed, int) and list(sampler) == list(sampler)
 
@@ -172,6 +175,11 @@ def test_ranks_share_the_draws_of_one(bank_sampler, world):
     alone = list(bank_sampler(range(7), 24))
     shares = [list(bank_sampler(range(7), 24, rank, world)) for rank in range(world)]
     assert [index for together in zip(*shares, strict=True) for index in together] == alone
+
+
+def test_uneven_draws_are_filled_up(bank_sampler):
+    samplers = [bank_sampler(range(7), 25, rank, 2) for rank in (0, 1)]
+    assert [len(sampler) for sampler in samplers] == [len(list(s)) for s in samplers] == [13, 13]
 
 
 def test_an_empty_bank(bank_sampler):

@@ -50,6 +50,12 @@ def test_values_in_the_order_of_the_dataset(training):
     assert logits.dtype == torch.float32 and not logits.requires_grad
 
 
+def test_half_precision_becomes_single():
+    network = Probe()
+    network.forward = lambda images: images.flatten(1)[:, :2].bfloat16()
+    assert predict_logits(network, pool(), preprocessor()).dtype == torch.float32
+
+
 def test_training_view_on_request():
     def invert(images):
         return 255 - images
@@ -119,6 +125,27 @@ def test_another_forward_pass_with_the_same_tensors_predicts_again(cache):
     again = cache.get(Mirrored(), pool(), preprocessor())
     assert torch.equal(again, first.flip(1)) and not torch.equal(again, first)
     assert torch.equal(cache.get(Mirrored(), pool(), preprocessor()), again)
+
+
+@pytest.mark.parametrize('scale', [1e-4, 1e4])
+def test_predictions_are_compared_by_their_size(cache, scale):
+    network = Steady()
+    forward = network.forward
+    network.forward = lambda images: scale * forward(images)
+    first = cache.get(network, pool(), preprocessor())
+    network.forward = lambda images: scale * (forward(images) + 1e-3)  # as by rounding
+    assert torch.equal(cache.get(network, pool(), preprocessor()), first)
+    network.forward = lambda images: scale * forward(images).flip(1)
+    assert torch.equal(cache.get(network, pool(), preprocessor()), first.flip(1))
+
+
+def test_pools_that_begin_alike_have_files_of_their_own(cache):
+    images = pool().images.copy()
+    images[20] = 255 - images[20]
+    first, second = (
+        cache.get(Steady(), PackedDataset(i), preprocessor()) for i in (pool().images, images)
+    )
+    assert torch.equal(first[:20], second[:20]) and not torch.equal(first[20], second[20])
 
 
 @pytest.mark.parametrize('damage', [b'', b'garbage', 'short', 'half'])

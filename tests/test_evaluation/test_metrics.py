@@ -81,6 +81,14 @@ def test_registered():
     assert metric.topk == (1, 5) and metric.prefix == 'val'
 
 
+@pytest.mark.parametrize('metric', [Accuracy, Agreement])
+def test_how_counts_are_exchanged(metric):
+    assert metric().collect_device == 'gpu'
+    assert metric(collect_device='cpu').collect_device == 'cpu'
+    with pytest.raises(UsageError, match='collect_device'):
+        metric(collect_device='tpu')
+
+
 def _with_one_image(rank):
     batch = dict(logits=LOGITS[:1], label=LABELS[:1], teacher_prediction=LABELS[:1])
     metrics = {}

@@ -281,7 +281,7 @@ class LabelledSet(PackedDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the images out: a spawned worker maps the files anew."""
-        return {**self.__dict__, 'images': None}
+        return {**self.__dict__, 'images': None, 'device_images': None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Maps the images again."""

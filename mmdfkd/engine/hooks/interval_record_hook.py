@@ -25,7 +25,8 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
     mmengine's hook reads every scalar in every iteration, which makes the host wait for the device
     each time and its history grow without bound. This one keeps the scalars where they are, reads
     them all at once, and stops the run there when a loss is not finite: before the next checkpoint
-    is written.
+    is written. A loop that counts iterations is read after its last one too; its interval should
+    divide that of checkpoints.
 
     Args:
         interval: Iterations between two readings; those between two lines of the log by default.
@@ -49,10 +50,12 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         """Keep the step's scalars; read the kept ones at the interval's end."""
         if outputs:
             self.steps.append(outputs)
+        by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
         last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        last = last or (by_iteration and self.is_last_train_iter(runner))
         if self.every_n_inner_iters(batch_idx, self.interval) or last:
             self._read(runner)
-            if isinstance(runner.train_loop, IterBasedTrainLoop):
+            if by_iteration:
                 self._check_weights(runner)
 
     def after_train_epoch(self, runner: Any) -> None:

@@ -18,11 +18,12 @@ from mmdfkd.registry import HOOKS
 class SyncBuffersHook(Hook):
     """Average the model's buffers over the processes at the end of each epoch.
 
-    Loops that count iterations average before each validation and every ``interval`` iterations,
-    which should divide the interval of checkpoints. This takes the place of mmengine's hook of the
-    name, whose mean in single precision does not give equal values back when the number of
-    processes is no power of two: it would change the teacher. A bank of features, which all
-    processes fill with the same rows, is left out: there may be a gigabyte of them.
+    Loops that count iterations average before each validation, after the last iteration and every
+    ``interval`` iterations, which should divide the interval of checkpoints. This takes the place
+    of mmengine's hook of the name, whose mean in single precision does not give equal values back
+    when the number of processes is no power of two: it would change the teacher. A bank of
+    features, which all processes fill with the same rows, is left out: there may be a gigabyte of
+    them.
 
     Args:
         interval: Iterations between two averages where the loop counts iterations.
@@ -43,8 +44,9 @@ class SyncBuffersHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Average now and then in a loop that counts iterations."""
-        by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
-        if by_iteration and self.every_n_train_iters(runner, self.interval):
+        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+            return
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self._average(runner)
 
     @staticmethod

@@ -45,6 +45,12 @@ def test_file_arrives_whole_and_once(server, tmp_path):
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['set.zip']
 
 
+def test_what_a_killed_download_left_is_not_taken_for_the_file(server, tmp_path):
+    (tmp_path / '.set.zip.part').write_bytes(CONTENT[:3])
+    fetch(Download('https://host/set.zip', 'set.zip'), tmp_path)  # of no known checksum
+    assert (tmp_path / 'set.zip').read_bytes() == CONTENT and len(server) == 1
+
+
 def test_of_several_readers_one_downloads(server, tmp_path, monkeypatch):
     retrieve = utils._urlretrieve
 

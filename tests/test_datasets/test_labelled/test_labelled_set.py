@@ -2,7 +2,9 @@
 """What all labelled sets share: finding, packing once, opening from the cache, clear errors."""
 
 import json
+import os
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -73,6 +75,25 @@ def test_size_and_colour_have_caches_of_their_own(root, cache):
     assert len(list(cache.iterdir())) == 4
 
 
+def test_another_reader_reads_anew(root, cache, monkeypatch):
+    LabelledFolder(root, name='set')
+    monkeypatch.setattr(base, '_READER_VERSION', base._READER_VERSION + 1)
+    LabelledFolder(root, name='set')
+    type('Other', (LabelledFolder,), {})(root, name='set')
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_folders_that_look_alike_have_caches_of_their_own(root, tmp_path, noise, encode):
+    twin = shutil.copytree(root, tmp_path / 'elsewhere' / 'set')
+    (twin / 'a' / '000.png').write_bytes(encode(noise(1, 8)[0]))
+    for folder in (root, twin):
+        for path in (folder, *folder.rglob('*')):
+            os.utime(path, (0, 0))
+    first, second = LabelledFolder(root), LabelledFolder(twin)
+    np.testing.assert_array_equal(second.images[0], noise(1, 8)[0])
+    assert (first.images[0] != second.images[0]).any()
+
+
 def test_damaged_cache_is_made_anew(root, cache):
     LabelledFolder(root)
     (folder,) = cache.iterdir()
@@ -82,6 +103,7 @@ def test_damaged_cache_is_made_anew(root, cache):
 
 def test_pickled_copies_map_the_files_again(root):
     dataset = LabelledFolder(root)
+    dataset.to_device('cpu')
     data = pickle.dumps(dataset)
     assert len(data) < 10000  # the images alone are 57,600 bytes
     copy = pickle.loads(data)

@@ -58,12 +58,13 @@ def test_label_order_is_that_of_image_folder(official, write_files):
     assert theirs.targets == TinyImageNet(root).labels.tolist()
 
 
-def test_validation_images_moved_into_folders(official, write_files):
+@pytest.mark.parametrize('place', ['set', 'tiny.tar'])
+def test_validation_images_moved_into_folders(place, official, write_files):
     _, val_images, files = official
     moved = {'words.txt': files['tiny-imagenet-200/words.txt']}
     for k, wnid in enumerate(WNIDS):
         moved[f'val/{wnid}/val_{k}.JPEG'] = files[f'tiny-imagenet-200/val/images/val_{k}.JPEG']
-    val = TinyImageNet(write_files('set', moved), 'val')
+    val = TinyImageNet(write_files(place, moved), 'val')
     np.testing.assert_array_equal(val.images, val_images[[1, 0, 2]])  # by folder
     assert val.labels.tolist() == [0, 1, 2]
     assert val.metainfo['classes'][2] == 'lemon'

@@ -49,8 +49,9 @@ def test_filters_are_torchvisions_antialiased_ones(filter, size):
     assert np.abs(found.astype(int) - expected.numpy()).max() <= 1
 
 
-def test_center_crop_is_torchvisions():
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 36, 3), dtype=np.uint8)
+@pytest.mark.parametrize('sides', [(24, 36), (36, 24)])
+def test_center_crop_is_torchvisions(sides):
+    pixels = np.random.default_rng(0).integers(0, 256, (*sides, 3), dtype=np.uint8)
     image = TF.center_crop(torch.from_numpy(pixels).permute(2, 0, 1), [24, 24])
     expected = TF.resize(image, [8, 8], TF.InterpolationMode.BILINEAR, antialias=True)
     recipe = dict(filter='bilinear', mode='center-crop')
@@ -105,10 +106,10 @@ def test_palette_with_a_transparent_colour_lies_on_white():
 
 @pytest.mark.parametrize('format', ['PNG', 'TIFF'])
 def test_16_bits(format):
-    # 257 = 65535 / 255, so 257 k is exactly k
-    pixels = np.array([[0, 257 * 7], [257 * 128, 65535]], np.uint16)
+    # 257 = 65535 / 255, so 257 k is exactly k, and 257 k + 128 the last that is nearer to k
+    pixels = np.array([[129, 257 * 7 + 128], [257 * 254 + 128, 65535]], np.uint16)
     found = decode(save(Image.fromarray(pixels), format), grey=True)
-    np.testing.assert_array_equal(found[..., 0], [[0, 7], [128, 255]])
+    np.testing.assert_array_equal(found[..., 0], [[1, 7], [254, 255]])
 
 
 def test_first_frame_of_an_animation():

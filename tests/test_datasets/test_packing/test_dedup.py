@@ -122,9 +122,21 @@ def test_against_a_folder_a_pool_and_a_config(tmp_path, images, pool):
         assert facts['pairs'][0][0] == 7
 
 
+def test_against_a_folder_cut_like_the_pool(tmp_path):
+    wide = smooth(np.random.default_rng(2), 96)[:64]
+    square = Image.fromarray(wide[:, 16:80]).resize((32, 32), Image.Resampling.BOX)
+    cut = ImagePool(
+        write_pool(tmp_path / 'cut', np.asarray(square)[None], 'cut', meta={'mode': 'center-crop'})
+    )
+    folder = write_folder(tmp_path / 'val', {'a.png': encode(wide)})
+    np.testing.assert_array_equal(open_images(folder, dedup.recipe_of(cut)).images, cut.images)
+
+
 def test_other_sizes_and_colours_are_fitted(tmp_path, images, pool):
     write_pool(tmp_path / 'grey', images[:3, ::2, ::2, :1], 'grey')
     assert open_images(tmp_path / 'grey', dedup.recipe_of(pool)).images.shape == (3, 32, 32, 3)
+    grey = ImagePool(tmp_path / 'grey')
+    assert open_images(pool.root, dedup.recipe_of(grey)).images.shape == (60, 16, 16, 1)
 
 
 def test_nothing_to_compare_with(tmp_path, pool):

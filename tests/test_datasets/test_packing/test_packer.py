@@ -105,6 +105,24 @@ def test_labels(tmp_path, folder):
     assert set(pool.__getitems__([0])) == {'inputs', 'index'}
 
 
+def test_blocks_in_order_of_an_archive_that_is_not(tmp_path, pictures):
+    data = list(pictures.values())[:8]
+    names = [f'{folder}/{k}.png' for folder in 'ba' for k in range(4)]
+    source = Source(write_tar(tmp_path / 'a.tar', dict(zip(names, data, strict=True))))
+    pack([source], tmp_path / 'pool', RECIPE, workers=0)
+    assert read_names(tmp_path / 'pool') == sorted(names)
+    expected = [decode_image(image, RECIPE) for image in data[4:] + data[:4]]
+    np.testing.assert_array_equal(ImagePool(tmp_path / 'pool').images, expected)
+
+
+def test_classes_are_in_order_whatever_the_archive_begins_with(tmp_path, pictures):
+    data = next(iter(pictures.values()))
+    source = Source(write_tar(tmp_path / 'a.tar', {f'{name}/0.png': data for name in 'cab'}))
+    pack([source], tmp_path / 'pool', RECIPE, workers=0, labels=True)
+    pool = ImagePool(tmp_path / 'pool')
+    assert pool.meta['classes'] == ['a', 'b', 'c'] and pool.extra('labels').tolist() == [0, 1, 2]
+
+
 def test_labels_of_rows_stay_as_they_are(tmp_path):
     rows = np.random.default_rng(0).integers(0, 256, (9, 3 * 64), dtype=np.uint8)
     labels = [1000, 1, 2, 2, 3, 3, 4, 4, 5]
@@ -123,6 +141,9 @@ def test_several_sources(tmp_path, pictures):
     assert report.images == 24
     expected = [f'{first}/{name}' for name in names[5:]] + [f'{later}/{n}' for n in names[:5]]
     assert read_names(tmp_path / 'pool') == expected
+    for limit in (7, 21):  # of all sources together, as they come
+        pack([Source(later), Source(first)], tmp_path / f'{limit}', RECIPE, workers=0, limit=limit)
+        assert len(read_names(tmp_path / f'{limit}')) == limit
 
 
 def test_limit_and_name(tmp_path, folder, pictures):
@@ -307,8 +328,18 @@ def test_blocks_that_the_disk_lost_are_packed_again(tmp_path, folder, unfinished
 @pytest.mark.skipif(sys.platform != 'linux', reason='kills a forked process')
 def test_an_unfinished_pool_of_something_else(tmp_path, folder, unfinished):
     options = dict(workers=0, labels=True)
-    with pytest.raises(UsageError, match='filter is box there, lanczos now'):
-        pack([Source(folder)], tmp_path / 'pool', Recipe(8, 'lanczos'), **options)
+    few = Source(folder, include=['ant/*'])
+    for source, recipe, changes, words in (
+        (Source(folder), Recipe(9), {}, 'size is 8 there, 9 now'),
+        (Source(folder), Recipe(8, 'lanczos'), {}, 'filter is box there, lanczos now'),
+        (Source(folder), Recipe(8, mode='center-crop'), {}, 'mode is squash there'),
+        (Source(folder), Recipe(8, grey=True), {}, 'grey is False there, True now'),
+        (Source(folder), RECIPE, dict(labels=False), 'labels is True there, False now'),
+        (Source(folder), RECIPE, dict(limit=20), 'limit is None there, 20 now'),
+        (few, RECIPE, {}, r"'include': \[\].* there, .*'include': \['ant/\*'\].* now"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            pack([source], tmp_path / 'pool', recipe, **{**options, **changes})
     (folder / 'new.png').write_bytes(b'')
     with pytest.raises(UsageError, match='sources is .* there'):
         pack([Source(folder)], tmp_path / 'pool', RECIPE, **options)

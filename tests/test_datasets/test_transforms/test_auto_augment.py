@@ -77,6 +77,8 @@ def test_draws_follow_the_policy():
         probability = torch.tensor([pair[0][1], pair[1][1]])
         assert (happened - probability).abs().max() < 5 * 0.0112
     assert (negative.float().mean(dim=0) - 0.5).abs().max() < 5 * 0.5 / count**0.5
+    # Both operations are drawn on their own.
+    assert ((negative[:, 0] == negative[:, 1]).float().mean() - 0.5).abs() < 5 * 0.5 / count**0.5
 
 
 def test_operations_of_probability_zero_never_happen():

@@ -172,6 +172,25 @@ def test_a_batch_of_the_gan_smaller_than_the_classes(train, hybrid, warnings, si
     assert all('train_dataloader.batch_sampler.gan_batch_size to 25' in text for text in found)
 
 
+def test_as_many_images_are_scored_as_asked_for(train, hybrid, monkeypatch):
+    scored, generated = [], []
+
+    def score(self, data):
+        scored.append(data['index'].tolist())
+        return torch.tensor(0.0)
+
+    def score_generated(self, count):
+        generated.append(count)
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(HiDFD, 'score', score)
+    monkeypatch.setattr(HiDFD, 'score_generated', score_generated)
+    runner = train(**hybrid, **{'default_hooks.gan.count': 3})
+    collected = runner.train_dataloader.batch_sampler.sampler.collected
+    assert scored == [collected[:3].tolist(), runner.model.held_out[:3].tolist()]
+    assert generated == [3]
+
+
 def test_discriminator_that_knows_its_images_by_heart(train, hybrid, warnings, monkeypatch):
     """High scores for what it learned from, low ones for others of the same pool."""
     scores = iter([torch.tensor(1.5), torch.tensor(-0.5)])

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
@@ -124,6 +125,38 @@ def test_weights_that_are_not_finite_stop_the_run_at_the_end_of_the_epoch(runner
     runner.model.weight.data.fill_(float('inf'))
     with pytest.raises(UsageError, match='weights became NaN or infinite'):
         run_epoch(hook, runner, [1.0] * 7)
+
+
+def test_weights_are_checked_at_each_reading_where_the_loop_counts_iterations(runner):
+    runner.train_loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    runner.max_iters = 8
+    hook = IntervalRuntimeInfoHook(interval=3)
+    runner.model.weight.data.fill_(float('nan'))
+    with pytest.raises(UsageError, match='weights became NaN.*iteration 3'):
+        run_epoch(hook, runner, [1.0] * 7)
+
+
+def test_the_last_iterations_are_read_where_the_loop_counts_them(runner):
+    runner.train_loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    runner.train_dataloader, runner.max_iters = range(1000), 5
+    run_epoch(IntervalRuntimeInfoHook(interval=3), runner, [1.0, 2.0, 6.0, 4.0, 5.0])
+    assert recorded(runner, 'loss') == [3.0, 4.5]
+    runner.iter = 0
+    with pytest.raises(UsageError, match='loss, weight became NaN.*iteration 5'):
+        run_epoch(IntervalRuntimeInfoHook(interval=3), runner, [1.0] * 4 + [float('nan')])
+
+
+@pytest.mark.parametrize('kind', [IntervalRuntimeInfoHook, IntervalTimerHook])
+def test_read_as_often_as_is_logged(runner, kind, monkeypatch):
+    monkeypatch.setattr(kind.__base__, 'before_train', lambda self, runner: None)
+    for own, hooks, expected in (
+        (None, [LoggerHook(interval=20)], 20),
+        (None, [], 50),
+        (7, [LoggerHook(interval=20)], 7),
+    ):
+        hook, runner.hooks = kind(interval=own), hooks
+        hook.before_train(runner)
+        assert hook.interval == expected
 
 
 # Times ----------------------------------------------------------------------------------------

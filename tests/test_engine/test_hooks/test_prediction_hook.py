@@ -73,6 +73,33 @@ def test_second_test_starts_afresh(tested):
     assert again == content
 
 
+def test_no_more_mistakes_are_drawn_than_asked_for(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        'mmdfkd.visualization.save_image_grid',
+        lambda path, images, *others, **options: drawn.append(images[:, 0, 0, 0].tolist()),
+    )
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1).repeat(4, 1).repeat(4, 2)
+    runner = Mock(rank=0, test_dataloader=Mock(dataset=PackedDataset(images, np.zeros(6))))
+    hook = PredictionHook(show_dir=str(tmp_path), most=3)
+    logits = F.one_hot(torch.tensor([1, 0, 1, 1, 0, 1]), 2).float()
+    batch = dict(index=torch.arange(6), label=torch.zeros(6, dtype=torch.int64), logits=logits)
+    hook.after_test_iter(runner, 0, outputs=[batch])
+    hook.after_test_epoch(runner)
+    assert drawn == [[0, 2, 3]]
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_only_the_main_process_writes(tmp_path, rank):
+    dataset = PackedDataset(np.zeros((2, 16, 16, 1), np.uint8), np.arange(2))
+    runner = Mock(rank=rank, test_dataloader=Mock(dataset=dataset))
+    hook = PredictionHook(out=str(tmp_path / 'out.json'), show_dir=str(tmp_path))
+    batch = dict(index=torch.arange(2), label=torch.arange(2), logits=torch.eye(2).flip(0))
+    hook.after_test_iter(runner, 0, outputs=[batch])
+    hook.after_test_epoch(runner, {})
+    assert len(list(tmp_path.iterdir())) == (0 if rank else 2)
+
+
 def test_a_class_of_which_there_is_no_image(tmp_path):
     """Of classes without names: the labels end at 1, the teacher of five takes one for 4."""
     dataset = PackedDataset(np.zeros((2, 16, 16, 1), np.uint8), np.arange(2))

@@ -107,6 +107,13 @@ def test_a_batch_smaller_than_the_classes(
         assert 'train_dataloader.batch_size to 25' in words[0]
 
 
+@pytest.mark.parametrize(('count', 'counted'), [(70, 70), (20, 50)])
+def test_as_many_images_are_counted_as_asked_for(train, generative, count, counted):
+    once = {'train_cfg.max_epochs': 1, 'default_hooks.samples.count': count}
+    runner = train(**generative, **once)
+    assert sum(runner.message_hub.get_info('generated_per_class')) == counted
+
+
 def test_no_pictures(train, generative, tmp_path):
     runner = train(**generative, **{'default_hooks.samples.interval': 0})
     assert not (tmp_path / 'run/figures/samples').exists()

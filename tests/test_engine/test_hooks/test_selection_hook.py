@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmdfkd.engine.hooks import SelectionHook, selection_hook
+from mmdfkd.models.algorithms import DFND
 from mmdfkd.models.classifiers import load_classifier, save_classifier
 from mmdfkd.models.selectors import (
     ConfidenceSelector,
@@ -208,6 +209,24 @@ def test_a_selector_may_be_asked_once_and_of_the_teacher_alone(watched, collect)
     assert 'train/logit_distance' not in hub.log_scalars
 
 
+def test_a_method_is_told_of_a_selection_once(train, collect_noisily, monkeypatch):
+    told, remember = [], DFND.remember_selection
+
+    def note(self, selection):
+        told.append(len(selection.indices))
+        remember(self, selection)
+
+    monkeypatch.setattr(DFND, 'remember_selection', note)
+    train(**collect_noisily(num_select=30))
+    assert told == [30]
+
+
+def test_no_batch_of_a_selection_has_one_image(train, collect):
+    once = {'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 2}
+    runner = train(**collect(num_select=3), **once)
+    assert (runner.iter, runner.message_hub.get_info('images_seen')) == (2, 4)
+
+
 def test_labels_play_no_part(watched, collect):
     """A labelled dataset as pool: other labels, the same images."""
     answers = []
@@ -295,9 +314,24 @@ def test_an_index_file_is_written_used_and_held_to_its_facts(
         ({'train_dataloader.dataset.seed': 5}, 'made with pool'),
         ({'model.selector.num_select': 21}, 'made with num_select 20, this run has num_select 21'),
         ({'model.data_preprocessor': dict(mean=[100.0])}, r'made with mean \[127\.5\]'),
+        ({'model.data_preprocessor': dict(std=[50.0])}, r'made with std \[64\.0\]'),
     ):
         with pytest.raises(UsageError, match=rf'index\.npz .*{named}.*Delete the file'):
             watched(ConfidenceSelector, name='other', **collect(**settings), **once, **changes)
+
+
+def test_an_index_file_of_another_selector(train, collect, tmp_path):
+    class SurestSelector(ConfidenceSelector):
+        pass
+
+    def exchange(runner):
+        runner.model.selector.__class__ = SurestSelector
+
+    once = {'train_cfg.max_epochs': 1}
+    settings = dict(num_select=20, index_file=str(tmp_path / 'index.npz'))
+    train('first', **collect(**settings), **once)
+    with pytest.raises(UsageError, match='made with selector ConfidenceSelector.*SurestSelector'):
+        train('second', exchange, **collect(**settings), **once)
 
 
 def test_random_views_are_not_kept_in_an_index_file(train, collect, tmp_path):
@@ -351,6 +385,34 @@ def test_selections_before_epochs_need_epochs(train):
     loop = dict(type='IterBasedTrainLoop', max_iters=4)
     with pytest.raises(UsageError, match='DynamicSelector selects before each epoch, and train_cf'):
         train(train_cfg=dict(_delete_=True, **loop), param_scheduler=None)
+
+
+def test_a_selection_for_the_whole_run_needs_none(train, collect):
+    loop = dict(type='IterBasedTrainLoop', max_iters=4)
+    changes = dict(train_cfg=dict(_delete_=True, **loop), param_scheduler=None)
+    runner = train(**collect(num_select=20), **changes)
+    assert len(runner.train_dataloader.batch_sampler.sampler.indices) == 20
+
+
+def test_images_per_forward_pass(train, tmp_path, monkeypatch):
+    """Of the validation set to judge the teacher, then of the pool to select from it."""
+    monkeypatch.setenv('MMDFKD_CACHE_DIR', str(tmp_path / 'cache'))  # where no logits are yet
+    sizes = dict(teacher=[], student=[])
+
+    def note(name):
+        def hook(module, inputs):
+            if not (torch.is_grad_enabled() or len(inputs[0]) == 1):  # else it is no prediction
+                sizes[name].append(len(inputs[0]))
+
+        return hook
+
+    def watch(runner):
+        for name in sizes:
+            getattr(runner.model, name).register_forward_pre_hook(note(name))
+
+    options = {'default_hooks.teacher.batch_size': 15, 'default_hooks.selection.batch_size': 40}
+    train(before=watch, **options, **{'train_cfg': dict(max_epochs=1, val_begin=2)})
+    assert sizes == dict(teacher=[15, 15, 10, 40, 40, 16], student=[40, 40, 16])
 
 
 def test_a_pool_that_cannot_be_predicted(train, monkeypatch):

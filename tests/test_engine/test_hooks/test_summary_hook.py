@@ -2,10 +2,11 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks import summary_hook
@@ -29,6 +30,13 @@ def test_sizes_of_lenet5_by_hand():
     network.requires_grad_(False)
     assert count_parameters(network) == 61_706  # frozen ones count
     assert count_macs(None) is None and count_parameters(None) is None
+
+
+def test_counting_changes_nothing():
+    network = load_classifier('mmdfkd://resnet8_digits').train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert count_macs(network) > 0
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
 
 
 def test_accuracy_over_epochs_by_hand():
@@ -89,6 +97,32 @@ def test_images_are_counted(finished):
     extra = summary['images_seen'] - selected.sum()
     assert 0 <= extra <= 2
     assert selected.max() <= summary['images_used'] <= 96
+
+
+@pytest.mark.parametrize('by_iteration', [False, True])
+def test_a_validation_is_no_training(by_iteration, train, monkeypatch, tmp_path):
+    now = SimpleNamespace(time=0.0)
+    monkeypatch.setattr(summary_hook, 'time', SimpleNamespace(perf_counter=lambda: now.time))
+
+    class Clock(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            now.time += 1
+
+        def before_val_epoch(self, runner):
+            now.time += 1000
+
+    loop = {
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=2, _delete_=True),
+        'param_scheduler': None,
+        'model': dict(type='KD', alpha=1.0, selector=None),
+    }
+    changes = loop if by_iteration else {}
+    runner = train(before=lambda runner: runner.register_hook(Clock()), **changes)
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert summary['seconds'] == runner.iter
+    assert summary['images_per_second'] == pytest.approx(
+        summary['images_seen'] / runner.iter, abs=0.05
+    )
 
 
 def test_a_killed_run_leaves_its_record(train, tmp_path):

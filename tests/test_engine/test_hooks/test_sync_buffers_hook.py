@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
 from mmdfkd.engine.hooks import SyncBuffersHook, sync_buffers_hook
@@ -60,6 +61,21 @@ def test_a_bank_of_features_is_left_out(monkeypatch):
     as_one_of(monkeypatch, 2, other_rank)
     SyncBuffersHook().after_train_epoch(SimpleNamespace(model=model))
     assert sizes == [2 + 2 + 1]  # mean, variance and count
+
+
+def test_when_processes_average(monkeypatch):
+    averaged = []
+    monkeypatch.setattr(SyncBuffersHook, '_average', staticmethod(averaged.append))
+    hook = SyncBuffersHook(interval=3)
+    for loop, expected in ((EpochBasedTrainLoop, []), (IterBasedTrainLoop, [2, 5, 7])):
+        for iteration in range(8):
+            state = SimpleNamespace(train_loop=loop.__new__(loop), iter=iteration, max_iters=8)
+            hook.after_train_iter(state, iteration)
+        assert [state.iter for state in averaged] == expected
+    averaged.clear()
+    hook.before_val_epoch('before a validation')
+    hook.after_train_epoch('after an epoch')
+    assert averaged == ['before a validation', 'after an epoch']
 
 
 def test_one_process_and_no_buffers_have_nothing_to_do(monkeypatch):

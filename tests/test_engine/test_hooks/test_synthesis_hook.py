@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from mmengine.hooks import Hook
 from mmdfkd.datasets import ImageBank, ImagePool
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks.synthesis_hook import spread
-from mmdfkd.engine.synthesis import random_numbers_of
+from mmdfkd.engine.synthesis import bank_facts, random_numbers_of, synthesize_round
 from mmdfkd.models.algorithms import DeepInversion
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
@@ -95,6 +96,7 @@ def test_the_bank_is_what_was_synthesised(train, inversion, tmp_path):
     assert facts['method'] == 'DeepInversion' and facts['rounds'] == 3 and facts['seed'] == 0
     assert facts['teacher'] == runner.model.teacher_fingerprint()
     assert facts['classes'] == [*'abcde'] and facts['mean'] == [127.5]
+    assert facts['std'] == [64.0]
     assert facts['settings'] == dict(batch_size=12, iterations=3, warmup_rounds=1)
 
 
@@ -139,6 +141,28 @@ def test_pictures(train, inversion, tmp_path):
     assert drawn == [f'round_000{number}.png' for number in (1, 3, 6, 8)]
     train('none', **inversion, **{'default_hooks.synthesis.interval': 0})
     assert not (tmp_path / 'none/figures/bank').exists()
+
+
+def test_settings_are_kept_as_json_has_them():
+    teacher = SimpleNamespace(name='T', num_classes=2, mean=[1], std=[2])
+    model = SimpleNamespace(method='M', teacher=teacher, teacher_fingerprint=lambda: 'abc')
+    settings = dict(rounds=3, keep=None, clamp=True, betas=(0.5, 0.9), schedule=dict(type='X'))
+    config = dict(type='M', teacher='path', student='path', data_preprocessor={}, **settings)
+    facts = bank_facts(model, 7, config, ['a', 'b'])
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts['settings'] == dict(settings, betas=[0.5, 0.9]) and facts['seed'] == 7
+
+
+def test_as_many_pictures_as_asked_for(train, inversion, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        'mmdfkd.engine.hooks.synthesis_hook.draw_samples',
+        lambda runner, path, pixels, *others: sizes.append(len(pixels)),
+    )
+    once = {'train_cfg.max_epochs': 1}
+    train('some', **copy.deepcopy(inversion), **once, **{'default_hooks.synthesis.shown': 5})
+    train('all', **inversion, **once)
+    assert sizes == [5, 12]
 
 
 def test_other_methods_are_left_alone(finished):
@@ -328,6 +352,16 @@ def test_pixels_that_are_no_numbers(train, inversion, tmp_path):
     with pytest.raises(UsageError, match='NaN or infinite in round 1.*learning rate'):
         train(**inversion)
     assert json.loads((tmp_path / 'run/bank/meta.json').read_text())['count'] == 0
+
+
+@pytest.mark.parametrize('value', [float('inf'), float('-inf'), float('nan')])
+def test_a_single_pixel_that_is_no_number(value):
+    images = torch.zeros(2, 1, 4, 4)
+    images[1, 0, 2, 3] = value
+    made = SimpleNamespace(images=images, targets=torch.zeros(2), logs={})
+    model = SimpleNamespace(iterations=1, synthesize=lambda *_: made)
+    with pytest.raises(UsageError, match='NaN or infinite in round 3'):
+        synthesize_round(model, None, seed=0, number=2)
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_bank(train, inversion, monkeypatch, tmp_path):

@@ -331,6 +331,16 @@ def test_resumed_run_has_the_whole_record(train, tmp_path):
             assert resumed[key] == whole[key], key
 
 
+def test_the_record_of_what_is_done_again_is_forgotten(train, tmp_path):
+    keep = {'default_hooks.checkpoint.max_keep_ckpts': 9}
+    train(**keep, **{'train_cfg.max_epochs': 3})
+    whole = json.loads((tmp_path / 'run/summary.json').read_text())
+    first = str(tmp_path / 'run/epoch_1.pth')
+    train(**keep, **{'train_cfg.max_epochs': 2}, load_from=first, resume=True)
+    again = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert again['student_accuracies'] == whole['student_accuracies'][:2]
+
+
 def test_only_a_selection_that_outlives_its_epoch_is_kept(finished, train, tmp_path):
     assert 'selected_indices' not in weights(Path(finished.work_dir, 'epoch_2.pth'))
     train(**{'train_cfg.max_epochs': 1, 'default_hooks.selection.interval': 2})
@@ -518,6 +528,19 @@ def test_nan_in_the_first_epoch_says_there_is_no_checkpoint(train):
         train(**{'optim_wrapper.student.optimizer.lr': 1e30})
 
 
+def test_nan_in_a_short_run_that_counts_iterations(train, tmp_path):
+    changes = {
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=4, _delete_=True),
+        'param_scheduler': None,
+        'model': dict(type='KD', alpha=1.0, selector=None),
+        'default_hooks.checkpoint': dict(by_epoch=False, interval=4),
+        'optim_wrapper.student.optimizer.lr': 1e30,
+    }
+    with pytest.raises(UsageError, match='NaN or infinite.*No checkpoint was written yet'):
+        train(**changes)
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
 # Options --------------------------------------------------------------------------------------
 
 
@@ -562,6 +585,16 @@ def test_a_gan_learns_from_batches_of_its_own(train, hybrid):
     rates = {role: wrapper.get_lr()['lr'][0] for role, wrapper in runner.optim_wrapper.items()}
     assert rates['student'] == pytest.approx(0.05 * 16 / 64)
     assert {role: rates[role] for role in GAN} == before
+
+
+def test_more_processes_make_the_batches_of_a_gan_larger(toy_config, hybrid):
+    runner = DistillRunner.from_cfg(toy_config(**hybrid))
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner._world_size = 4
+    runner.scale_lr(wrapper, dict(enable=True, base_batch_size=32))
+    rates = {role: rate for role, (rate,) in wrapper.get_lr().items() if role.endswith('.lr')}
+    expected = {f'{role}.lr': 4 * 1e-3 for role in GAN}
+    assert rates == pytest.approx({'student.lr': 0.05 * 4 * 16 / 32, **expected})
 
 
 @pytest.mark.parametrize(
@@ -642,6 +675,14 @@ def test_a_schedule_for_all_roles(train):
     half = dict(type='MultiStepLR', milestones=[1], gamma=0.5)
     rates = train(param_scheduler=[half]).message_hub.get_scalar('train/student.lr').data[0]
     assert rates[-1] == pytest.approx(0.5 * rates[0])
+
+
+def test_one_schedule_for_several_roles(train, generative):
+    generative.pop('param_scheduler.generator')
+    half = dict(type='MultiStepLR', milestones=[1], gamma=0.5)
+    runner = train(**generative, param_scheduler=[half])
+    rates = {role: wrapper.get_lr()['lr'] for role, wrapper in runner.optim_wrapper.items()}
+    assert rates == dict(student=[0.025], generator=[5e-4])
 
 
 def test_any_default_hook_can_be_left_out(train):

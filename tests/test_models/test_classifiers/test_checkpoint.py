@@ -163,6 +163,18 @@ class Plain(nn.Sequential):
         super().__init__(OrderedDict(model=nn.Sequential(body, nn.Linear(3, 4))))
 
 
+@pytest.mark.parametrize(
+    ('key', 'value'), [('input_shape', (1, 8, 8)), ('mean', [0.0]), ('std', [1.0])]
+)
+def test_other_images_than_those_of_the_file(saved, key, value):
+    path, model = saved
+    other = MODELS.build({**model.config, key: value})
+    with pytest.raises(UsageError, match=rf'The config says {key}=\[.*its file .* says \[.*Take'):
+        load_classifier(path, other)
+    silent = MODELS.build({**model.config, key: None})
+    assert same_tensors(load_classifier(path, silent), model)
+
+
 def test_counters_that_old_files_lack():
     model = network()
     state = {k: v + 1 for k, v in model.state_dict().items() if not k.endswith('tracked')}
@@ -312,6 +324,27 @@ def test_fingerprint_names_the_tensors():
     assert network_fingerprint(again.train().requires_grad_(False)) == print_
     again.backbone.bn1.num_batches_tracked += 1  # buffers count
     assert network_fingerprint(again) != print_
+
+
+def test_names_shapes_types_and_values_make_a_fingerprint():
+    def name_of(**tensors):
+        module = nn.Module()
+        for name, tensor in tensors.items():
+            module.register_buffer(name, tensor)
+        return network_fingerprint(module)
+
+    zeros = torch.zeros(2, 3)
+    prints = [
+        name_of(a=zeros),
+        name_of(b=zeros),
+        name_of(a=zeros.T),
+        name_of(a=zeros.int()),
+        name_of(a=zeros + 1),
+        name_of(a=zeros, b=zeros),
+    ]
+    assert len(set(prints)) == len(prints)
+    one = torch.ones(1)
+    assert name_of(a=zeros, b=one) == name_of(b=one, a=zeros) != name_of(a=one, b=zeros)
 
 
 def test_a_class_that_nobody_imported(tmp_path):

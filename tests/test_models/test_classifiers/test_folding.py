@@ -125,6 +125,18 @@ def test_who_reads_statistics_or_features_reads_the_true_ones(network, images):
     assert all(torch.equal(a, b) for a, b in zip(heard, features, strict=True))
 
 
+def test_who_listens_to_a_convolution_hears_its_own_output(network, images):
+    conv, heard = network.backbone.conv1, []
+    expected = conv(images)
+    handle = conv.register_forward_hook(lambda module, inputs, output: heard.append(output))
+    logits = network(images)
+    with BatchNormFolding(network).active():
+        heard.clear()
+        torch.testing.assert_close(network(images), logits)
+    handle.remove()
+    assert len(heard) == 1 and torch.equal(heard[0], expected)
+
+
 def test_its_file_and_its_copies_do_not_know(network, images, tmp_path):
     expected, names = network(images), list(network.state_dict())
     folding = BatchNormFolding(network)

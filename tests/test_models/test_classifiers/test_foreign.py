@@ -118,6 +118,12 @@ def test_without_a_pooled_map_the_vector_is_the_map(build):
     assert torch.equal(features.map.flatten(1), features.vector)
 
 
+def test_large_images_are_averaged(build):
+    teacher, images = build(size=16), torch.randn(2, 3, 32, 32)
+    small = resize(images, [16, 16], antialias=True)
+    torch.testing.assert_close(teacher(images), teacher.head(teacher.network(small)))
+
+
 def test_images_of_its_own_size_are_not_resized(build):
     teacher = build(size=32)
     images = torch.randn(2, 3, 32, 32)
@@ -140,6 +146,14 @@ def test_a_network_that_is_there_already(build):
     assert torch.equal(classifier(images), expected)
     assert classifier.network is network
     assert classifier.name == 'Toy' and classifier.config['source'] == f'{__name__}:Toy'
+
+
+def test_looking_for_its_parts_changes_nothing():
+    network = toy().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    found = ForeignClassifier(network, **IMAGES).original().state_dict()
+    assert before.keys() == found.keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize(
@@ -312,6 +326,29 @@ def test_timm(fake_timm):
     torch.testing.assert_close(teacher.mean, [127.5, 102.0, 51.0])
     torch.testing.assert_close(teacher.std, [51.0, 51.0, 102.0])
     assert ForeignClassifier('timm', 'toy', pretrained=True).input_shape == (3, 48, 48)
+
+
+def test_what_is_stated_counts_more_than_what_the_library_says(fake_timm):
+    stated = dict(size=40, mean=[1.0] * 3, std=[2.0] * 3, name='mine')
+    teacher = ForeignClassifier('timm', 'toy', pretrained=True, **stated)
+    assert (teacher.size, teacher.mean, teacher.std, teacher.name) == tuple(stated.values())
+    assert teacher.input_shape == (3, 40, 40)
+
+
+def test_torchvision_brings_its_weights(monkeypatch):
+    asked, get_model = [], models.get_model
+
+    def without_download(name, weights=None, **arguments):
+        asked.append(weights)
+        return get_model(name, **arguments)
+
+    monkeypatch.setattr(models, 'get_model', without_download)
+    name = 'shufflenet_v2_x0_5'
+    teacher = ForeignClassifier('torchvision', name, pretrained=True, input_shape=(3, 32, 32))
+    assert asked == [models.ShuffleNet_V2_X0_5_Weights.DEFAULT]
+    assert teacher.size == 224 and teacher.num_classes == 1000
+    torch.testing.assert_close(teacher.mean, [123.675, 116.28, 103.53])
+    torch.testing.assert_close(teacher.std, [58.395, 57.12, 57.375])
 
 
 def test_timm_without_pretraining_knows_nothing_about_images(fake_timm):

@@ -84,6 +84,8 @@ def test_map_shape_leaves_no_trace(teacher, training):
     [
         (dict(head=dict(num_classes=3)), r'model\.student\.head\.num_classes is 3.* has 5 classes'),
         (dict(mean=[0.0]), r'model\.student\.mean is \[0\.0\].*\[120\.0\]'),
+        (dict(std=[1.0]), r'model\.student\.std is \[1\.0\].*\[60\.0\]'),
+        (dict(input_shape=(1, 8, 8)), r'model\.student\.input_shape is \[1, 8, 8\].*16, 16\]'),
         (dict(init_cfg=dict(type='Constant')), r'model\.student\.init_cfg has no place'),
     ],
 )

@@ -73,6 +73,14 @@ def test_gradient_passes_to_float_images(layout):
     torch.testing.assert_close(images.grad, expected)
 
 
+def test_it_may_become_more_precise():
+    preprocessor, images = BatchPreprocessor(MEAN, STD), make_images()
+    assert preprocessor.normalize(images).dtype == torch.float32
+    found = preprocessor.double().normalize(images)
+    mean, std = (values.double() for values in (preprocessor.mean, preprocessor.std))
+    torch.testing.assert_close(found, (images.double() - mean) / std, rtol=1e-15, atol=0)
+
+
 def test_gradcheck_in_double():
     images = make_images(2).double().requires_grad_()
     preprocessor = BatchPreprocessor(MEAN, STD).double()
@@ -130,6 +138,21 @@ def test_every_tensor_goes_to_the_device():
     preprocessor = BatchPreprocessor(MEAN, STD).to('meta')
     output = preprocessor(dict(inputs=make_images(), index=torch.arange(6)))
     assert output['inputs'].device.type == output['index'].device.type == 'meta'
+
+
+@pytest.mark.parametrize('non_blocking', [True, False])
+def test_how_batches_are_copied(non_blocking, monkeypatch):
+    said, to = [], torch.Tensor.to
+
+    def watch(self, *args, **options):
+        said.append(options.get('non_blocking'))
+        return to(self, *args, **options)
+
+    preprocessor = BatchPreprocessor(MEAN, STD, non_blocking=non_blocking)
+    data = dict(inputs=make_images(), index=torch.arange(6))
+    monkeypatch.setattr(torch.Tensor, 'to', watch)
+    preprocessor.cast_data(data)
+    assert said == [non_blocking] * 2
 
 
 def test_checkpoints_do_not_carry_the_statistics():
