@@ -59,7 +59,7 @@ class Accuracy(_ShareMetric):
     ``accuracy/<network>_top1``.
 
     Args:
-        topk: Which k to report; ``accuracy/top1`` and so on.
+        topk: Which k to report, one or several; ``accuracy/top1`` and so on.
         collect_device: See above; ``'gpu'`` needs none.
         prefix: First part of the metric's name.
     """
@@ -68,12 +68,12 @@ class Accuracy(_ShareMetric):
 
     def __init__(
         self,
-        topk: Sequence[int] = (1,),
+        topk: int | Sequence[int] = (1,),
         collect_device: str = 'gpu',
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
-        self.topk = tuple(topk)
+        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the hits of whole batches: ``*logits`` ``(B, K)`` against ``label`` ``(B,)``."""

@@ -23,6 +23,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import Registry
 from mmengine.runner import set_random_seed
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 import mmdfkd.registry  # noqa: F401 - lets configs inherit from mmdfkd::
@@ -38,7 +39,7 @@ from .config_slots import (
     argument_of,
     slot_of,
 )
-from .errors import UsageError
+from .errors import UsageError, check_choice
 from .signatures import Arguments, keyword_arguments
 
 #: Above this similarity a name nobody knows is taken for a misspelt one.
@@ -300,6 +301,9 @@ def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> 
     if '_scope_' in value:
         scope = value['_scope_']
         _import_scope(scope, (*path, '_scope_'))
+    if path[:1] == ('optim_wrapper',) and path[-1] == 'clip_grad':
+        _check_clipping(value, path)
+        return
     slot = slot_of(path)
     target = _target(value, path, scope, slot, owner)
     if target is not None:
@@ -310,6 +314,17 @@ def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> 
     for key, item in value.items():
         if not str(key).endswith('_cfg'):  # norm_cfg, init_cfg, ...: read by rules of their own
             _check(item, (*path, key), scope, target if inspect.isclass(target) else None)
+
+
+def _check_clipping(value: dict, path: KeyPath) -> None:
+    """Check how gradients are clipped: arguments of one of PyTorch's two functions."""
+    functions: dict[str, Any] = dict(norm=clip_grad_norm_, value=clip_grad_value_)
+    kind = value.get('type', 'norm')
+    check_choice(f'{_dotted(path)}.type', kind, tuple(functions))
+    arguments = keyword_arguments(functions[kind])
+    given = {key: item for key, item in value.items() if key != 'type'}
+    _check_keys(given, _dotted(path), functions[kind].__name__, arguments.names)
+    _check_kinds(given, path, functions[kind].__name__, arguments)
 
 
 def _target(

@@ -79,6 +79,7 @@ def test_second_evaluation_starts_afresh():
 def test_registered():
     metric = METRICS.build(dict(type='Accuracy', topk=(1, 5), prefix='val'))
     assert metric.topk == (1, 5) and metric.prefix == 'val'
+    assert Accuracy(topk=5).topk == (5,)
 
 
 @pytest.mark.parametrize('metric', [Accuracy, Agreement])

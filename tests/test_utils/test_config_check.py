@@ -354,6 +354,13 @@ def test_new_runner_key_is_fine(files):
         ('trian_cfg', dict(max_epochs=3), r"'trian_cfg'. Did you mean 'train_cfg'"),
         ('env_cfg.keep_memroy', True, r"env_cfg\.keep_memroy .*Did you mean 'keep_memory'"),
         ('auto_scale_lr.enabl', True, r"auto_scale_lr\.enabl .*Did you mean 'enable'"),
+        (
+            'optim_wrapper.student.clip_grad.max_nrm',
+            1.0,
+            r"clip_grad\.max_nrm .*clip_grad_norm_. Did you mean 'max_norm'",
+        ),
+        ('optim_wrapper.student.clip_grad.type', 'norms', r"clip_grad\.type='norms'.*'value'"),
+        ('optim_wrapper.student.clip_grad', dict(max_norm='all'), r'max_norm.* a number'),
         ('data_preprocessor.foo', 1, r'data_preprocessor\.foo is no argument of BatchPreproc'),
         ('randomness.sede', 1, r"randomness\.sede is no .*Did you mean 'seed'"),
     ],
@@ -363,6 +370,13 @@ def test_keys_outside_of_classes(key, value, said):
     cfg.merge_from_dict({key: value})
     with pytest.raises(UsageError, match=said):
         check_config(cfg)
+
+
+@pytest.mark.parametrize('clip', [dict(max_norm=5), dict(type='value', clip_value=0.1)])
+def test_both_ways_to_clip_gradients(clip):
+    cfg = Config.fromfile(ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py')
+    cfg.optim_wrapper.student.clip_grad = clip
+    check_config(cfg)
 
 
 @pytest.mark.parametrize(

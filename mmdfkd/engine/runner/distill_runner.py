@@ -268,6 +268,8 @@ class DistillRunner(Runner):
     ) -> dict:
         """Load a training checkpoint, or a student file into the student.
 
+        Always strictly: ``strict`` and ``revise_keys`` are mmengine's and change nothing.
+
         Raises:
             UsageError: The file is damaged, holds code, or does not fit the config's networks.
         """
