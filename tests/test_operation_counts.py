@@ -134,7 +134,7 @@ def build(method):
 
 
 def batch_of(model, size):
-    if hasattr(model, 'latent_shape'):
+    if model.latent_shape:
         return dict(latent=torch.randn(size, *model.latent_shape))
     images = torch.randint(0, 256, (size, *model.student.input_shape), dtype=torch.uint8)
     return dict(inputs=images, label=torch.randint(10, (size,)), index=torch.arange(size))

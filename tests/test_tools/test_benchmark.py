@@ -194,7 +194,7 @@ def recipe(method):
     data = dict(inputs=images, label=labels, index=torch.arange(16))
     if method == 'HiDFD':
         model.remember_selection(Selection(data['index'], torch.ones(16), labels))
-    if hasattr(model, 'latent_shape'):
+    if model.latent_shape:
         data = dict(latent=torch.randn(16, *model.latent_shape))
     return model, optim_wrapper, data
 

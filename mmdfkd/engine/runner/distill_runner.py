@@ -140,7 +140,7 @@ class DistillRunner(Runner):
         return loop
 
     def _complete(self, dataset: dict) -> None:
-        reads_none = hasattr(type(self.model), 'latent_shape')
+        reads_none = self.model.latent_shape is not None
         if reads_none and describes(DATASETS, dataset, PackedDataset):
             raise UsageError(
                 f'{self.model.method} reads no images, and train_dataloader.dataset is an '
