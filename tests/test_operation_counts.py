@@ -22,7 +22,7 @@ from mmdfkd.evaluation import Accuracy, Agreement
 from mmdfkd.models.modules.best_iterate import BestIterate
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[1]
 EIGHTH = Fraction(1, 8)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[2]
 TOOL = 'analysis_tools/benchmark.py'
