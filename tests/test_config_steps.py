@@ -19,7 +19,7 @@ from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 
 def kind(path):
@@ -63,7 +63,7 @@ def test_one_step(config):
     )
     if cfg.train_dataloader.dataset.type in labelled.__all__:
         batch['label'] = torch.randint(model.student.num_classes, (2,))
-    if hasattr(model, 'latent_shape'):
+    if model.latent_shape:
         batch['latent'] = torch.randn(2, *model.latent_shape)
     if hasattr(model, 'set_stage'):  # a GAN comes first
         model.set_stage('gan')

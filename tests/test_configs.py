@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from mmdfkd.models.classifiers import load_classifier
-from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.config_check import check_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)

@@ -22,7 +22,7 @@ from mmdfkd.evaluation import Accuracy, Agreement
 from mmdfkd.models.modules.best_iterate import BestIterate
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[1]
 EIGHTH = Fraction(1, 8)
@@ -134,7 +134,7 @@ def build(method):
 
 
 def batch_of(model, size):
-    if hasattr(model, 'latent_shape'):
+    if model.latent_shape:
         return dict(latent=torch.randn(size, *model.latent_shape))
     images = torch.randint(0, 256, (size, *model.student.input_shape), dtype=torch.uint8)
     return dict(inputs=images, label=torch.randint(10, (size,)), index=torch.arange(size))

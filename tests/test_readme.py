@@ -23,7 +23,7 @@ from PIL import Image
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.files import atomic_path, write_json
 from mmdfkd.utils.reporting import report_errors
 from mmdfkd.visualization.comparison import duration

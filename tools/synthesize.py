@@ -16,7 +16,8 @@ from mmengine.config import Config
 
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.command_line import KeyValues
-from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.config_check import check_config
+from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.reporting import report_errors
 
 

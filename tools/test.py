@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 
 from mmdfkd.utils.command_line import KeyValues
-from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.config_check import check_config
+from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.reporting import report_errors
 
 

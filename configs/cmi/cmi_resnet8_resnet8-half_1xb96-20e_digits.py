@@ -12,7 +12,7 @@ optim_wrapper = dict(head=dict(optimizer=dict(type='Adam', lr=1e-3)))
 
 model = dict(
     type='CMI',
-    generator=dict(head='sigmoid', bias=False, **_base_.generators.digits),
+    generator=_base_.generators.digits_sigmoid,
     # Ten times the published rate: a new generator begins with grey, and steps are few.
     optimizer=dict(lr=1e-2),
     iterations=40,

@@ -12,4 +12,4 @@ _base_ = [
 train_dataloader = dict(dataset=dict(length=25 * 96))
 optim_wrapper = dict(generator=dict(optimizer=dict(betas=(0.5, 0.999))))
 
-model = dict(type='DFQ', generator=dict(head='sigmoid', bias=False, **_base_.generators.digits))
+model = dict(type='DFQ', generator=_base_.generators.digits_sigmoid)

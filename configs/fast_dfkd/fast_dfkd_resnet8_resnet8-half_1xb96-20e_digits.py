@@ -12,7 +12,7 @@ optim_wrapper = dict(generator=dict(optimizer=dict(type='Adam', lr=2e-2, betas=(
 
 model = dict(
     type='FastDFKD',
-    generator=dict(head='sigmoid', bias=False, **_base_.generators.digits),
+    generator=_base_.generators.digits_sigmoid,
     # Fewer rounds than published, so longer steps and more of them.
     optimizer=dict(lr=1e-2),
     latent_lr=0.05,

@@ -8,13 +8,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(
-    type='HiDFD',
-    gan_epochs=10,
-    num_synthetic=1500,
-    selector=dict(num_select=240, class_cap='even'),
-    generator=dict(latent_size=64, width=8),
-    discriminator=dict(width=8),
-    smoothing=dict(interval=100),
-    average=dict(decay=0.995, start=100),
-)
+model = dict(type='HiDFD', **_base_.small_gan)

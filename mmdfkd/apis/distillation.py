@@ -21,7 +21,8 @@ from mmdfkd.models.algorithms import BaseDistiller
 from mmdfkd.models.classifiers import Classifier, ForeignClassifier, load_classifier
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import apply_options, check_config, load_config
+from mmdfkd.utils.config_check import check_config
+from mmdfkd.utils.config_read import apply_options, load_config
 from mmdfkd.utils.progress import stop_bars
 
 from .given import Images, as_dataset, as_student, as_teacher

@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""Reading a config and finding its mistakes before anything is built.
+"""Finding the mistakes of a config before anything is built.
 
 Building stops at the first mistake with a traceback, after the data were loaded; worse, a key that
 nobody reads goes unnoticed. Here every key is held against the class that will receive it.
@@ -7,14 +7,10 @@ nobody reads goes unnoticed. Here every key is held against the class that will 
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
-import os
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 from mmengine import registry as registries
@@ -26,8 +22,7 @@ from mmengine.runner import set_random_seed
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
-import mmdfkd.registry  # noqa: F401 - lets configs inherit from mmdfkd::
-
+from .config_read import TYPO, closest
 from .config_slots import (
     ENVIRONMENT_KEYS,
     PHASES,
@@ -41,144 +36,6 @@ from .config_slots import (
 )
 from .errors import UsageError, check_choice
 from .signatures import Arguments, keyword_arguments
-
-#: Above this similarity a name nobody knows is taken for a misspelt one.
-TYPO = 0.85
-
-# Reading ------------------------------------------------------------------------------------
-
-
-def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = None) -> Config:
-    """Read a config file with its bases and apply ``--cfg-options``.
-
-    Args:
-        path: Config file.
-        cfg_options: Dotted keys and their new values, as mmengine's ``DictAction`` gives them.
-
-    Raises:
-        UsageError: The file or a base is missing or does not run, or an option names a key that
-            the config does not have. Arguments of a class may be new: :func:`check_config` knows
-            which ones there are.
-    """
-    files = _config_files(Path(path))
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:
-        reason = error.args[0] if error.args else error
-        raise UsageError(
-            f'{_failed_at(error, files)}: {reason} ({type(error).__name__}). Correct the config.'
-        ) from error
-    apply_options(cfg, cfg_options or {})
-    _drop_delete(cfg._cfg_dict)
-    return cfg
-
-
-def _drop_delete(node: Any) -> None:
-    """Take out what mmengine leaves of ``_delete_`` where the bases have nothing to delete."""
-    if isinstance(node, dict):
-        node.pop('_delete_', None)
-    for item in node.values() if isinstance(node, dict) else node:
-        if isinstance(item, (dict, list, tuple)):
-            _drop_delete(item)
-
-
-def apply_options(cfg: Config, options: dict[str, Any], name: str = '--cfg-options') -> None:
-    """Override keys of a config, in place.
-
-    Args:
-        cfg: The config.
-        options: As for :func:`load_config`, which says what may be wrong with them.
-        name: What the user knows them by.
-    """
-    for option in options:
-        _check_option(option, cfg, name)
-    try:
-        cfg.merge_from_dict(options)
-    except (KeyError, TypeError) as error:
-        raise UsageError(f'{name} does not fit the config: {error.args[0]}') from error
-
-
-def _config_files(path: Path, heir: Path | None = None) -> list[Path]:
-    """Return a config file and its bases, having made sure that all of them can be parsed."""
-    if not path.is_file():
-        inherited = f', which {heir} names in _base_' if heir else ''
-        folder = path.parent
-        meant = _closest(path.name, {file.name: file for file in folder.glob('*.py')}, 0.4)
-        meant = meant or _closest(path.name, {f.name: f for f in folder.parent.glob('*/*.py')})
-        hint = f'Did you mean {meant}?' if meant else 'Check the path.'
-        raise UsageError(f'There is no config file {path}{inherited}. {hint}')
-    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
-        raise UsageError(f'{path} is no config: expected a file ending in .py, .json or .yaml.')
-    files = [path]
-    if path.suffix == '.py':
-        try:
-            code = ast.parse(path.read_text(encoding='utf-8'))
-        except SyntaxError as error:
-            line = (error.text or '').strip()
-            raise UsageError(f'{path}, line {error.lineno}: {error.msg}: {line}') from error
-        for base in _bases(code):
-            if '::' not in base:  # mmpretrain::... is looked up by mmengine
-                files += _config_files(Path(os.path.normpath(path.parent / base)), heir=path)
-    return files
-
-
-def _bases(code: ast.Module) -> list[str]:
-    for node in code.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_base_':
-            try:
-                bases = ast.literal_eval(node.value)
-            except ValueError:  # computed: mmengine's to find
-                return []
-            return [bases] if isinstance(bases, str) else list(bases)
-    return []
-
-
-def _failed_at(error: Exception, files: list[Path]) -> str:
-    """Return file and line of the config statement that raised ``error``."""
-    known = {os.path.abspath(file): file for file in files}
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename in known:
-            return f'{known[frame.filename]}, line {frame.lineno}'
-    return str(files[0])
-
-
-def _check_option(option: str, cfg: Config, name: str) -> None:
-    node: Any = cfg.to_dict()
-    parts = option.split('.')
-    for depth, part in enumerate(parts):
-        where = '.'.join(parts[:depth])
-        if isinstance(node, (list, tuple)):
-            if not part.isdigit() or int(part) >= len(node):
-                raise UsageError(
-                    f'{name} {option}: {where} is a list of {len(node)}. '
-                    f'Give an index up to {len(node) - 1} instead of {part!r}.'
-                )
-            node = node[int(part)]
-        elif not isinstance(node, dict):
-            raise UsageError(
-                f'{name} {option}: {where} is {node!r} and has no {part!r} inside. '
-                f'Set {where} itself.'
-            )
-        elif part in node:
-            node = node[part]
-        else:
-            _check_new_key(f'{name} {option}', part, node, top_level=depth == 0)
-            return
-
-
-def _check_new_key(option: str, key: str, node: dict, top_level: bool) -> None:
-    if top_level and key in RUNNER_KEYS:
-        return
-    if not top_level and 'type' in node:  # check_config knows the arguments of its class
-        return
-    known = RUNNER_KEYS | set(node) if top_level else set(node)
-    meant = _closest(key, {name: name for name in known}, 0.6 if top_level else TYPO)
-    if top_level or meant:
-        hint = f'Did you mean {meant!r}?' if meant else 'Check the spelling.'
-        raise UsageError(f'{option}: there is no {key!r} here. {hint}')
-
-
-# Checking -----------------------------------------------------------------------------------
 
 
 def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None:
@@ -212,7 +69,7 @@ def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None
 def _check_top_level(cfg: Config, phase: str) -> None:
     known = {key: key for key in RUNNER_KEYS}
     for key in set(cfg) - RUNNER_KEYS:
-        meant = _closest(key, known, TYPO)
+        meant = closest(key, known, TYPO)
         if meant:
             raise UsageError(
                 f'Nothing reads the key {key!r}. Did you mean {meant!r}? '
@@ -408,7 +265,7 @@ def _check_arguments(
     for key in value:
         if key in known or key in ('type', '_scope_', *slot.takes):
             continue
-        if arguments.complete or _closest(key, known, TYPO):
+        if arguments.complete or closest(key, known, TYPO):
             raise _unknown_argument((*path, key), name, arguments.names)
     _check_kinds(value, path, name, arguments)
     # A model may complete the configs of its parts; so may whoever chooses a default type.
@@ -430,7 +287,7 @@ def _check_kinds(value: dict, path: KeyPath, name: str, arguments: Arguments) ->
 
 
 def _unknown_argument(path: KeyPath, name: str, known: Iterable[str]) -> UsageError:
-    meant = _closest(str(path[-1]), {key: key for key in known})
+    meant = closest(str(path[-1]), {key: key for key in known})
     hint = f'Did you mean {meant!r}?' if meant else f'It takes: {", ".join(sorted(known))}.'
     return UsageError(f'{_dotted(path)} is no argument of {name}. {hint}')
 
@@ -444,12 +301,6 @@ def _import_scope(scope: str, path: KeyPath) -> None:
         raise UsageError(
             f"{_dotted(path)}={scope!r} is no installed library with registries. Use 'mmdfkd'."
         ) from None
-
-
-def _closest(name: str, known: dict[str, Any], cutoff: float = 0.6) -> Any:
-    """Return the value of the key most like ``name``, or ``None``."""
-    matches = difflib.get_close_matches(name, sorted(known), 1, cutoff)
-    return known[matches[0]] if matches else None
 
 
 def _dotted(path: KeyPath) -> str:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -19,3 +20,11 @@ def in_mode(network: nn.Module, mode: Literal['train', 'eval']) -> Iterator[None
         yield
     finally:
         network.train(training)
+
+
+@contextmanager
+def dry_run(network: nn.Module, input_shape: Sequence[int]) -> Iterator[Tensor]:
+    """Yields zeros ``(1, C, H, W)`` to ask a network with; inside, it remembers nothing."""
+    image = torch.zeros(1, *input_shape).to(next(network.parameters()))
+    with torch.no_grad(), in_mode(network, 'eval'):
+        yield image

@@ -256,7 +256,7 @@ def run_config(work_dir: PathLike) -> Config:
     Raises:
         UsageError: The folder holds no run.
     """
-    from mmdfkd.utils.config_check import load_config
+    from mmdfkd.utils.config_read import load_config
 
     return load_config(_starts(work_dir, 'config.py')[-1])
 

@@ -16,7 +16,7 @@ from mmdfkd.apis.methods import find_method, find_recipe
 from mmdfkd.datasets import DigitsDataset, ImagePool, PackedDataset, write_pool
 from mmdfkd.models.classifiers import Classifier, ForeignClassifier, load_classifier
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 STATISTICS = dict(mean=[120.0], std=[60.0])
 SHORT = {'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 32}

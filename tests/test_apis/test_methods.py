@@ -12,7 +12,7 @@ from mmdfkd.apis.methods import find_method, find_recipe
 from mmdfkd.models.algorithms import BaseDistiller, FastDFKD
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 FOLDERS = sorted(

@@ -10,7 +10,7 @@ from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.classifiers import ForeignClassifier, load_classifier
 from mmdfkd.registry import DATASETS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 

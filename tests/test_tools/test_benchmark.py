@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[2]
 TOOL = 'analysis_tools/benchmark.py'
@@ -194,7 +194,7 @@ def recipe(method):
     data = dict(inputs=images, label=labels, index=torch.arange(16))
     if method == 'HiDFD':
         model.remember_selection(Selection(data['index'], torch.ones(16), labels))
-    if hasattr(model, 'latent_shape'):
+    if model.latent_shape:
         data = dict(latent=torch.randn(16, *model.latent_shape))
     return model, optim_wrapper, data
 

@@ -14,7 +14,7 @@ from torch import nn
 from mmdfkd.models.classifiers import load_classifier
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'model_converters' / 'convert_official.py'

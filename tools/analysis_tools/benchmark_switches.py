@@ -27,7 +27,7 @@ from mmengine.registry import init_default_scope
 from mmdfkd.models.algorithms import KD3
 from mmdfkd.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.files import write_json
 from mmdfkd.utils.reporting import report_errors
 

@@ -32,7 +32,8 @@ from rich.table import Table
 
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.command_line import KeyValues
-from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.config_check import check_config
+from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.progress import progress_bar
 from mmdfkd.utils.reporting import report_errors

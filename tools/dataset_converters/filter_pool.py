@@ -101,7 +101,7 @@ def predict(teacher: str, pool: Any) -> Any:
     from mmdfkd.models.algorithms.base import build_teacher
     from mmdfkd.models.classifiers import load_classifier
     from mmdfkd.registry import MODELS
-    from mmdfkd.utils.config_check import load_config
+    from mmdfkd.utils.config_read import load_config
     from mmdfkd.utils.device import choose_device
 
     if teacher.endswith('.py'):

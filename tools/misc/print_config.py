@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 
 from mmdfkd.utils.command_line import KeyValues
-from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.config_check import check_config
+from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.reporting import report_errors
 
 

@@ -35,7 +35,7 @@ from mmdfkd.models.classifiers.checkpoint import (
 )
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.reporting import report_errors
 
 COUNTER = 'num_batches_tracked'  # old files have none

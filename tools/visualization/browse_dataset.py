@@ -39,7 +39,8 @@ def main() -> None:
         from mmengine.registry import init_default_scope
 
         from mmdfkd.registry import DATASETS, MODELS
-        from mmdfkd.utils.config_check import check_config, load_config
+        from mmdfkd.utils.config_check import check_config
+        from mmdfkd.utils.config_read import load_config
         from mmdfkd.visualization import save_image_grid
 
         cfg = load_config(args.config, args.cfg_options)

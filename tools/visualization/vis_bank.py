@@ -76,7 +76,7 @@ def ask_teacher(config: str, options: dict | None, pool: Any, facts: dict) -> tu
     from mmdfkd.models.algorithms.base import build_teacher
     from mmdfkd.models.classifiers import network_fingerprint
     from mmdfkd.registry import MODELS
-    from mmdfkd.utils.config_check import load_config
+    from mmdfkd.utils.config_read import load_config
     from mmdfkd.utils.device import choose_device
 
     cfg = load_config(config, options)

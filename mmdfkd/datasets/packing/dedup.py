@@ -220,7 +220,7 @@ def _fitted(dataset: PackedDataset, recipe: Recipe) -> PackedDataset:
 def _validation_set(path: str | os.PathLike) -> PackedDataset:
     from mmengine.registry import init_default_scope
 
-    from mmdfkd.utils.config_check import load_config
+    from mmdfkd.utils.config_read import load_config
 
     config = load_config(path)
     loader = config.get('val_dataloader')

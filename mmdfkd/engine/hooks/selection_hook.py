@@ -18,7 +18,7 @@ from mmdfkd.datasets import HybridDataset, PackedDataset
 from mmdfkd.models.selectors import Selection
 from mmdfkd.models.selectors.index_file import read_index, write_index
 from mmdfkd.registry import HOOKS
-from mmdfkd.utils.errors import UsageError, check_choice, shorten
+from mmdfkd.utils.errors import UsageError, check_choice, check_least, shorten
 from mmdfkd.utils.files import write_npz
 from mmdfkd.utils.seeds import random_numbers_apart
 
@@ -56,10 +56,7 @@ class SelectionHook(Hook):
         batch_size: int = 512,
     ) -> None:
         check_choice('default_hooks.selection.view', view, ('plain', 'train'))
-        if interval < 1:
-            raise UsageError(
-                f'default_hooks.selection.interval={interval}; give a number of epochs >= 1.'
-            )
+        check_least('default_hooks.selection.interval', interval, 1)
         self.interval = interval
         self.view = view
         self.batch_size = batch_size

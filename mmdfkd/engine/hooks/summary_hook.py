@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmdfkd.models.classifiers import Classifier, save_classifier
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.files import write_json
-from mmdfkd.utils.modes import in_mode
+from mmdfkd.utils.modes import dry_run
 from mmdfkd.version import __version__
 
 
@@ -203,14 +203,12 @@ def count_parameters(network: Classifier | None) -> int | None:
     return sum(p.numel() for p in network.parameters()) if network is not None else None
 
 
-@torch.no_grad()
 def count_macs(network: Classifier | None) -> int | None:
     """Multiply-adds of convolutions and linear layers for one image."""
     if network is None:
         return None
-    device = next(network.parameters()).device
-    with FlopCounterMode(display=False) as counter, in_mode(network, 'eval'):
-        network(torch.zeros(1, *network.input_shape, device=device))
+    with dry_run(network, network.input_shape) as image, FlopCounterMode(display=False) as counter:
+        network(image)
     return counter.get_total_flops() // 2
 
 

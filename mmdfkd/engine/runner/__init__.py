@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-from .distill_runner import DistillRunner, leave_processes, set_loader_defaults
+from .distill_runner import DistillRunner, set_loader_defaults
+from .launch import leave_processes
 from .replicated_model import ReplicatedModel
 
 __all__ = ['DistillRunner', 'ReplicatedModel', 'leave_processes', 'set_loader_defaults']

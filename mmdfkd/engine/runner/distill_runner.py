@@ -10,16 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import find_latest_checkpoint
 from torch.utils.data import DataLoader
 
 from mmdfkd.datasets import (
@@ -39,6 +36,7 @@ from mmdfkd.utils.device import choose_device, set_up_device
 from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.files import atomic_path
 
+from .checkpoints import latest_checkpoint, restore_histories, to_plain
 from .launch import check_launcher, join_by_gloo
 from .schedules import all_schedulers, check_length, check_schedules, lengthen
 
@@ -140,7 +138,7 @@ class DistillRunner(Runner):
         return loop
 
     def _complete(self, dataset: dict) -> None:
-        reads_none = hasattr(type(self.model), 'latent_shape')
+        reads_none = self.model.latent_shape is not None
         if reads_none and describes(DATASETS, dataset, PackedDataset):
             raise UsageError(
                 f'{self.model.method} reads no images, and train_dataloader.dataset is an '
@@ -255,9 +253,7 @@ class DistillRunner(Runner):
         for hook in self._acting[fn_name]:
             getattr(hook, fn_name)(self, **kwargs)
         if fn_name == 'before_save_checkpoint':
-            checkpoint = kwargs['checkpoint']
-            checkpoint['message_hub'] = as_data(checkpoint['message_hub'])
-            checkpoint['meta'] = as_data(checkpoint['meta'])
+            to_plain(kwargs['checkpoint'])
 
     def load_checkpoint(
         self,
@@ -288,8 +284,7 @@ class DistillRunner(Runner):
                 "it. Load a student of this teacher with model.classifier='shared', or set "
                 'model.classifier to what it was then.'
             )
-        if 'message_hub' in checkpoint:
-            restore_histories(checkpoint['message_hub'])
+        restore_histories(checkpoint)
         self._has_loaded = True
         self.logger.info(f'Loaded checkpoint {filename}')
         return checkpoint
@@ -333,15 +328,6 @@ class DistillRunner(Runner):
                 part.seed = self.seed
 
 
-def latest_checkpoint(work_dir: str) -> str | None:
-    """The checkpoint to resume from; a directory may have been copied or renamed since."""
-    if not Path(work_dir, 'last_checkpoint').is_file():
-        return None
-    found = find_latest_checkpoint(work_dir)
-    here = Path(work_dir, Path(found).name)
-    return str(here) if here.is_file() else found
-
-
 def acts(hook: Hook, stage: str) -> bool:
     """Tells whether a hook has a stage of its own, be it one that mmengine does not know."""
     if stage in Hook.stages:
@@ -365,39 +351,3 @@ def set_loader_defaults(
             loader.setdefault('pin_memory', pin_memory and torch.cuda.is_available())
             workers = loader.get('num_workers', 0) > 0
             loader.setdefault('persistent_workers', persistent_workers and workers)
-
-
-def leave_processes() -> None:
-    """Part from the other processes of a run that is over.
-
-    Left to the interpreter's exit, the threads of gloo now and then abort a process that has done
-    its work, and the launcher reports a failure.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def as_data(value: Any) -> Any:
-    """Turn histories, numpy values and config types into tensors and plain Python values."""
-    if isinstance(value, HistoryBuffer):
-        log, count = value.data
-        return dict(log=np.asarray(log).tolist(), count=np.asarray(count).tolist())
-    if isinstance(value, dict):
-        return {str(key): as_data(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(as_data(item) for item in value)
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)):
-        return value
-    return str(value)
-
-
-def restore_histories(message_hub: dict) -> None:
-    """Undo :func:`as_data` on the histories of a message hub, in place."""
-    message_hub['log_scalars'] = {
-        name: HistoryBuffer(history['log'], history['count'])
-        for name, history in message_hub['log_scalars'].items()
-    }

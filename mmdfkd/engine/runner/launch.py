@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""How processes that a launcher has started find each other where there is no GPU.
+"""How processes that a launcher has started find each other where there is no GPU, and part.
 
 mmengine gives each its GPU first, so that it fails without.
 """
@@ -67,6 +67,16 @@ def join_by_gloo(launcher: str, timeout: float | None = None) -> None:
         os.environ['MASTER_ADDR'] = _meeting_place(launcher)
     limit = None if timeout is None else timedelta(seconds=timeout)
     dist.init_process_group('gloo', timeout=limit)
+
+
+def leave_processes() -> None:
+    """Part from the other processes of a run that is over.
+
+    Left to the interpreter's exit, the threads of gloo now and then abort a process that has done
+    its work, and the launcher reports a failure.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _meeting_place(launcher: str) -> str:

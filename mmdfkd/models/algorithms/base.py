@@ -111,6 +111,11 @@ class BaseDistiller(BaseModel):
         """Name of the method, as in the registry."""
         return type(self).__name__
 
+    @property
+    def latent_shape(self) -> tuple[int, int] | None:
+        """Shape of one item of the training data where these are latents, not images."""
+        return None
+
     # Training -------------------------------------------------------------------------------
 
     @abstractmethod

@@ -210,10 +210,6 @@ class CMI(InversionDistiller):
         """New weights for the generator; they make mid-grey images of any latent."""
         dcgan_init(self.generator)
 
-    def draw_latent(self) -> Tensor:
-        """Standard normal latents ``(N, L)``."""
-        return self.draw_normal(self.generator.latent_size)
-
     def synthesis_loss(
         self, images: Tensor, targets: Tensor, adversary: bool = True
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

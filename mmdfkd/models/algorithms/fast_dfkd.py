@@ -232,10 +232,6 @@ class FastDFKD(InversionDistiller):
             start.copy_(self.draw_latent())
         return start.clone().requires_grad_()
 
-    def draw_latent(self) -> Tensor:
-        """Standard normal latents ``(N, L)``."""
-        return self.draw_normal(self.generator.latent_size)
-
     def synthesis_loss(
         self, images: Tensor, targets: Tensor, adversary: bool = True
     ) -> tuple[Tensor, list[BatchStatistics], dict[str, Tensor]]:

@@ -60,6 +60,7 @@ class InversionDistiller(BaseDistiller):
     learns_from = 'generated'
     unscaled = 'optimises images'
     teacher: Classifier
+    generator: Any  # of those that have one
 
     def __init__(
         self,
@@ -138,6 +139,10 @@ class InversionDistiller(BaseDistiller):
     def draw_normal(self, *shape: int) -> Tensor:
         """Standard normal numbers ``(N, *shape)``; on the CPU, so that every device draws alike."""
         return torch.randn(self.batch_size, *shape).to(next(self.teacher.parameters()))
+
+    def draw_latent(self) -> Tensor:
+        """Standard normal latents ``(N, L)`` of a method's generator."""
+        return self.draw_normal(self.generator.latent_size)
 
     def class_loss(self, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         """Weighted cross-entropy of T(x) ``(N, K)`` with the classes asked for ``(N,)``."""

@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.modes import in_mode
+from mmdfkd.utils.modes import dry_run
 
 
 class Features(NamedTuple):
@@ -152,12 +151,10 @@ class Classifier(BaseModule):
         return Features(maps, last, vector, self.head(vector))
 
 
-@torch.no_grad()
 def map_shapes(network: Classifier) -> list[tuple[int, int, int]]:
     """Shapes ``(C, H, W)`` of :attr:`Features.maps` for images of the network's own shape."""
-    images = torch.zeros(1, *network.input_shape, device=next(network.parameters()).device)
-    with in_mode(network, 'eval'):
-        maps = network.extract(images).maps
+    with dry_run(network, network.input_shape) as image:
+        maps = network.extract(image).maps
     return [(m.shape[1], m.shape[2], m.shape[3]) for m in maps]
 
 

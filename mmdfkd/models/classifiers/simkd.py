@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.modes import in_mode
+from mmdfkd.utils.modes import dry_run
 
 from .classifier import Classifier, check_inputs, check_parts
 
@@ -84,14 +83,12 @@ def share_classifier(
     return network
 
 
-@torch.no_grad()
 def map_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Shape ``(C, H, W)`` of the last map of a backbone, or of the map a classifier pools."""
-    images = torch.zeros(1, *input_shape, device=next(network.parameters()).device)
-    with in_mode(network, 'eval'):
+    with dry_run(network, input_shape) as image:
         if isinstance(network, Classifier):
-            feature_map = network.extract(images).map
+            feature_map = network.extract(image).map
         else:
-            feature_map = network(images)[-1]
+            feature_map = network(image)[-1]
     channels, height, width = feature_map.shape[1:]
     return channels, height, width

@@ -12,18 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import UsageError, check_choice
 from mmdfkd.utils.precision import at_least_float32
-
-_FORMS = ('sigmoid', 'one_minus_sigmoid', 'none')
-_SPACES = ('logits', 'probs')
 
 
 def _check(form: str, space: str) -> None:
-    if form not in _FORMS:
-        raise UsageError(f'alignment weight: {form!r} is unknown, expected one of {_FORMS}.')
-    if space not in _SPACES:
-        raise UsageError(f'alignment space: {space!r} is unknown, expected one of {_SPACES}.')
+    check_choice('alignment.weight', form, ('sigmoid', 'one_minus_sigmoid', 'none'))
+    check_choice('alignment.space', space, ('logits', 'probs'))
     if form == 'one_minus_sigmoid' and space == 'logits':
         raise UsageError(
             "alignment weight 'one_minus_sigmoid' with space='logits' does not train: an "

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.errors import check_choice
+from mmdfkd.utils.modes import dry_run
 from mmdfkd.utils.precision import at_least_float32
 
 
@@ -79,18 +79,19 @@ def named_layers(network: nn.Module, names: Sequence[str], key: str) -> list[nn.
     return [modules[name] for name in names]
 
 
-@torch.no_grad()
 def feature_widths(
     network: Any, layers: Sequence[nn.Module], on: Literal['input', 'output'] = 'input'
 ) -> list[int]:
     """Lengths ``C_l`` of the features a network with an ``input_shape`` yields per image.
 
     Args:
-        network: A classifier in eval mode.
+        network: A classifier.
         layers: Layers of it.
         on: As in :func:`record_instance_features`.
     """
-    images = torch.zeros(1, *network.input_shape).to(next(network.parameters()))
-    with record_instance_features(layers, on) as features:
-        network(images)
+    with (
+        dry_run(network, network.input_shape) as image,
+        record_instance_features(layers, on) as features,
+    ):
+        network(image)
     return [feature.shape[1] for feature in features]

@@ -10,7 +10,8 @@ from torch import nn
 from mmdfkd.engine import AutocastOptimWrapper
 from mmdfkd.engine.optimizers import autocast
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.config_check import check_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmdfkd.datasets import DigitsDataset, LatentDataset
-from mmdfkd.engine import DistillRunner
+from mmdfkd.engine import DistillRunner, ReplicatedModel
 from mmdfkd.models.classifiers import load_classifier
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
@@ -55,6 +55,14 @@ def test_no_image_is_opened(train, zskt, without_validation, tmp_path, monkeypat
     assert summary['student_accuracy_last'] is None
     student = load_classifier(tmp_path / 'run/student.pth')
     assert student.num_classes == 5
+
+
+def test_a_replicated_model_has_latents_too(toy_config, generative):
+    """As on several processes, where the runner has the model in a wrapper."""
+    runner = DistillRunner.from_cfg(toy_config(**generative))
+    runner.model = ReplicatedModel(runner.model)
+    loop = runner.build_train_loop(runner._train_loop)
+    assert loop.dataloader.dataset.shape == runner.model.latent_shape
 
 
 def test_each_iteration_has_new_latents(train, generative):

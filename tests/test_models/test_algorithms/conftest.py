@@ -12,7 +12,7 @@ from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.registry import MODELS, PARAM_SCHEDULERS
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 CLASSES = 5
 SCHEDULES = Path(__file__).parents[3] / 'configs' / '_base_' / 'schedules'

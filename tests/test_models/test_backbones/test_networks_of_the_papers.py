@@ -14,7 +14,7 @@ from mmdfkd.engine.hooks.summary_hook import count_macs, count_parameters
 from mmdfkd.models.classifiers import map_shape
 from mmdfkd.models.modules import SimKDAdapter
 from mmdfkd.registry import MODELS
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 NETWORKS = Path(__file__).parents[3] / 'configs' / '_base_' / 'networks'
 

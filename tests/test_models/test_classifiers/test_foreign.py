@@ -20,7 +20,8 @@ from mmdfkd.models.classifiers import (
 )
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import check_config, load_config
+from mmdfkd.utils.config_check import check_config
+from mmdfkd.utils.config_read import load_config
 
 ROOT = Path(__file__).parents[3]
 IMAGES = dict(input_shape=(3, 32, 32), mean=[120.0] * 3, std=[60.0] * 3)

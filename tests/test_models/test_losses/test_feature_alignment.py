@@ -130,9 +130,9 @@ def test_usage_errors():
         alignment_weight(logits, logits, 'one_minus_sigmoid')
     with pytest.raises(UsageError, match='does not train'):
         WeightedFeatureAlignmentLoss(weight='one_minus_sigmoid')
-    with pytest.raises(UsageError, match="'softmax' is unknown"):
+    with pytest.raises(UsageError, match=r"alignment\.weight='softmax' is not known"):
         WeightedFeatureAlignmentLoss(weight='softmax')
-    with pytest.raises(UsageError, match="'features' is unknown"):
+    with pytest.raises(UsageError, match=r"alignment\.space='features' is not known"):
         WeightedFeatureAlignmentLoss(space='features')
 
 

@@ -18,7 +18,7 @@ from mmdfkd.engine import DistillRunner
 from mmdfkd.models.classifiers.checkpoint import save_classifier
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.config_check import load_config
+from mmdfkd.utils.config_read import load_config
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
 

@@ -1,0 +1,52 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What mmengine puts into a checkpoint, as plain data and back; and which one is the latest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import find_latest_checkpoint
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint to resume from; a directory may have been copied or renamed since."""
+    if not Path(work_dir, 'last_checkpoint').is_file():
+        return None
+    found = find_latest_checkpoint(work_dir)
+    here = Path(work_dir, Path(found).name)
+    return str(here) if here.is_file() else found
+
+
+def to_plain(checkpoint: dict) -> None:
+    """Turn what mmengine says about a run into tensors and plain Python values, in place."""
+    for part in ('message_hub', 'meta'):
+        checkpoint[part] = as_data(checkpoint[part])
+
+
+def restore_histories(checkpoint: dict) -> None:
+    """Undo :func:`to_plain` on the histories of the message hub, if there is one, in place."""
+    message_hub = checkpoint.get('message_hub', {})
+    for name, history in message_hub.get('log_scalars', {}).items():
+        message_hub['log_scalars'][name] = HistoryBuffer(history['log'], history['count'])
+
+
+def as_data(value: Any) -> Any:
+    """Turn histories, numpy values and config types into tensors and plain Python values."""
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return dict(log=np.asarray(log).tolist(), count=np.asarray(count).tolist())
+    if isinstance(value, dict):
+        return {str(key): as_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_data(item) for item in value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)):
+        return value
+    return str(value)
