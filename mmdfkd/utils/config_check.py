@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from .config_read import TYPO, closest
+from .config_read import load_config as load_config  # users read and check from here
 from .config_slots import (
     ENVIRONMENT_KEYS,
     PHASES,

@@ -10,8 +10,9 @@ import torch
 from mmengine.hooks import Hook
 
 from mmdfkd.datasets import DigitsDataset, LatentDataset
-from mmdfkd.engine import DistillRunner, ReplicatedModel
+from mmdfkd.engine import DistillRunner
 from mmdfkd.models.classifiers import load_classifier
+from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
 
@@ -57,12 +58,22 @@ def test_no_image_is_opened(train, zskt, without_validation, tmp_path, monkeypat
     assert student.num_classes == 5
 
 
-def test_a_replicated_model_has_latents_too(toy_config, generative):
-    """As on several processes, where the runner has the model in a wrapper."""
-    runner = DistillRunner.from_cfg(toy_config(**generative))
-    runner.model = ReplicatedModel(runner.model)
-    loop = runner.build_train_loop(runner._train_loop)
-    assert loop.dataloader.dataset.shape == runner.model.latent_shape
+def _train(rank, cfg):
+    runner = DistillRunner.from_cfg(cfg)
+    runner.train()
+    return runner.model.state_dict()
+
+
+def test_two_processes_train_one_generator(
+    toy_config, pre_dfkd, without_validation, in_two_processes
+):
+    cfg = toy_config(launcher='pytorch', **pre_dfkd, **without_validation)
+    before = {name: value.clone() for name, value in MODELS.build(cfg.model).state_dict().items()}
+    first, second = in_two_processes(_train, cfg)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    changed = {name for name, value in first.items() if not torch.equal(value, before[name])}
+    assert {name.split('.')[0] for name in changed} >= {'student', 'generator', 'memory'}
 
 
 def test_each_iteration_has_new_latents(train, generative):
