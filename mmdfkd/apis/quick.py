@@ -112,7 +112,8 @@ def _shrink_gan(cfg: Config, images: int, epochs: int) -> None:
     """
     model, loader = cfg.model, cfg.train_dataloader
     bank: Any = loader.dataset.get('synthetic') or {}
-    if describes(DATASETS, bank, ImagePool) and not is_pool(bank.root):
+    made = describes(DATASETS, bank, ImagePool) and not describes(DATASETS, bank, ImageBank)
+    if made and not is_pool(bank.root):
         print_log(f'--quick: there are no images in {bank.root}; a GAN makes some.', 'current')
         loader.dataset.synthetic = dict(type='ImageBank')
         model.gan_epochs = 1
