@@ -204,9 +204,7 @@ def test_images_of_another_method_are_welcome():
 
 
 # A run of the GAN alone has no student whose schedule could be wrong.
-@pytest.mark.parametrize(
-    ('begin', 'epochs', 'warns'), [(1, 2, False), (0, 2, True), (0, 1, False)]
-)
+@pytest.mark.parametrize(('begin', 'epochs', 'warns'), [(1, 2, False), (0, 2, True), (0, 1, False)])
 def test_a_schedule_that_begins_with_the_gan(train, hybrid, warnings, begin, epochs, warns):
     schedule = [dict(type='MultiStepLR', begin=begin, milestones=[1])]
     changes = {'param_scheduler.student': schedule, 'train_cfg.max_epochs': epochs}
