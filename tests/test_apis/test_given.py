@@ -85,6 +85,9 @@ def test_a_classifier_states_its_own():
     assert copied is not ours and copied.config == ours.config
     with pytest.raises(UsageError, match=r'mean and std: ResNet8 states its own, \[78\.0\]'):
         as_teacher(ours, [78.0], [82.6], None)
+    for mean, std in (([78.0], None), (None, [82.6])):
+        with pytest.raises(UsageError, match='mean and std: ResNet8 states its own'):
+            as_teacher(ours, mean, std, None)
 
 
 def test_logits_that_leave_no_linear_layer(make_net, tmp_path, capsys):
@@ -101,7 +104,9 @@ def test_logits_that_leave_no_linear_layer(make_net, tmp_path, capsys):
             return torch.stack([member(x) for member in self.members]).mean(0)
 
     x = torch.randn(3, *SHAPE)
+    state = torch.get_rng_state()
     copied = as_teacher(Ensemble(), [120.0], [60.0], SHAPE)
+    assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn
     expected = (one.eval()(x) + two.eval()(x)) / 2
     assert copied.name == 'Ensemble' and 'taken for a black box' in capsys.readouterr().out
     assert not (tmp_path / 'earlier.log').read_text()
@@ -116,6 +121,7 @@ def test_logits_that_leave_no_linear_layer(make_net, tmp_path, capsys):
         (lambda logits: logits.log_softmax(1), 'returns probabilities or their logarithms'),
         (lambda logits: logits.argmax(1), r'returns \(4,\) for 4 images'),
         (lambda logits: (logits, logits), 'returns tuple for 4 images'),
+        (lambda logits: torch.cat([logits, logits]), r'returns \(8, 5\) for 4 images'),
     ],
 )
 def test_a_teacher_without_logits(teacher, change, problem):
@@ -135,12 +141,18 @@ def test_images_the_teacher_cannot_see(teacher):
         ([0.5], [0.25], r'must be in units of 0 to 255'),
         ([0.5], [1.0], r'must be in units of 0 to 255'),
         ([120.0], [0.0], r'std above 0'),
+        ([120.0], [60.0] * 3, r'mean has 1 and std 3 numbers'),
         ([120.0] * 3, [60.0] * 3, r'mean has 3 and std 3 numbers, but the images have 1 channels'),
     ],
 )
 def test_statistics(teacher, mean, std, problem):
     with pytest.raises(UsageError, match=problem):
         as_teacher(teacher, mean, std, SHAPE)
+
+
+def test_no_channel_has_a_deviation_of_zero(teacher):
+    with pytest.raises(UsageError, match='std above 0'):
+        as_teacher(teacher, [120.0] * 3, [60.0, 60.0, 0.0], (3, 16, 16))
 
 
 def test_a_teacher_of_raw_pixels(teacher):

@@ -49,6 +49,33 @@ def test_large_networks_get_few_images(quick, name, images, batch):
     assert cfg.work_dir.endswith('quick/run')
 
 
+def test_what_is_smaller_stays(quick):
+    options = {
+        'train_cfg.max_epochs': 1,
+        'train_cfg.val_interval': 10,
+        'train_dataloader.batch_size': 8,
+        'train_dataloader.num_workers': 2,
+        'train_dataloader.persistent_workers': True,
+    }
+    cfg = quick('kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits', **options)
+    assert (cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval) == (1, 1)
+    loader = cfg.train_dataloader
+    assert (loader.batch_size, loader.num_workers) == (8, 0)
+    assert 'persistent_workers' not in loader  # which PyTorch refuses without workers
+
+
+@pytest.mark.parametrize(('stage', 'gan_epochs'), [('74e', 1), ('10e-gan', 2), ('64e-student', 1)])
+def test_the_stages_of_a_gan_are_short(quick, stage, gan_epochs):
+    cfg = quick(f'hidfd/hidfd_resnet8_resnet8-half_1xb64-{stage}_digits')
+    assert cfg.model.gan_epochs == gan_epochs  # whose images are not here, it makes some
+    assert cfg.train_dataloader.dataset.synthetic.type == 'ImageBank'
+    assert cfg.model.num_synthetic == 256 and cfg.model.selector.num_select == 128
+    assert cfg.train_dataloader.sampler.repeat == cfg.train_dataloader.sampler.passes == 1
+    assert cfg.train_dataloader.batch_sampler.gan_batch_size == 32
+    assert (cfg.train_cfg.max_epochs, cfg.train_cfg.get('val_begin')) == (2, None)
+    assert all(schedule.begin == 0 for schedule in cfg.param_scheduler.get('student', ()))
+
+
 def test_random_images_stand_in(quick):
     cfg = quick('kd3/kd3_wrn-40-2_wrn-16-1_1xb1024-240e_tiny-imagenet')
     pool, labelled = (DATASETS.build(cfg[f'{s}_dataloader'].dataset) for s in ('train', 'val'))

@@ -245,6 +245,17 @@ def test_name_of_another_library_gets_its_prefix():
         check_config(cfg)
 
 
+def test_a_library_that_lacks_another_is_not_called_absent(tmp_path, monkeypatch):
+    (tmp_path / 'halfway').mkdir()
+    (tmp_path / 'halfway/__init__.py').touch()
+    (tmp_path / 'halfway/registry.py').write_text('import what_is_not_installed')
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = toy()
+    cfg.default_scope = 'halfway'
+    with pytest.raises(ModuleNotFoundError, match='what_is_not_installed'):
+        check_config(cfg)
+
+
 def test_scope_of_an_inherited_part():
     cfg = toy()
     cfg.model.student = dict(type='MobileNetV2', _scope_='mmpretrain')  # mmengine sets _scope_

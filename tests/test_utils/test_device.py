@@ -1,8 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import pytest
+import torch
 from mmengine.device import utils
 
-from mmdfkd.utils.device import choose_device
+from mmdfkd.utils.device import choose_device, set_up_device
 
 
 @pytest.mark.parametrize(
@@ -11,3 +12,10 @@ from mmdfkd.utils.device import choose_device
 def test_mmengine_finds_the_device_but_on_a_mac(monkeypatch, found, chosen):
     monkeypatch.setattr(utils, 'DEVICE', found)
     assert choose_device() == chosen
+
+
+@pytest.mark.parametrize('asked', [True, False])
+def test_cudnn_looks_for_the_fastest_algorithms_if_asked(monkeypatch, asked):
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    set_up_device(dict(cudnn_benchmark=asked))
+    assert torch.backends.cudnn.benchmark == asked

@@ -35,6 +35,13 @@ def test_a_failure_leaves_what_was_there(tmp_path, error, exists):
     assert not exists or target.read_text() == 'old'
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    target, synced = tmp_path / 'result.json', []
+    monkeypatch.setattr(os, 'fsync', lambda file: synced.append(target.exists()))
+    write_json(target, {})
+    assert synced == [False]
+
+
 def test_replaces_an_older_file(tmp_path):
     target = tmp_path / 'result.json'
     target.write_text('old and longer')
@@ -97,7 +104,7 @@ def test_one_at_a_time(tmp_path):
             seen.append(inside.copy())
             inside.remove(number)
 
-    with ThreadPoolExecutor(2) as threads:
-        list(threads.map(enter, range(2)))
-    assert sorted(seen) == [[0], [1]]
+    with ThreadPoolExecutor(3) as threads:  # one comes anew while another waits
+        list(threads.map(enter, range(5)))
+    assert sorted(seen) == [[0], [1], [2], [3], [4]]
     assert not list((tmp_path / 'new').iterdir())

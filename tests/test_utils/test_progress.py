@@ -37,6 +37,19 @@ def test_a_terminal_sees_count_and_time_left(terminal):
     assert 'Working' in text and '3/8' in text and 'left' in text
 
 
+def test_what_has_a_length_is_counted_up_to_it(terminal):
+    assert list(track('abc', 'Working')) == ['a', 'b', 'c']
+    assert '0/3' in terminal.getvalue()
+
+
+def test_a_bar_that_is_started_twice_is_stopped_once(terminal):
+    bar = progress_bar()
+    bar.start()
+    with bar:
+        pass
+    assert progress._running == []
+
+
 def test_only_the_main_process_draws(terminal, monkeypatch):
     monkeypatch.setattr(progress, 'is_main_process', lambda: False)
     assert list(track(range(3), 'Working')) == [0, 1, 2]

@@ -14,7 +14,8 @@ def test_numpys_numbers():
 
 
 def test_every_number_their_order_and_the_stream_count():
-    seeds = [derive_seed(3, 5), derive_seed(5, 3), derive_seed(3), derive_seed(3, 5, stream=1)]
+    streams = [derive_seed(3, 5, stream=stream) for stream in (None, 0, 1)]
+    seeds = [*streams, derive_seed(5, 3), derive_seed(3)]
     assert len(set(seeds)) == len(seeds)
     for seed in seeds:
         assert 0 <= seed < 2**63

@@ -42,6 +42,11 @@ class Pops(Base):
         super().__init__(**kwargs)
 
 
+class Unpacks(Base):
+    def __init__(self, some, **kwargs):
+        super().__init__(*some, **kwargs)
+
+
 class Module(nn.Module):
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
@@ -60,6 +65,7 @@ def with_kwargs(batch, **kwargs):
         (OldStyle, {'first', 'second', 'third'}, {'first', 'second'}, True),
         (Keeps, {'own'}, {'own'}, False),
         (Pops, set(), set(), False),
+        (Unpacks, {'some'}, {'some'}, False),
         (Module, {'width'}, {'width'}, True),
         (nn.Linear, {*'in_features out_features bias device dtype'.split()}, None, True),
         (with_kwargs, {'batch'}, {'batch'}, False),

@@ -1,4 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mmdfkd.datasets import HybridDataset
 from mmdfkd.engine.hooks import FigureHook
 
 
@@ -27,6 +29,29 @@ def test_it_draws_the_run_from_its_pool(runner, monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         FigureHook().after_train(runner)
     assert caplog.messages == [f'Drew {runner.work_dir}, the pool.']
+
+
+def test_the_pool_of_a_hybrid_set_are_its_collected_images(runner, monkeypatch, caplog):
+    monkeypatch.setattr('mmdfkd.visualization.draw_run', lambda *args: list(args))
+    runner.train_dataloader.dataset = dataset = object.__new__(HybridDataset)
+    dataset.collected = 'what was collected'
+    with caplog.at_level(logging.INFO):
+        FigureHook().after_train(runner)
+    assert caplog.messages == [f'Drew {runner.work_dir}, what was collected.']
+
+
+def test_it_draws_when_the_others_have_written(train, monkeypatch, without_validation):
+    there = []
+
+    def draw_run(work_dir, pool):
+        there.extend(path.name for path in Path(work_dir).iterdir())
+        assert json.loads(Path(work_dir, 'summary.json').read_text())['finished']
+        return []
+
+    monkeypatch.setattr('mmdfkd.visualization.draw_run', draw_run)
+    once = {'train_cfg.max_epochs': 1, 'default_hooks.figures': dict(type='FigureHook')}
+    train(**once, **without_validation)
+    assert {'selection.npz', 'student.pth', 'epoch_1.pth'} < set(there)
 
 
 def test_it_first_keeps_what_the_algorithm_wants_drawn(runner, monkeypatch):

@@ -3,6 +3,8 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mmengine.hooks import Hook
 
 from mmdfkd.datasets import ImagePool
 from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.hooks import GANHook
 from mmdfkd.models.algorithms import HiDFD
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
@@ -58,6 +61,37 @@ def test_both_stages_in_one_run(train, hybrid):
     assert record['scores'].shape == (1, 3) and np.isfinite(record['scores']).all()
     assert record['pool'].sum() == 96 and record['collected'].sum() == 20
     assert record['earliest'].sum() == 2 * 10  # what two steps of G made
+
+
+def test_what_is_kept_for_the_picture_by_hand(tmp_path):
+    scores = [
+        [1, dict(score_collected=3.0, score_generated=-1.0, score_held_out=0.5)],
+        [2, dict(score_collected=4.0, score_generated=-2.0)],  # nothing was left to hold out
+    ]
+    sampler = SimpleNamespace(collected=torch.tensor([1, 3]))
+    model = SimpleNamespace(
+        teacher=SimpleNamespace(num_classes=3),
+        student=SimpleNamespace(num_classes=3),
+        smoothing=SimpleNamespace(earliest=torch.tensor([4]), latest=torch.tensor([5])),
+        pseudo_labels=torch.tensor([0, 1, 1, 2]),
+    )
+    runner = SimpleNamespace(
+        rank=0,
+        work_dir=str(tmp_path),
+        val_loop=None,
+        model=model,
+        message_hub=SimpleNamespace(runtime_info=dict(gan_scores=scores)),
+        train_dataloader=SimpleNamespace(batch_sampler=SimpleNamespace(sampler=sampler)),
+    )
+    hook = GANHook()
+    hook.staged = True
+    hook.after_train(runner)
+    with np.load(tmp_path / 'gan.npz') as record:
+        assert record['epochs'].tolist() == [1, 2]
+        np.testing.assert_array_equal(record['scores'], [[3, 0.5, -1], [4, np.nan, -2]])
+        assert record['pool'].tolist() == [1, 2, 1] and record['collected'].tolist() == [0, 1, 1]
+        assert (record['earliest'].tolist(), record['latest'].tolist()) == ([4], [5])
+        assert record['classes'].tolist() == ['0', '1', '2']
 
 
 @pytest.mark.parametrize('epoch', [1, 2, 3])
@@ -121,6 +155,13 @@ def test_images_of_another_teacher(train, hybrid, made, monkeypatch):
         train('student', **second_stage(hybrid, Path(made.work_dir, 'bank')))
 
 
+def test_the_gan_of_a_checkpoint_makes_the_images(train, hybrid, made):
+    options = {'model.gan_epochs': 0, 'train_cfg.max_epochs': 1}
+    runner = train('student', **{**hybrid, **options}, load_from=f'{made.work_dir}/epoch_1.pth')
+    images = [(Path(run.work_dir) / 'bank/images.npy').read_bytes() for run in (made, runner)]
+    assert images[0] == images[1] and runner.iter == 4
+
+
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
@@ -156,10 +197,18 @@ def test_gan_for_other_classes(toy_config, train, hybrid, made, monkeypatch):
         train('again', load_from=str(path), **hybrid)
 
 
-@pytest.mark.parametrize(('begin', 'warns'), [(1, False), (0, True)])
-def test_a_schedule_that_begins_with_the_gan(train, hybrid, warnings, begin, warns):
+def test_images_of_another_method_are_welcome():
+    made = SimpleNamespace(meta=dict(bank=dict(method='DeepInversion', settings={})))
+    runner = SimpleNamespace(model=SimpleNamespace(method='HiDFD'))
+    GANHook._check_bank(runner, SimpleNamespace(bank=None, synthetic=made))
+
+
+# A run of the GAN alone has no student whose schedule could be wrong.
+@pytest.mark.parametrize(('begin', 'epochs', 'warns'), [(1, 2, False), (0, 2, True), (0, 1, False)])
+def test_a_schedule_that_begins_with_the_gan(train, hybrid, warnings, begin, epochs, warns):
     schedule = [dict(type='MultiStepLR', begin=begin, milestones=[1])]
-    train(**{**hybrid, 'param_scheduler.student': schedule})
+    changes = {'param_scheduler.student': schedule, 'train_cfg.max_epochs': epochs}
+    train(**{**hybrid, **changes})
     found = [text for text in warnings if 'schedule of the student begins after 0 epochs' in text]
     assert len(found) == warns
 
@@ -197,6 +246,27 @@ def test_discriminator_that_knows_its_images_by_heart(train, hybrid, warnings, m
     monkeypatch.setattr(HiDFD, 'score', lambda self, data: next(scores))
     train(**hybrid)
     assert any('by heart' in text and '1.50' in text and '-0.50' in text for text in warnings)
+
+
+@pytest.mark.parametrize(
+    ('collected', 'held_out', 'warns'), [(1.5, -0.5, True), (1.0, -0.5, False), (1.5, 0.0, False)]
+)
+def test_scores_add_up_and_are_judged(collected, held_out, warns):
+    runner = Mock(rank=0, epoch=1)
+    runner.train_dataloader.dataset = SimpleNamespace(__getitems__=lambda indices: indices)
+    runner.train_dataloader.batch_sampler.sampler.collected = torch.arange(4)
+    runner.message_hub.runtime_info = dict(gan_scores=['the first epoch'])
+    model = runner.model
+    model.stage, model.held_out = 'gan', torch.arange(4, 6)
+    model.score.side_effect = [torch.tensor(collected), torch.tensor(held_out)]
+    model.score_generated.return_value = torch.tensor(-2.0)
+    hook = GANHook()
+    hook.staged = True
+    hook.after_train_epoch(runner)
+    scores = dict(score_collected=collected, score_generated=-2.0, score_held_out=held_out)
+    rows = ['the first epoch', [2, scores]]
+    runner.message_hub.update_info.assert_called_once_with('gan_scores', rows)
+    assert runner.logger.warning.called == warns
 
 
 def test_configs_are_checked(toy_config, hybrid):

@@ -58,6 +58,7 @@ def test_records_are_means_over_whole_intervals_and_the_short_last_one(runner):
     assert recorded(runner, 'loss')[3:] == [10.0, 20.0, 0.0]
     assert recorded(runner, 'student.lr') == [0.1] * 6
     assert recorded(runner, 'critic.lr') == [0.2] * 6
+    assert runner.message_hub.get_info('iter') == 13  # the second epoch's last
 
 
 def test_scalars_are_read_once_per_interval(runner, monkeypatch):
@@ -173,15 +174,16 @@ def clock(monkeypatch):
 def test_times_are_means_per_step(runner, clock):
     hook = IntervalTimerHook(interval=3)
     hook.before_train(runner)
-    clock.time += 1000  # selection: not part of a step
-    hook.before_train_epoch(runner)
-    for index in range(7):
-        clock.time += 0.25
-        hook.before_train_iter(runner, index)
-        clock.time += 0.75 if index < 6 else 2.75
-        hook.after_train_iter(runner, index)
-    assert recorded(runner, 'data_time') == pytest.approx([0.25, 0.25, 0.25])
-    assert recorded(runner, 'time') == pytest.approx([1.0, 1.0, 3.0])
+    for _ in range(2):
+        clock.time += 1000  # selection: not part of a step
+        hook.before_train_epoch(runner)
+        for index in range(7):
+            clock.time += 0.25
+            hook.before_train_iter(runner, index)
+            clock.time += 0.75 if index < 6 else 2.75
+            hook.after_train_iter(runner, index)
+    assert recorded(runner, 'data_time') == pytest.approx([0.25, 0.25, 0.25] * 2)
+    assert recorded(runner, 'time') == pytest.approx([1.0, 1.0, 3.0] * 2)
 
 
 def test_time_left_counts_epochs(runner, clock):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmdfkd.datasets import PackedDataset
 from mmdfkd.engine import DistillRunner
-from mmdfkd.engine.hooks import PredictionHook
+from mmdfkd.engine.hooks import PredictionHook, prediction_hook
 
 
 @pytest.fixture
@@ -98,6 +98,21 @@ def test_only_the_main_process_writes(tmp_path, rank):
     hook.after_test_iter(runner, 0, outputs=[batch])
     hook.after_test_epoch(runner, {})
     assert len(list(tmp_path.iterdir())) == (0 if rank else 2)
+
+
+def test_predictions_of_all_processes_in_the_order_of_the_dataset(tmp_path, monkeypatch):
+    """This one tested the images 0 and 2, another 1 and 3, a third none."""
+    other = torch.tensor([[1, 1, 1, 0.75], [3, 1, 0, 0.5]]).double()
+    monkeypatch.setattr(prediction_hook, 'all_gather_object', lambda rows: [rows, [other], []])
+    hook = PredictionHook(out=str(tmp_path / 'out.json'))
+    logits = torch.tensor([[0.0, 3.0], [3.0, 0.0]]).log()  # 0 to 3: of all, nothing remains
+    hook.after_test_iter(
+        Mock(), 0, outputs=[dict(index=torch.tensor([0, 2]), label=torch.ones(2), logits=logits)]
+    )
+    hook.after_test_epoch(Mock(rank=0), {})
+    content = json.loads((tmp_path / 'out.json').read_text())
+    assert content['predictions'] == [1, 1, 0, 0] and content['labels'] == [1, 1, 1, 1]
+    assert content['confidences'] == [1.0, 0.75, 1.0, 0.5]
 
 
 def test_a_class_of_which_there_is_no_image(tmp_path):

@@ -67,6 +67,16 @@ def test_an_interrupted_run_gives_the_cursor_back(terminal, monkeypatch):
     assert terminal.getvalue().endswith('\x1b[?25h')
 
 
+def test_a_run_that_is_over_leaves_nothing_for_the_exit(terminal, monkeypatch):
+    at_exit = []
+    monkeypatch.setattr('atexit.register', at_exit.append)
+    monkeypatch.setattr('atexit.unregister', at_exit.remove)
+    hook = ProgressHook()
+    for method in (hook.before_train, hook.after_train):
+        method(runner(EpochBasedTrainLoop, epoch=0, max_epochs=2))
+    assert at_exit == []
+
+
 def test_silent_without_a_terminal(capfd):
     state = runner(EpochBasedTrainLoop, epoch=0, max_epochs=2)
     hook = ProgressHook()

@@ -1,6 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import copy
 import logging
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import matplotlib.image
 import pytest
@@ -8,7 +11,9 @@ import torch
 
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.histogram import effective_classes
+from mmdfkd.engine.hooks import SampleHook
 from mmdfkd.engine.hooks.sample_hook import is_due
+from mmdfkd.utils import UsageError
 
 
 @pytest.fixture
@@ -105,6 +110,54 @@ def test_a_batch_smaller_than_the_classes(
     if warns:
         assert 'A batch of 4 images cannot hold all 5 classes' in words[0]
         assert 'train_dataloader.batch_size to 25' in words[0]
+
+
+@pytest.mark.parametrize(('processes', 'warns'), [(1, True), (2, False)])
+def test_processes_make_a_batch_together(processes, warns):
+    runner = Mock(world_size=processes, val_loop=None)
+    runner.model.student.num_classes = 5
+    runner.train_dataloader.batch_sampler = SimpleNamespace(batch_size=3)
+    SampleHook().before_train(runner)
+    assert runner.logger.warning.called == warns
+
+
+@pytest.fixture
+def sampled():
+    """A runner whose generator made three images after its first epoch of two, and the hook."""
+    runner = Mock(rank=0, epoch=0, max_epochs=2, work_dir='run')
+    model = runner.model
+    del model.sample_memory
+    model.student.num_classes = 2
+    logits = torch.tensor([[0.2, 0.8], [0.6, 0.4], [0.1, 0.9]]).log()
+    model.sample.return_value = (torch.arange(3.0).view(3, 1, 1, 1), logits)
+    model.test_preprocessor.denormalize = lambda images: images
+    hook = SampleHook()
+    hook.names, hook.batch_size = ['cat', 'dog'], 3
+    return runner, hook
+
+
+def test_a_grid_is_sorted_by_class_and_captioned(sampled, monkeypatch):
+    drawn = []
+
+    def save(path, images, labels, **options):
+        drawn.append((path, images.flatten().tolist(), labels))
+
+    monkeypatch.setattr('mmdfkd.visualization.save_image_grid', save)
+    runner, hook = sampled
+    hook.after_train_epoch(runner)
+    path = Path('run/figures/samples/epoch_0001.png')
+    assert drawn == [(path, [1, 0, 2], ['cat 0.60', 'dog 0.80', 'dog 0.90'])]
+    scalars = runner.visualizer.add_scalars.call_args
+    assert scalars.kwargs['step'] == scalars.args[0]['epoch'] == 1
+
+
+def test_a_grid_that_cannot_be_drawn_is_a_warning(sampled, monkeypatch):
+    refuse = Mock(side_effect=UsageError('images of 9 channels'))
+    monkeypatch.setattr('mmdfkd.visualization.save_image_grid', refuse)
+    runner, hook = sampled
+    hook.after_train_epoch(runner)
+    (warning,) = runner.logger.warning.call_args.args
+    assert warning == 'epoch_0001.png was not drawn: images of 9 channels'
 
 
 @pytest.mark.parametrize(('count', 'counted'), [(70, 70), (20, 50)])

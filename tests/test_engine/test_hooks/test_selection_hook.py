@@ -1,4 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from pathlib import Path
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -111,7 +114,9 @@ def test_logs_what_was_selected(finished):
     assert sum(hub.get_info('predicted_per_class')) == 96
     assert sum(hub.get_info('selected_per_class')) == count[-1]
     assert max(hub.get_info('thresholds')) == pytest.approx(0.8)
-    assert 0.2 <= hub.get_scalar('train/mean_confidence').current() <= 1
+    with np.load(Path(finished.work_dir, 'selection.npz')) as last:
+        mean = last['confidence'].mean()  # of the whole pool
+    assert hub.get_scalar('train/mean_confidence').current() == pytest.approx(mean, rel=1e-5)
     assert hub.get_scalar('train/logit_distance').current() > 0
 
 
@@ -280,6 +285,17 @@ def test_resuming_with_another_pool_is_refused(train, collect, tmp_path):
         )
 
 
+def test_resuming_within_an_interval_needs_no_predictions(watched, tmp_path):
+    changes = {
+        'model.selector': dict(type='RandomSelector', ratio=0.25, _delete_=True),
+        'default_hooks.selection.interval': 2,
+    }
+    _, _, chosen = watched(RandomSelector, name='whole', **changes)
+    options = dict(load_from=str(tmp_path / 'whole/epoch_1.pth'), resume=True)
+    _, asked, again = watched(RandomSelector, name='resumed', **changes, **options)
+    assert not asked and len(again) == 1 and torch.equal(again[0], chosen[1])
+
+
 def test_starting_from_a_checkpoint_selects_anew(watched, collect, tmp_path):
     once = {'train_cfg.max_epochs': 1}
     watched(ConfidenceSelector, name='first', **collect(num_select=30), **once)
@@ -287,7 +303,7 @@ def test_starting_from_a_checkpoint_selects_anew(watched, collect, tmp_path):
         ConfidenceSelector,
         name='second',
         **collect(num_select=20),
-        **once,
+        **{**once, 'train_dataloader.dataset.num_images': 95},
         load_from=str(tmp_path / 'first/epoch_1.pth'),
     )
     assert len(asked) == 1 and len(chosen[0]) == 20
@@ -334,6 +350,29 @@ def test_an_index_file_of_another_selector(train, collect, tmp_path):
         train('second', exchange, **collect(**settings), **once)
 
 
+@pytest.mark.parametrize('rank', [0, 1])
+def test_the_first_process_reads_and_writes_for_all(rank, monkeypatch, tmp_path):
+    """Machines need not share the folder: what it read reaches the others."""
+    known, written = Selection(torch.arange(3)), []
+    answers = iter([known, None])
+    monkeypatch.setattr(selection_hook, 'on_first_process', lambda read: next(answers))
+    monkeypatch.setattr(selection_hook, 'write_index', lambda path, *_: written.append(path))
+    monkeypatch.setattr(SelectionHook, '_facts', lambda *_: {})
+    runner = Mock(rank=rank, epoch=0, work_dir=str(tmp_path), val_loop=None)
+    runner.model.student.num_classes = 2
+    runner.train_dataloader.dataset = range(5)
+    runner.model.selector = Mock(
+        index_file='there.npz', needs=(), once=True, return_value=Selection(torch.tensor([2]))
+    )
+    hook = SelectionHook()
+    assert hook._select(runner) is known and not written
+    hook.selection = hook._select(runner)
+    assert hook.selection.indices.tolist() == [2]
+    hook.after_train(runner)
+    assert written == ['there.npz'] * (rank == 0)
+    assert (tmp_path / 'selection.npz').exists() == (rank == 0)
+
+
 def test_random_views_are_not_kept_in_an_index_file(train, collect, tmp_path):
     changes = {'default_hooks.selection.view': 'train'}
     with pytest.raises(UsageError, match=r"view='train'.*Leave out model\.selector\.index_file"):
@@ -368,10 +407,11 @@ def test_an_interval_of_no_epoch_is_refused():
             lambda logits: Selection(torch.tensor([0, len(logits)])),
             'images from 0 to 96, the pool has those from 0 to 95',
         ),
+        (lambda logits: Selection(torch.tensor([3, -1])), 'selected images from -1 to 3'),
         (lambda logits: Selection(torch.empty(0, dtype=torch.int64)), 'selected no image of 96'),
         (lambda logits: torch.arange(5), r'gave a Tensor. Return Selection\(indices\)'),
     ],
-    ids=['mask', 'floats', 'numpy', 'outside', 'none', 'bare'],
+    ids=['mask', 'floats', 'numpy', 'outside', 'negative', 'none', 'bare'],
 )
 def test_what_a_selector_may_give(train, monkeypatch, given, words):
     monkeypatch.setattr(

@@ -99,6 +99,15 @@ def test_images_are_counted(finished):
     assert selected.max() <= summary['images_used'] <= 96
 
 
+def test_images_of_all_processes_are_counted():
+    hook = summary_hook.SummaryHook()
+    hook.images = 0
+    for index in (range(3), range(2)):
+        runner = SimpleNamespace(world_size=4, train_loop=None)
+        hook.after_train_iter(runner, 0, dict(index=index))
+    assert hook.images == 4 * 5
+
+
 @pytest.mark.parametrize('by_iteration', [False, True])
 def test_a_validation_is_no_training(by_iteration, train, monkeypatch, tmp_path):
     now = SimpleNamespace(time=0.0)

@@ -193,10 +193,16 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, inversi
     keep = {'default_hooks.checkpoint.max_keep_ckpts': 9, 'train_cfg.max_epochs': 3}
     train('whole', **copy.deepcopy(inversion), **keep)
     train('resumed', **copy.deepcopy(inversion), **keep)  # its bank has two rounds too many
+    path = tmp_path / 'resumed/epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint['message_hub']['runtime_info']['bank']['synthesis_seconds'] = 1000.0
+    torch.save(checkpoint, path)
     cfg = toy_config('resumed', **inversion, **keep)
-    cfg.merge_from_dict(dict(load_from=str(tmp_path / 'resumed/epoch_1.pth'), resume=True))
+    cfg.merge_from_dict(dict(load_from=str(path), resume=True))
     torch.manual_seed(99)
-    DistillRunner.from_cfg(cfg).train()
+    runner = DistillRunner.from_cfg(cfg)
+    runner.train()
+    assert 1000 < runner.message_hub.get_info('bank')['synthesis_seconds'] < 1300
     assert content(tmp_path / 'whole/bank') == content(tmp_path / 'resumed/bank')
     assert not (tmp_path / 'resumed/bank_1').exists()
     states = [
