@@ -120,7 +120,8 @@ def test_banner_frames_what_was_selected_above_what_was_not(tmp_path, drawn):
     assert tiles[0][1] < tiles[-1][1]  # counted from the top
     frames = [to_hex(frame.get_edgecolor()).upper() for frame in page.patches[:5]]
     assert frames == [style.GREEN.upper()] * 3 + [style.GREY.upper()] * 2
-    names = [text.get_position()[1] for row in ROWS for text in page.texts if text.get_text() == row['name']]
+    heights = {text.get_text(): text.get_position()[1] for text in page.texts}
+    names = [heights[row['name']] for row in ROWS]
     bars = [bar.get_window_extent().y1 for bar in axes.patches]
     assert names == sorted(names) and bars == sorted(bars, reverse=True)
 

@@ -44,8 +44,9 @@ def test_scores_have_the_names_and_colours_of_their_images(tmp_path, drawn):
         style.ORANGE: [[3, -0.5], [4, -1.0]],
     }
     tags = [text.get_text().replace('\n', ' ') for text in axes.texts]
+    values = ('1.00', '0.30', '-1.00')
     named = ['collected, learned from', 'collected, held out', 'generated']
-    assert tags == [part for pair in zip(('1.00', '0.30', '-1.00'), named) for part in pair]
+    assert tags == [part for pair in zip(values, named, strict=True) for part in pair]
 
 
 def test_shares_are_percentages_side_by_side(tmp_path, drawn):
