@@ -53,6 +53,7 @@ def test_another_scalar_is_drawn_without_the_teacher(make_run, run_tool, monkeyp
     monkeypatch.setattr('mmdfkd.visualization.plot_sweep', lambda *args: drawn.append(args))
     run = make_run('a', [], 99.5)
     lines = [json.dumps({'loss': 3.0 / k, 'epoch': k, 'step': 9 * k}) for k in (1, 2, 3)]
+    lines.append(json.dumps({'accuracy/top1': 50, 'step': 3}))
     (run / 'd' / 'vis_data' / 'scalars.json').write_text('\n'.join(lines) + '\n')
     printed = run_tool(TOOL, run, '--key', 'loss', '--out', 'x.png')
     assert printed.startswith('a: last 1, highest 3, lowest 1 in 3 epochs')

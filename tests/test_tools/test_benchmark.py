@@ -511,17 +511,21 @@ def test_units_of_growth_and_its_picture(tool, monkeypatch, tmp_path):
 
     growth, figures = importlib.import_module('measuring.growth'), []
     monkeypatch.setattr(growth, 'SIZES', dict(classes=(2, 8)))
-    times = iter([{'loss': [0.001]}, {'loss': [0.003]}])
+    times = iter([{'loss': [0.001], 'sum': [0.1]}, {'loss': [0.003], 'sum': [0.4]}])
     monkeypatch.setattr(growth, 'compare', lambda *args, **actions: next(times))
     rows = list(growth.measure_growth(SimpleNamespace(pairs=1, device='cpu'), None))
-    assert [(row['us'], row['us/each']) for row in rows] == [(1000, 500), (3000, 375)]
+    assert [(row['us'], row['us/each']) for row in rows[::2]] == [(1000, 500), (3000, 375)]
     save = Figure.savefig
     monkeypatch.setattr(
         Figure, 'savefig', lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k))
     )
     growth.draw_growth(tmp_path / 'growth.png', rows)
-    axes = figures[0].axes[1]
-    proportional, measured = axes.lines
+    page, axes = figures[0].axes
+    proportional, measured, _, other = axes.lines
+    legend = dict(zip(('loss', 'sum'), page.lines, strict=True))
+    assert [text.get_text() for text in page.texts[-2:]] == list(legend)
+    assert legend['loss'].get_color() == measured.get_color()
+    assert legend['sum'].get_color() == other.get_color() != measured.get_color()
     assert np.allclose(measured.get_xydata(), [(2, 1), (8, 3)])  # milliseconds
     assert np.allclose(proportional.get_xydata(), [(2, 0.75), (8, 3)])
     assert (axes.get_xscale(), axes.get_yscale(), axes.get_xlabel()) == ('log', 'log', 'classes')

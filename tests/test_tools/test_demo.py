@@ -131,7 +131,7 @@ def trained(demo, monkeypatch):
     labels = DigitsDataset('test').labels
     right = {  # of the first hundred; beyond them all give the right answer
         'teacher': range(90),
-        'original0': range(80),
+        'original0': range(15, 95),
         'original1': range(10, 94),
         'kd30': range(90),
         'kd31': range(60),
@@ -172,9 +172,9 @@ def test_the_table_is_of_what_each_student_says(demo, trained):
     assert teacher['accuracy'] == pytest.approx(100 - 10 * share)
     assert original['accuracy'] == pytest.approx(100 - (20 + 16) / 2 * share)
     assert original['accuracy_std'] == pytest.approx(4 / 2**0.5 * share)
-    # They disagree where one is right and the other wrong: 10 digits, and 10 + 4 of them.
-    assert original['agreement'] == pytest.approx(100 - (10 + 14) / 2 * share)
-    assert original['agreement_std'] == pytest.approx(4 / 2**0.5 * share)
+    # They disagree where one is right and the other wrong: 15 + 5 digits, and 10 + 4 of them.
+    assert original['agreement'] == pytest.approx(100 - (20 + 14) / 2 * share)
+    assert original['agreement_std'] == pytest.approx(6 / 2**0.5 * share)
     assert kd3['agreement'] == pytest.approx(100 - (0 + 30) / 2 * share)
     for row in (original, kd3):
         assert (row['weights'], row['macs']) == (5000, 70_000)
@@ -245,6 +245,7 @@ def test_every_pair_has_all_configs(plan, demo):
         trainings = plan('--pair', pair, '--seed', 0, 1)
         assert [t.row.key for t in trainings[::2]] == [row.key for row in demo.ROWS]
         assert {t.seed for t in trainings} == {0, 1}
+        assert re.fullmatch(r'kd3_\w+_[\w-]+-half_1xb\d+-\d+e_digits', trainings[-1].config.stem)
         assert all(t.config.stem.count('noise') == (t.row.key == 'noise') for t in trainings)
 
 

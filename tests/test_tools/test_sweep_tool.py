@@ -336,11 +336,18 @@ def test_lines_over_the_first_number_in_a_panel_for_each_of_the_others(
 def test_settings_without_a_numeric_axis_are_rows(sweep, make_row, asked, tmp_path):
     rows = [make_row({0: 90.0}, norm='linear'), make_row({0: 91.0}, None, 85.0, norm='none')]
     sweep.draw(rows, tmp_path, 'Mine')
+    assert asked['plot_sweep'][0] == {'norm=linear': [(1, 80), (2, 90)]}  # one epoch: no curve
     settings, teacher, texts = asked['plot_settings']
     assert settings == {'norm=linear': [90], 'norm=none': [91]}
     assert teacher is None and texts['title'] == 'Mine'  # there were two of them
+    sweep.draw(rows[:1], tmp_path, None)
+    assert asked['plot_settings'][1] == 99.2
     assert 'one run each' in texts['note']
-    assert asked['plot_sweep'][0] == {'norm=linear': [(1, 80), (2, 90)]}  # one epoch: no curve
+
+
+def test_the_axis_is_a_number_that_changes(sweep, make_row):
+    rows = [make_row({0: 90.0}, epochs='5', weight=weight) for weight in ('0', '0.1')]
+    assert sweep.numeric_key(rows) == 'weight' and sweep.numeric_key(rows[:1]) is None
 
 
 def test_a_mean_curve_is_of_epochs_that_all_seeds_have(sweep, make_row):

@@ -68,6 +68,7 @@ def test_bars_are_in_proportion_to_the_longest_of_all(tmp_path, drawn):
     bars = drawn[0].axes[0].patches
     lengths = [[bar.get_width() for bar in bars[first::2]] for first in (0, 1)]
     longest = max(lengths[1])  # 40 images seen as class 1
+    assert longest == 68  # of 130 pixels, 62 for the number
     assert lengths[0] == pytest.approx([longest / 2] * 3)
     assert lengths[1] == pytest.approx([0, longest, longest / 2])
     colours = [{to_hex(bar.get_facecolor()).upper() for bar in bars[first::2]} for first in (0, 1)]

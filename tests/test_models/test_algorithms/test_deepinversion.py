@@ -361,6 +361,19 @@ def test_student_loss(make, make_batch):
     torch.testing.assert_close(logs['loss_student'], expected.detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_both_networks_see_augmented_images(make, make_batch):
+    """Mirrored ones, as the data preprocessor was told."""
+    model = make(data_preprocessor=dict(augment=[dict(type='BatchRandomFlip', prob=1.0)]))
+    seen, batch = [], make_batch()
+    for network in (model.teacher, model.student):
+        network.register_forward_pre_hook(lambda network, given: seen.append(given[0]))
+    model.train_step(batch, optimizers_of(model))
+    expected = ((batch['inputs'].float() - 120) / 60).flip(3)
+    assert len(seen) == 2
+    for images in seen:
+        torch.testing.assert_close(images, expected)
+
+
 def test_rounds_before_an_epoch(make):
     """Three to warm up, two ahead of each of four epochs, none behind the last."""
     model = make(rounds=2, warmup_rounds=3)
