@@ -38,3 +38,24 @@ def test_a_run_that_has_only_begun(make_run, run_tool, capsys):
     with pytest.raises(SystemExit):
         run_tool(TOOL, make_run('young', [], None))
     assert 'has recorded nothing yet' in capsys.readouterr().err
+
+
+def test_last_highest_and_lowest_value_of_a_run(make_run, run_tool):
+    printed = run_tool(TOOL, make_run('a', [50, 70, 60], 99.5), make_run('b', [12.345678], 99.5))
+    assert printed.splitlines() == [
+        'a: last 60, highest 70, lowest 50 in 3 epochs',
+        'b: last 12.35, highest 12.35, lowest 12.35 in 1 epochs',
+    ]
+
+
+def test_another_scalar_is_drawn_without_the_teacher(make_run, run_tool, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr('mmdfkd.visualization.plot_sweep', lambda *args: drawn.append(args))
+    run = make_run('a', [], 99.5)
+    lines = [json.dumps({'loss': 3.0 / k, 'epoch': k, 'step': 9 * k}) for k in (1, 2, 3)]
+    lines.append(json.dumps({'accuracy/top1': 50, 'step': 3}))
+    (run / 'd' / 'vis_data' / 'scalars.json').write_text('\n'.join(lines) + '\n')
+    printed = run_tool(TOOL, run, '--key', 'loss', '--out', 'x.png')
+    assert printed.startswith('a: last 1, highest 3, lowest 1 in 3 epochs')
+    ((_, curves, teacher, _, label),) = drawn
+    assert curves == {'a': [(1, 3), (2, 1.5), (3, 1)]} and (teacher, label) == (None, 'loss')

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.device import utils as device_utils
@@ -325,3 +326,262 @@ def test_mistakes_are_told_before_anything_is_measured(run_tool, capsys, options
 def test_a_table_without_rows_says_so(run_tool):
     printed = run_tool(TOOL, 'KD', '--only', 'synthesis', *TINY)
     assert 'Round of synthesis: there is none with KD.' in printed
+
+
+# Clocks and units -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def timing(tool):
+    return importlib.import_module('measuring.timing')
+
+
+@pytest.fixture
+def benchmark(tool):
+    return importlib.import_module('benchmark')
+
+
+class Watch:
+    """A clock that stands still unless something takes time."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def spend(self, seconds):
+        self.now += seconds
+
+    def time(self, action):
+        start = self()
+        action()
+        return self() - start
+
+
+def test_a_ratio_is_the_median_over_pairs(timing):
+    """2, 3 and 10: neither their mean, 5, nor the ratio of the medians, 4.5."""
+    assert timing.ratio([2.0, 9.0, 20.0], [1.0, 3.0, 2.0]) == 3
+    assert timing.median([1.0, 2.0, 9.0]) == 2
+
+
+def test_actions_take_turns_and_their_first_round_does_not_count(timing):
+    watch, turns = Watch(), []
+
+    def action(name):
+        turns.append(name)
+        watch.spend(len(turns))
+
+    found = timing.compare(watch, 2, a=lambda: action('a'), b=lambda: action('b'))
+    assert turns == ['a', 'b'] * 3 and found == dict(a=[3, 5], b=[4, 6])
+
+
+def test_only_one_thread_is_timed_by_the_processor(timing, monkeypatch):
+    names = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, 'get_num_threads', lambda threads=threads: threads)
+        names.append(timing.Clock('cpu').name)
+    assert names == ['processor time', 'wall clock']
+
+
+@pytest.mark.parametrize(('block', 'times'), [(2, [2, 2]), (None, [1004])])
+def test_a_runner_is_timed_without_its_rivals(timing, block, times):
+    """Each iteration takes a second, the selection before them a thousand."""
+    watch = Watch()
+    rivals = dict(bare=lambda: watch.spend(10))
+    hook = timing.InterleaveHook(watch, block, rivals, lambda: watch.spend(100))
+    hook.before_train(None)
+    watch.spend(1000)
+    hook.before_train_epoch(None)
+    for index in range(4):
+        watch.spend(1)
+        hook.after_train_iter(None, index)
+    hook.after_train_epoch(None)
+    assert hook.times == dict(runner=times, bare=[10] * len(times))
+
+
+def test_time_of_a_part_inside_another_counts_there_only(tool):
+    watch = Watch()
+    stopwatch = importlib.import_module('measuring.profiling').Stopwatch(watch)
+    stopwatch.enter('outer')
+    watch.spend(3)
+    stopwatch.enter('inner')
+    watch.spend(2)
+    stopwatch.leave()
+    watch.spend(1)
+    stopwatch.leave()
+    watch.spend(7)
+    assert stopwatch.seconds == dict(outer=4, inner=2)
+
+
+@pytest.fixture
+def stand_in(benchmark, monkeypatch):
+    """Puts a Runner and a floor that do nothing in place of those of a method."""
+    model = SimpleNamespace(
+        iterations=7,
+        warmup_rounds=0,
+        selector=SimpleNamespace(),
+        data_preprocessor=lambda data: dict(inputs=None),
+    )
+    model.eval = lambda: model
+    runner = SimpleNamespace(
+        model=model,
+        optim_wrapper={},
+        build_optim_wrapper=lambda wrapper: wrapper,
+        train_dataloader=SimpleNamespace(dataset=Pool()),
+        register_hook=lambda hook: None,
+        train=lambda: None,
+    )
+    floor = SimpleNamespace(
+        model=SimpleNamespace(), synthesize=None, follow=len, prepare=lambda data: data
+    )
+    monkeypatch.setattr(benchmark, 'build_runner', lambda *args, **more: runner)
+    monkeypatch.setattr(benchmark, 'FLOORS', {'KD': lambda *args: floor})
+    for name in ('check_floor', 'check_round'):
+        monkeypatch.setattr(benchmark, name, lambda *args: None)
+
+
+class Pool:
+    def __len__(self):
+        return 64
+
+    def __getitems__(self, part):
+        return {}
+
+
+def test_units_and_ratios_of_a_step(benchmark, stand_in, monkeypatch):
+    """Of blocks of two steps with 16 images each; the first and the last one do not count."""
+    times = dict(
+        runner=[99, 0.4, 0.6, 0.5, 99],
+        bare=[99, 0.1, 0.3, 0.2, 99],
+        bare_data=[99, 0.1, 0.2, 0.25, 99],
+        train_step=[99, 0.3, 0.3, 0.3, 99],
+    )
+    monkeypatch.setattr(benchmark, 'InterleaveHook', lambda *args: SimpleNamespace(times=times))
+    args = SimpleNamespace(device='cpu', iterations=2, pairs=3)
+    row = benchmark.measure_step(args, None, '', 'KD', 16)
+    assert row.pop('+-') > 0
+    assert row == dict(method='KD', batch=16) | {
+        'Runner/bare': pytest.approx(2.5),  # of 4, 2, 2.5
+        'Runner/(bare+data)': pytest.approx(3),  # of 4, 3, 2
+        'train_step/bare': pytest.approx(1.5),  # of 3, 1, 1.5
+        'Runner/train_step': pytest.approx(5 / 3),  # of 4/3, 2, 5/3
+        'bare ms': pytest.approx(100),
+        'train_step ms': pytest.approx(150),
+        'Runner ms': pytest.approx(250),
+        'Runner us/image': pytest.approx(15625),
+    }
+
+
+def test_units_and_ratios_of_a_round(benchmark, stand_in, monkeypatch):
+    times = dict(complete=[0.4, 0.5, 0.6], method=[0.2, 0.3, 0.3], bare=[0.1, 0.1, 0.2])
+    monkeypatch.setattr(benchmark, 'compare', lambda *args, **actions: times)
+    args = SimpleNamespace(images=64, iterations=2, pairs=3, round=None)
+    row = benchmark.measure_synthesis(args, None, '', 'KD', 16)
+    assert row.pop('+-') > 0
+    assert row == dict(method='KD', batch=16, steps=7) | {
+        'round/bare': pytest.approx(4),  # of 4, 5, 3
+        'synthesize/bare': pytest.approx(2),  # of 2, 3, 1.5
+        'bare ms': pytest.approx(100),
+        'round ms': pytest.approx(500),
+        'images/s': pytest.approx(32),
+    }
+
+
+def test_units_and_ratios_of_a_selection(benchmark, stand_in, monkeypatch):
+    """Of a pool of 64 images."""
+    times = dict(
+        ours=[0.003, 0.006, 0.002],
+        bare=[0.001, 0.001, 0.002],
+        ours_first=[0.008] * 3,
+        bare_first=[0.002] * 3,
+    )
+    monkeypatch.setattr(benchmark, 'compare', lambda *args, **actions: times)
+    args = SimpleNamespace(batch=[16], images=64, pairs=3)
+    found = [
+        (row['ours/bare'], row['ours us/image'], row['bare us/image'])
+        for row in benchmark.measure_selection(args, None, '')
+    ]
+    assert found[0] == pytest.approx((3, 3000 / 64, 1000 / 64))  # of 3, 6, 1
+    assert found[1] == pytest.approx((4, 8000 / 64, 2000 / 64))
+
+
+def test_units_of_growth_and_its_picture(tool, monkeypatch, tmp_path):
+    from matplotlib.figure import Figure
+
+    growth, figures = importlib.import_module('measuring.growth'), []
+    monkeypatch.setattr(growth, 'SIZES', dict(classes=(2, 8)))
+    times = iter([{'loss': [0.001], 'sum': [0.1]}, {'loss': [0.003], 'sum': [0.4]}])
+    monkeypatch.setattr(growth, 'compare', lambda *args, **actions: next(times))
+    rows = list(growth.measure_growth(SimpleNamespace(pairs=1, device='cpu'), None))
+    assert [(row['us'], row['us/each']) for row in rows[::2]] == [(1000, 500), (3000, 375)]
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, 'savefig', lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k))
+    )
+    growth.draw_growth(tmp_path / 'growth.png', rows)
+    page, axes = figures[0].axes
+    proportional, measured, _, other = axes.lines
+    legend = dict(zip(('loss', 'sum'), page.lines, strict=True))
+    assert [text.get_text() for text in page.texts[-2:]] == list(legend)
+    assert legend['loss'].get_color() == measured.get_color()
+    assert legend['sum'].get_color() == other.get_color() != measured.get_color()
+    assert np.allclose(measured.get_xydata(), [(2, 1), (8, 3)])  # milliseconds
+    assert np.allclose(proportional.get_xydata(), [(2, 0.75), (8, 3)])
+    assert (axes.get_xscale(), axes.get_yscale(), axes.get_xlabel()) == ('log', 'log', 'classes')
+
+
+def test_overhead_is_that_of_an_iteration(tool, monkeypatch):
+    """Blocks of 250; the first of the first million and of the second do not count."""
+    overhead, hooks = importlib.import_module('measuring.overhead'), []
+    runner = SimpleNamespace(
+        model=SimpleNamespace(),
+        register_hook=hooks.append,
+        train=lambda: hooks[0].times.extend([9, 0.25, 0.25, 9, 0.5, 0.5]),
+    )
+    monkeypatch.setattr(overhead, 'build_runner', lambda *args: runner)
+    args = SimpleNamespace(pairs=2, device='cpu')
+    rows = list(overhead.measure_overhead(args, None, ''))
+    assert [row['us/iteration'] for row in rows] == pytest.approx([1000, 2000])
+
+
+def test_rates_of_packing(benchmark, monkeypatch):
+    data = importlib.import_module('benchmark_data')
+    rows = [
+        data.Row(f'pack {size} JPEG', '', 4.0, 2.0, 2.5, 1.0, 1.15)
+        for size in ('64 x 64', '500 x 375')
+    ]
+    monkeypatch.setattr(benchmark, 'measure_packing', lambda settings, folder: rows)
+    small, large = benchmark.measure_packing_rate(SimpleNamespace(files=60, pairs=1), Path())
+    assert (small['images/s'], small['bare images/s'], small['ours/bare']) == (15, 30, 2.5)
+    assert (large['images/s'], large['bare images/s']) == (2.5, 5)
+
+
+def test_cost_of_data_is_compared_pair_by_pair(tool, monkeypatch):
+    data = importlib.import_module('benchmark_data')
+    costs = iter([(2, 1), (1, 1), (6, 4), (2, 1), (3, 9), (3, 3)])  # ours and bare in turn
+    monkeypatch.setattr(data, 'cost', lambda function: next(costs))
+    row = data.compare('what', 'floor', 1.5, lambda: None, lambda: None, 3)
+    assert row == ('what', 'floor', 3, 2, 2, 3, 1.5)  # ratios 2, 3, 1; of the wall 1, 4, 3
+
+
+def test_cost_is_that_of_child_processes_too(tool):
+    data, said = importlib.import_module('benchmark_data'), []
+    code = 'import time; sum(range(3_000_000)); print(time.process_time())'
+    spent, wall = data.cost(
+        lambda: said.append(subprocess.check_output([sys.executable, '-c', code]))
+    )
+    assert 0 < 0.9 * float(said[0]) < spent and wall > 0
+
+
+def test_peaks_of_memory_are_in_mebibytes(tool, tmp_path, monkeypatch):
+    data = importlib.import_module('benchmark_data')
+
+    def run(*args, **more):
+        (tmp_path / 'm').mkdir()
+        return SimpleNamespace(stdout='2048 1024\n')  # as Linux counts, in KiB
+
+    monkeypatch.setattr(data.subprocess, 'run', run)
+    args = SimpleNamespace(memory=[3], workers=1)
+    assert data.measure_memory(args, tmp_path) == [(3, 2, 1)]
+    assert len(list((tmp_path / 'many' / '0000').iterdir())) == 3

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -124,11 +125,127 @@ def test_several_seeds_give_mean_and_deviation(demo):
     assert demo.cells(teacher)[2] == '–' and demo.cells(teacher)[5:] == ['–', '–']
 
 
+@pytest.fixture
+def trained(demo, monkeypatch):
+    """Trainings with two seeds, whose students are right about a known share of the digits."""
+    labels = DigitsDataset('test').labels
+    right = {  # of the first hundred; beyond them all give the right answer
+        'teacher': range(90),
+        'original0': range(15, 95),
+        'original1': range(10, 94),
+        'kd30': range(90),
+        'kd31': range(60),
+    }
+
+    def predict_logits(network, *ignored):
+        answers = torch.tensor(labels)
+        wrong = [k for k in range(100) if k not in right.get(network.name, range(100))]
+        answers[wrong] = (answers[wrong] + 1) % 10
+        return torch.nn.functional.one_hot(answers, 10)
+
+    monkeypatch.setattr('mmdfkd.engine.predict_logits', predict_logits)
+    network = lambda name: SimpleNamespace(name=name, mean=[0.0], std=[1.0])  # noqa: E731
+    monkeypatch.setattr('mmdfkd.models.classifiers.load_classifier', network)
+    counts = 'mmdfkd.engine.hooks.summary_hook.count_'
+    monkeypatch.setattr(f'{counts}parameters', lambda network: 5000)
+    monkeypatch.setattr(f'{counts}macs', lambda network: 70_000)
+    facts = dict(device='cpu', versions={}, commit='')
+    trainings = [
+        SimpleNamespace(
+            row=row,
+            seed=seed,
+            student=f'{row.key}{seed}',
+            config=row.config,
+            work_dir='runs',
+            summary=dict(images_used=1000 * (seed + 1), seconds=30.0 + seed, **facts),
+        )
+        for row in demo.ROWS
+        for seed in (0, 1)
+    ]
+    return trainings, network('teacher')
+
+
+def test_the_table_is_of_what_each_student_says(demo, trained):
+    table = demo.tabulate(*trained)
+    teacher, original, *_, kd3 = table['rows']
+    share = 100 / table['test_images']  # of one digit
+    assert teacher['accuracy'] == pytest.approx(100 - 10 * share)
+    assert original['accuracy'] == pytest.approx(100 - (20 + 16) / 2 * share)
+    assert original['accuracy_std'] == pytest.approx(4 / 2**0.5 * share)
+    # They disagree where one is right and the other wrong: 15 + 5 digits, and 10 + 4 of them.
+    assert original['agreement'] == pytest.approx(100 - (20 + 14) / 2 * share)
+    assert original['agreement_std'] == pytest.approx(6 / 2**0.5 * share)
+    assert kd3['agreement'] == pytest.approx(100 - (0 + 30) / 2 * share)
+    for row in (original, kd3):
+        assert (row['weights'], row['macs']) == (5000, 70_000)
+        assert (row['images_used'], row['seconds']) == (1500, 30.5)
+        assert [run['seed'] for run in row['seeds']] == [0, 1]
+
+
+def test_pictures_are_drawn_of_the_table(demo, trained, tmp_path, monkeypatch):
+    asked = {}
+    for name in ('draw_features', 'draw_run', 'plot_comparison', 'plot_readme_banner'):
+        monkeypatch.setattr(
+            f'mmdfkd.visualization.{name}',
+            lambda *args, name=name, **more: asked.update({name: (*args, more)}) or ['x.png'],
+        )
+    runs = 'mmdfkd.visualization.runs.'
+    monkeypatch.setattr(f'{runs}training_images', lambda work_dir: Images(torch.arange(4).numpy()))
+    monkeypatch.setattr(f'{runs}read_selection', lambda work_dir: {})
+    kept = torch.tensor([True, False, False, True]).numpy()
+    monkeypatch.setattr(f'{runs}chosen', lambda selection, size: kept)
+    trainings, teacher = trained
+    table = dict(quick=False, **demo.tabulate(trainings, teacher))
+    demo.draw(table, tmp_path, teacher, tmp_path)
+
+    _, bars, accuracy, texts = asked['plot_comparison']
+    top, *students = table['rows']
+    assert accuracy == top['accuracy'] and 'standard deviation of 2 seeds' in texts['note']
+    for bar, row in zip(bars, students, strict=True):
+        assert (bar['accuracy'], bar['std']) == (row['accuracy'], row['accuracy_std'])
+        assert (bar['agreement'], bar['images']) == (row['agreement'], 1500)
+    assert [bar['baseline'] for bar in bars] == [True, True, True, False]
+    _, selected, rejected, *_, texts = asked['plot_readme_banner']
+    assert (selected.tolist(), rejected.tolist()) == ([0, 3], [1, 2])
+    assert texts['teacher'] == 'teacher, 5 k weights'
+
+
+class Images:
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+
+def test_time_left_is_that_of_the_epochs_to_come(demo, monkeypatch):
+    """Two epochs took 30 seconds after the first one was seen: six more take 90."""
+    said, now = [], iter([100.0, 130.0])
+    monkeypatch.setattr(demo.time, 'monotonic', lambda: next(now))
+    line = SimpleNamespace(completed=0)
+    bar = SimpleNamespace(tasks=[line], update=lambda task, completed, state: said.append(state))
+    training = SimpleNamespace(first=None, epochs=10)
+    for epoch in (2, 4):
+        training.summary = dict(epoch=epoch, student_accuracy_last=50.0, finished=False)
+        demo.show(bar, 0, training)
+    assert said == ['epoch 2/10, 50.0 %', 'epoch 4/10, 50.0 %, 1 min 30 s left']
+
+
+def test_each_training_has_its_own_seed(demo, plan, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(demo.subprocess, 'Popen', lambda command, **more: commands.append(command))
+    for training in plan('--seed', 3, 5, '--out', tmp_path)[:2]:
+        training.start()
+    assert [command[command.index('--seed') + 1] for command in commands] == ['3', '5']
+    assert all('--resume' in command and '--quick' not in command for command in commands)
+
+
 def test_every_pair_has_all_configs(plan, demo):
     for pair in demo.PAIRS:
         trainings = plan('--pair', pair, '--seed', 0, 1)
         assert [t.row.key for t in trainings[::2]] == [row.key for row in demo.ROWS]
         assert {t.seed for t in trainings} == {0, 1}
+        assert re.fullmatch(r'kd3_\w+_[\w-]+-half_1xb\d+-\d+e_digits', trainings[-1].config.stem)
         assert all(t.config.stem.count('noise') == (t.row.key == 'noise') for t in trainings)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -276,6 +277,99 @@ def test_a_run_of_another_process_is_left_alone(sweep, run, tmp_path):
         status, _, errors = run(LENET)
     assert status == 1 and 'another process is training it already' in errors
     assert not starts(tmp_path / 'out')
+
+
+@pytest.fixture
+def make_row(sweep, monkeypatch):
+    """Rows of finished runs with two epochs: 80 %, then what is given, by seed."""
+    histories = {}
+    monkeypatch.setattr(sweep, 'read_history', lambda work_dir: histories[work_dir])
+
+    def make(accuracies, first=80.0, teacher=99.2, **values):
+        setting, runs = sweep.Setting(Path(LENET), values, False), {}
+        for seed, accuracy in accuracies.items():
+            name = f'{values}-{seed}'
+            summary = dict(student_accuracy_last=accuracy, seconds=10.0 * (seed + 1))
+            summary.update(teacher_accuracy=teacher, dataset='digits')
+            runs[seed] = SimpleNamespace(summary=summary, work_dir=name)
+            points = enumerate((first, accuracy), 1)
+            histories[name] = [{'accuracy/top1': v, 'step': k} for k, v in points if v is not None]
+        return sweep.Row(setting, runs)
+
+    return make
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What is asked of each figure, by the name of its function."""
+    calls = {}
+    for name in ('plot_values', 'plot_settings', 'plot_sweep'):
+        monkeypatch.setattr(
+            f'mmdfkd.visualization.{name}',
+            lambda path, *args, name=name, **more: calls.update({name: (*args, more)}) or path,
+        )
+    return calls
+
+
+def test_lines_over_the_first_number_in_a_panel_for_each_of_the_others(
+    sweep, make_row, asked, tmp_path
+):
+    rows = [
+        make_row({0: 90.0 + 10 * float(weight) + plus, 2: 94.0}, weight=weight, norm=norm)
+        for weight in ('0', '0.1')
+        for norm, plus in (('linear', 0), ('none', 3))
+    ]
+    sweep.draw(rows, tmp_path, None)
+    panels, key, teacher, texts = asked['plot_values']
+    stem = Path(LENET).stem
+    assert panels == {
+        'norm = linear': {stem: [(0, [90, 94]), (0.1, [91, 94])]},
+        'norm = none': {stem: [(0, [93, 94]), (0.1, [94, 94])]},
+    }
+    assert (key, teacher) == ('weight', 99.2)
+    assert 'digits in percent, last epoch: mean and standard deviation of 2 seeds' in texts['note']
+    curves, teacher, title, label = asked['plot_sweep'][:4]
+    assert curves['weight=0.1, norm=linear'] == [(1, 80), (2, 92.5)] and len(curves) == 4
+    assert teacher == 99.2 and 'mean of the seeds' in label
+
+
+def test_settings_without_a_numeric_axis_are_rows(sweep, make_row, asked, tmp_path):
+    rows = [make_row({0: 90.0}, norm='linear'), make_row({0: 91.0}, None, 85.0, norm='none')]
+    sweep.draw(rows, tmp_path, 'Mine')
+    assert asked['plot_sweep'][0] == {'norm=linear': [(1, 80), (2, 90)]}  # one epoch: no curve
+    settings, teacher, texts = asked['plot_settings']
+    assert settings == {'norm=linear': [90], 'norm=none': [91]}
+    assert teacher is None and texts['title'] == 'Mine'  # there were two of them
+    sweep.draw(rows[:1], tmp_path, None)
+    assert asked['plot_settings'][1] == 99.2
+    assert 'one run each' in texts['note']
+
+
+def test_the_axis_is_a_number_that_changes(sweep, make_row):
+    rows = [make_row({0: 90.0}, epochs='5', weight=weight) for weight in ('0', '0.1')]
+    assert sweep.numeric_key(rows) == 'weight' and sweep.numeric_key(rows[:1]) is None
+
+
+def test_a_mean_curve_is_of_epochs_that_all_seeds_have(sweep, make_row):
+    row, late = make_row({0: 90.0, 1: 92.0}, w='1'), make_row({5: 97.0}, None, w='1')
+    row.runs.update(late.runs)
+    assert sweep.mean_curve(row) == [(2, 93)]
+
+
+def test_numbers_stand_in_the_columns_of_their_seeds(sweep, make_row, tmp_path):
+    rows = [make_row({1: 90.0, 0: 93.0}, w='1'), make_row({1: 88.0}, w='2'), make_row({}, w='3')]
+    sweep.write_tables(rows, [0, 1], tmp_path)
+    both, second, none = table(tmp_path)
+    assert (float(both['mean']), float(both['std'])) == (91.5, pytest.approx(4.5**0.5))
+    assert (both['seed 0'], both['seed 1'], both['seconds']) == ('93.0', '90.0', '15.0')
+    assert (second['seed 0'], second['seed 1'], second['std']) == ('', '88.0', '')
+    assert (none['mean'], none['n'], none['seconds']) == ('', '0', '')
+
+
+def test_mixed_precision_is_another_recipe_and_reaches_each_run(sweep):
+    (plain,), (mixed,) = (sweep.plan(sweep.parse_args([LENET, *more])) for more in ([], ['--amp']))
+    assert plain.work_dir != mixed.work_dir
+    assert '--amp' in mixed.command and '--amp' not in plain.command
 
 
 def test_each_run_has_one_thread_and_a_gpu_of_its_own(sweep, monkeypatch):

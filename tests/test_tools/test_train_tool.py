@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmdfkd.engine import DistillRunner
+from mmdfkd.utils import UsageError
 
 ROOT = Path(__file__).parents[2]
 KD = ROOT / 'configs/kd/kd_resnet8_resnet8-half_1xb64-60e_digits.py'
@@ -44,6 +45,39 @@ def test_resuming(configure, tmp_path):
     assert configure('--resume', 'epoch_3.pth', *start) == (True, 'epoch_3.pth')
     (tmp_path / 'last_checkpoint').touch()
     assert configure('--resume', *start) == (True, None)
+
+
+@pytest.fixture
+def cfg_of(tool, tmp_path, monkeypatch):
+    """The config of a command line."""
+
+    def make(*args, config=KD):
+        argv = ['train.py', str(config), '--work-dir', str(tmp_path / 'run'), *args]
+        monkeypatch.setattr(sys, 'argv', argv)
+        return tool.make_config(tool.parse_args())
+
+    return make
+
+
+def test_a_seed_takes_the_place_of_the_configs_and_of_nothing_else(cfg_of):
+    options = ['--cfg-options', 'randomness.seed=5', 'randomness.deterministic=True']
+    assert cfg_of(*options).randomness == dict(seed=5, deterministic=True)
+    assert cfg_of('--seed', '0', *options).randomness == dict(seed=0, deterministic=True)
+
+
+def test_switches_of_validation_precision_and_learning_rates(cfg_of):
+    plain, switched = cfg_of(), cfg_of('--no-validate', '--amp', '--auto-scale-lr')
+    kinds = [cfg.optim_wrapper.student.get('type') for cfg in (plain, switched)]
+    assert kinds == [None, 'AutocastOptimWrapper']
+    assert plain.val_cfg and not plain.auto_scale_lr.get('enable') and switched.auto_scale_lr.enable
+    assert switched.val_cfg is switched.val_dataloader is switched.val_evaluator is None
+
+
+def test_learning_rates_need_the_batch_size_they_belong_to(cfg_of, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(f'_base_ = {str(KD)!r}\nauto_scale_lr = dict(_delete_=True)\n')
+    with pytest.raises(UsageError, match='does not say which batch size'):
+        cfg_of('--auto-scale-lr', config=config)
 
 
 def test_the_hint_of_an_interrupted_run(run_tool, tmp_path, monkeypatch, capsys):

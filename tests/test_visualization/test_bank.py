@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from mmdfkd.utils import UsageError
@@ -60,6 +61,18 @@ def test_what_the_teacher_sees(tmp_path, written):
     assert captions[0] == ('class 0', None)
     assert captions[1:11] == [('class 1', style.RED)] * 10
     assert captions[11] == ('class 1', None) and captions[12][1] == style.MUTED
+
+
+def test_bars_are_in_proportion_to_the_longest_of_all(tmp_path, drawn):
+    plot_bank(tmp_path / 'bank.png', **bank(), **answers())
+    bars = drawn[0].axes[0].patches
+    lengths = [[bar.get_width() for bar in bars[first::2]] for first in (0, 1)]
+    longest = max(lengths[1])  # 40 images seen as class 1
+    assert longest == 68  # of 130 pixels, 62 for the number
+    assert lengths[0] == pytest.approx([longest / 2] * 3)
+    assert lengths[1] == pytest.approx([0, longest, longest / 2])
+    colours = [{to_hex(bar.get_facecolor()).upper() for bar in bars[first::2]} for first in (0, 1)]
+    assert colours == [{style.BLUE.upper()}, {style.ORANGE.upper()}]
 
 
 def test_long_names_leave_room_for_numbers_and_neighbours(tmp_path, drawn):

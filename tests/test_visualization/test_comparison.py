@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from mmdfkd.utils import UsageError
@@ -41,6 +42,36 @@ def test_bars_are_as_long_as_the_accuracies(tmp_path):
     assert long / short == pytest.approx(80 / 20, rel=0.02)
 
 
+def test_each_row_has_its_own_numbers_below_their_headings(tmp_path, drawn):
+    rows = [*ROWS, dict(ROWS[0], name='none', accuracy=8.0, std=0.0, images=0, seconds=7530)]
+    plot_comparison(tmp_path / 'bars.png', rows, teacher_accuracy=90.0)
+    page, axes = drawn[0].axes
+    written = [(*text.get_position(), text.get_text()) for text in page.texts]
+    (first,) = (y for _, y, text in written if text == 'KD³')
+    table = [[text for _, y, text in sorted(written) if y == first + 36 * k] for k in range(3)]
+    assert table == [
+        ['KD³', '81.0 %', '5,230', '3 min 25 s'],
+        ['noise', '–', '–', '–'],
+        ['none', '81.0 %', '0', '2 h 5 min'],
+    ]
+    columns = [x for x, y, _ in sorted(written) if y == first][1:]
+    headings = ('the teacher', 'seen', 'time')
+    assert columns == [x for word in headings for x, _, text in written if text == word]
+    tags = [text.get_text() for text in axes.texts]
+    assert tags == ['80.0 ± 0.2 %', '20.0 %', '8.0 ± 0.0 %']
+    tops = [text.get_window_extent().y1 for text in axes.texts]
+    assert tops == sorted(tops, reverse=True)  # from top to bottom
+
+
+def test_the_teachers_line_is_at_its_accuracy_and_named_there(tmp_path, drawn):
+    plot_comparison(tmp_path / 'bars.png', ROWS, teacher_accuracy=90.0)
+    page, axes = drawn[0].axes
+    (line,) = axes.lines
+    assert line.get_xdata() == [90, 90]
+    (name,) = (text for text in page.texts if text.get_text() == 'teacher 90.0 %')
+    assert name.get_position()[0] == pytest.approx(axes.transData.transform((90, 0))[0])
+
+
 def test_baselines_are_grey(tmp_path):
     rows = [ROWS[0], {**ROWS[1], 'baseline': True}]
     plain = _pixels(plot_comparison(tmp_path / 'plain.png', ROWS, 90.0))
@@ -78,6 +109,21 @@ def test_banner_is_one_wide_picture_and_repeats_itself(tmp_path):
     assert not np.array_equal(first, other)
     for colour in (style.GREEN, style.GREY, style.BLUE, style.INK):
         assert _matches(first, colour).any()
+
+
+def test_banner_frames_what_was_selected_above_what_was_not(tmp_path, drawn):
+    dark, light = np.zeros((3, 8, 8, 1), np.uint8), np.full((2, 8, 8, 1), 255, np.uint8)
+    plot_readme_banner(tmp_path / 'banner.png', dark, light, ROWS, 90.0)
+    page, axes = drawn[0].axes
+    tiles = [(int(image.get_array().max()), image.get_extent()[3]) for image in page.images]
+    assert [value for value, _ in tiles] == [0, 0, 0, 255, 255]
+    assert tiles[0][1] < tiles[-1][1]  # counted from the top
+    frames = [to_hex(frame.get_edgecolor()).upper() for frame in page.patches[:5]]
+    assert frames == [style.GREEN.upper()] * 3 + [style.GREY.upper()] * 2
+    heights = {text.get_text(): text.get_position()[1] for text in page.texts}
+    names = [heights[row['name']] for row in ROWS]
+    bars = [bar.get_window_extent().y1 for bar in axes.patches]
+    assert names == sorted(names) and bars == sorted(bars, reverse=True)
 
 
 def test_banner_needs_few_images_and_only_names_and_accuracies(tmp_path):

@@ -78,6 +78,30 @@ def test_history_shows_a_panel_for_what_was_logged(tmp_path):
     assert len(_rows_of(alone, style.BLUE)) > 0 and len(_rows_of(alone, style.GREEN)) == 0
 
 
+def test_panels_hold_what_their_headings_say(tmp_path, drawn):
+    plot_history(tmp_path / 'a.png', RECORDS, teacher_accuracy=95.0)
+    page, accuracy, share, weights = drawn[0].axes
+    curves = [
+        [line.get_xydata().tolist() for line in axes.lines if len(line.get_xdata()) == 2]
+        for axes in (accuracy, share, weights)
+    ]
+    assert curves[0][0] == [[1, 60], [2, 90]] and curves[0][1] == [[0, 95], [1, 95]]
+    assert curves[1][0] == [[1, 50], [2, 60]] and share.get_ylim() == (0, 100)  # in percent
+    assert curves[2][:2] == [[[1, 0.01], [2, 1]], [[1, 0.8], [2, 0.7]]]
+    assert weights.get_ylim() == (0, 1)
+    tags = [[text.get_text() for text in axes.texts] for axes in (accuracy, share, weights)]
+    assert tags[:2] == [['95.0', 'teacher', '90.0', 'student'], ['60.0', 'selected']]
+    assert tags[2][::2] == ['1.00', '0.70'] and 'a(t)' in tags[2][1] and 'alignment' in tags[2][3]
+
+
+def test_epochs_of_an_axis_are_those_of_the_run(tmp_path, drawn):
+    late = [{'accuracy/top1': 50.0 + epoch, 'step': epoch} for epoch in (30, 20, 40)]
+    plot_history(tmp_path / 'a.png', late)
+    axes = drawn[0].axes[1]
+    assert axes.get_xlim() == pytest.approx((20 - 0.3, 40 + 0.3))
+    assert axes.lines[0].get_xydata().tolist() == [[20, 70], [30, 80], [40, 90]]
+
+
 def test_history_without_a_known_key_lists_those_found(tmp_path):
     with pytest.raises(UsageError, match=r"found the keys \['loss', 'step'\]"):
         plot_history(tmp_path / 'history.png', [{'loss': 1.0, 'step': 1}])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmdfkd.utils import UsageError
-from mmdfkd.visualization import plot_gan
+from mmdfkd.visualization import plot_gan, style
 from mmdfkd.visualization.gan import divergence_from_uniform
 
 
@@ -27,6 +27,55 @@ def test_picture(tmp_path, classes):
     path = plot_gan(tmp_path / 'gan.png', np.array([1, 2]), scores, names, counts)
     picture = imread(path)
     assert picture.shape[1] == 2 * 960 and picture.std() > 0.05
+
+
+SCORES = np.array([[0.5, 0.2, -0.5], [1.0, 0.3, -1.0]])
+
+
+def test_scores_have_the_names_and_colours_of_their_images(tmp_path, drawn):
+    plot_gan(tmp_path / 'gan.png', np.array([3, 4]), SCORES, ['a', 'b'], {'pool': np.ones(2)})
+    axes = drawn[0].axes[1]
+    zero, *lines = (line for line in axes.lines if line.get_transform() != axes.transAxes)
+    assert zero.get_ydata() == [0, 0]
+    curves = {line.get_color(): line.get_xydata().tolist() for line in lines[::2]}
+    assert curves == {
+        style.BLUE: [[3, 0.5], [4, 1.0]],
+        style.SKY: [[3, 0.2], [4, 0.3]],
+        style.ORANGE: [[3, -0.5], [4, -1.0]],
+    }
+    tags = [text.get_text().replace('\n', ' ') for text in axes.texts]
+    values = ('1.00', '0.30', '-1.00')
+    named = ['collected, learned from', 'collected, held out', 'generated']
+    assert tags == [part for pair in zip(values, named, strict=True) for part in pair]
+
+
+def test_shares_are_percentages_side_by_side(tmp_path, drawn):
+    counts = {'pool': np.array([3, 1]), 'collected': np.array([5, 5])}
+    plot_gan(tmp_path / 'gan.png', np.array([1, 2]), SCORES, ['a', 'b'], counts)
+    axes = drawn[0].axes[2]
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    assert heights == [[75, 25], [50, 50]]
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches)
+    flat = [edge for pair in edges for edge in pair]
+    assert flat == pytest.approx([-0.4, 0, 0, 0.4, 0.6, 1, 1, 1.4])  # around 0 and 1
+    assert [bars[0].get_x() for bars in axes.containers] == pytest.approx([-0.4, 0])
+    (uniform,) = axes.lines
+    assert uniform.get_ydata() == [50, 50]
+    kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    legend = axes.get_legend()
+    texts = {text.get_text() for text in legend.get_texts()}
+    assert texts == {f'pool: KL {kl:.3f}', 'collected: KL 0.000', 'uniform'}
+    assert len({bars[0].get_facecolor() for bars in axes.containers}) == 2
+
+
+def test_many_classes_fall_from_the_most_frequent_one(tmp_path, drawn):
+    counts = {'pool': np.roll(np.arange(30), 7), 'collected': np.ones(30)}
+    names = [str(label) for label in range(30)]
+    plot_gan(tmp_path / 'gan.png', np.array([1, 2]), SCORES, names, counts)
+    pool, collected, uniform = drawn[0].axes[2].lines
+    assert pool.get_ydata() == pytest.approx(100 * np.arange(30)[::-1] / 435)
+    assert collected.get_ydata() == pytest.approx([100 / 30] * 30)
+    assert uniform.get_ydata() == pytest.approx([100 / 30] * 2)
 
 
 def test_a_curve_with_a_gap_stays_and_one_without_any_number_goes(tmp_path, drawn):

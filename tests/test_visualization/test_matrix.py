@@ -62,6 +62,45 @@ def test_few_classes_have_numbers_and_many_have_some_names(tmp_path, monkeypatch
     assert '90.0' not in written and path.exists()
 
 
+def test_numbers_names_and_scale_are_those_of_the_entries(tmp_path, drawn):
+    matrix = np.array([[0.9, 0.06, 0.04], [0.1, 0.8, 0.1], [0.02, 0.28, 0.7]])
+    plot_matrix(tmp_path / 'a.png', matrix, 'abc', 'title', rows='truth', columns='guess')
+    page, axes, scale = drawn[0].axes
+    cells = {text.get_position(): text for text in axes.texts}
+    assert len(cells) == 9
+    for (row, column), value in np.ndenumerate(matrix):
+        assert cells[column, row].get_text() == f'{100 * value:.1f}'
+    colours = {place: cell.get_color() for place, cell in cells.items()}
+    assert colours.pop((1, 2)) == style.PAPER  # on the darkest of all
+    assert set(colours.values()) == {style.INK}
+    assert [label.get_text() for label in axes.get_xticklabels()] == list('abc')
+    assert [label.get_text() for label in axes.get_yticklabels()] == list('abc')
+    texts = {text.get_text(): text.get_position()[0] for text in page.texts}
+    assert texts['truth ↓'] < texts['guess →'] and 'on it: 70.0 to 90.0 %' in texts
+    image = axes.images[0]
+    assert image.get_clim() == (0.02, 0.28) and np.ma.getmaskarray(image.get_array()).trace() == 3
+    (bar,) = scale.images
+    assert bar.get_extent() == pytest.approx([0, 1, 2, 28])  # percent
+    assert (bar.get_array()[0], bar.get_array()[-1]) == (0.28, 0.02)  # the highest on top
+
+
+def test_small_entries_have_two_digits_and_like_ones_one_scale_from_zero(tmp_path, drawn):
+    matrix = np.full((3, 3), 0.004) + np.diag([0.988] * 3)
+    plot_matrix(tmp_path / 'a.png', matrix, 'abc', 'title')
+    axes = drawn[0].axes[1]
+    assert {text.get_text() for text in axes.texts} == {'99.2', '0.40'}
+    assert axes.images[0].get_clim() == pytest.approx((0, 0.004))
+
+
+def test_of_many_classes_every_nth_is_named_at_its_place(tmp_path, drawn):
+    names = [f'c{label}' for label in range(50)]
+    plot_matrix(tmp_path / 'a.png', _matrix(50, 0, 3), names, 'title')
+    axes = drawn[0].axes[1]
+    for axis in (axes.xaxis, axes.yaxis):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        assert labels == names[::2] and axis.get_ticklocs().tolist() == list(range(0, 50, 2))
+
+
 @pytest.mark.parametrize('matrix', [np.eye(3), np.full((3, 3), 1 / 3)])
 def test_a_matrix_without_differences_is_drawn(tmp_path, matrix):
     assert plot_matrix(tmp_path / 'a.png', matrix, ['one', 'two', 'three'], 'title').exists()

@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from mmdfkd.utils import UsageError
@@ -98,6 +99,29 @@ def test_counts_thresholds_and_empty_sides_are_written(tmp_path, monkeypatch):
     ]
 
 
+def test_each_image_stands_above_its_confidence_in_the_frame_of_its_side(tmp_path, drawn):
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
+    confidences = np.array([0.5, 0.9, 0.7, 0.6, 0.8, 0.4])
+    plot_pool_grid(
+        tmp_path / 'grid.png',
+        images=images,
+        classes=['cat'],
+        pseudo_labels=np.zeros(6, int),
+        confidences=confidences,
+        selected=np.array([False, True, True, True, False, False]),
+        thresholds=None,
+    )
+    (page,) = drawn[0].axes
+    tiles = [int(image.get_array()[0, 0, 0]) for image in page.images]
+    assert tiles == [1, 2, 3, 4, 0, 5]
+    captions = {text.get_position()[0]: text.get_text() for text in page.texts}
+    for image, frame, tile in zip(page.images, page.patches, tiles, strict=True):
+        left, right, *_ = image.get_extent()
+        assert captions[(left + right) / 2] == f'{confidences[tile]:.2f}'
+        colour = style.GREEN if tile in (1, 2, 3) else style.GREY
+        assert to_hex(frame.get_edgecolor()).upper() == colour.upper()
+
+
 def test_images_that_made_up_for_too_few_confident_ones_are_counted(tmp_path, monkeypatch):
     written = _texts(monkeypatch)
     plot_pool_grid(
@@ -171,6 +195,13 @@ def test_captions_stand_below_the_images(tmp_path):
     assert (plain == 255).all()
     assert named.shape[0] > plain.shape[0] and named.shape[1] == plain.shape[1]
     assert (named[:68] == 255).all() and (named[68:] < 128).any()
+
+
+def test_each_caption_is_that_of_its_image(tmp_path, drawn):
+    images = np.zeros((3, 32, 32, 1), np.uint8)
+    save_image_grid(tmp_path / 'grid.png', images, 2, ['a', 'b', 'c'])
+    places = {text.get_text(): text.get_position() for text in drawn[0].axes[0].texts}
+    assert places == {'a': (36, 80), 'b': (104, 80), 'c': (36, 161)}  # 64 pixels and 4 between
 
 
 @pytest.mark.parametrize(

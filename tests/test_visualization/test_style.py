@@ -107,3 +107,15 @@ def test_text_colours_read_well_on_white():
     for colour in (style.INK, style.MUTED, *map(style.darker, style.CYCLE)):
         # 3 : 1 is the bound of WCAG for large or bold text.
         assert 1.05 / (luminance(colour) + 0.05) > 3, colour
+
+
+def test_a_tile_is_upright_and_keeps_its_proportions(tmp_path):
+    image = np.zeros((1, 2, 3), np.uint8)
+    image = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], np.uint8)
+    image = image.repeat(2, axis=1)  # twice as wide as high
+    with style.canvas(tmp_path / 'a.png', 40, 40, pixel_ratio=1) as figure:
+        style.draw_tile(style.page_of(figure), image, 4, 8, 20)
+    pixels = np.asarray(Image.open(tmp_path / 'a.png').convert('RGB'))
+    box = pixels[13:23, 4:24]  # 20 by 10, in the middle of 20 by 20
+    assert np.array_equal(box, image.repeat(5, axis=0).repeat(5, axis=1))
+    assert (pixels != 255).any(2).sum() == 200

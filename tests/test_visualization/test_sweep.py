@@ -141,6 +141,67 @@ def test_the_ninth_line_differs_from_the_first_in_picture_and_legend(tmp_path, d
         assert len(looks) == len(set(looks)) == 9
 
 
+SEEDS = [91.0, 92.0, 96.0]  # mean 93, sample standard deviation sqrt(7)
+
+
+def test_points_bands_and_ticks_are_those_of_the_seeds(tmp_path, drawn):
+    points = [(0, SEEDS), (0.001, [80.0, 82.0]), (0.1, [70.0])]
+    plot_values(tmp_path / 'a.png', {'': {'run': points}}, 'key', teacher_accuracy=97.5)
+    axes = drawn[0].axes[1]
+    places, means = [-5, -3, -1], [93, 81, 70]
+    teacher, dashed, line, dots = axes.lines
+    assert teacher.get_ydata() == [97.5, 97.5]
+    assert np.allclose(dashed.get_xydata(), [(-5, 93), (-3, 81)]) and dashed.is_dashed()
+    assert np.allclose(line.get_xydata(), [(-3, 81), (-1, 70)]) and not line.is_dashed()
+    assert np.allclose(dots.get_xydata(), np.transpose([places, means]))
+    band, *seeds = axes.collections
+    ends = {(round(x), round(y, 4)) for x, y in band.get_paths()[0].vertices}
+    assert ends == {
+        *((-5, round(93 + sign * 7**0.5, 4)) for sign in (-1, 1)),
+        *((-3, round(81 + sign * 2**0.5, 4)) for sign in (-1, 1)),
+        (-1, 70),
+    }
+    assert [dots.get_offsets()[:, 1].tolist() for dots in seeds] == [SEEDS, [80, 82]]
+    assert axes.get_xticks() == pytest.approx(places)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ['0', '0.001', '0.1']
+    assert axes.get_xlabel() == 'key (logarithmic)'
+    texts = {text.get_text(): text.xy for text in axes.texts}
+    assert texts.pop('teacher 97.5')[1] == 97.5
+    assert texts == {'93.0': (-5, 96), '81.0': (-3, pytest.approx(81 + 2**0.5)), '70.0': (-1, 70)}
+    low, high = axes.get_ylim()
+    assert low < 70 and 97.5 < high
+
+
+def test_a_line_looks_alike_in_all_panels_and_in_the_legend(tmp_path, drawn):
+    panels = {'one': {'a': LINE, 'b': LINE}, 'two': {'b': LINE}}
+    plot_values(tmp_path / 'a.png', panels, 'x')
+    page, one, two = drawn[0].axes
+    legend = {line.get_ydata()[0] + 4: line.get_color() for line in page.lines}
+    names = {text.get_text(): legend[text.get_position()[1]] for text in page.texts[-4:-2]}
+    dots = [
+        [line.get_color() for line in axes.lines if line.get_marker() == 'o'] for axes in (one, two)
+    ]
+    assert names == {'a': style.CYCLE[0], 'b': style.CYCLE[1]}
+    assert dots == [[names['a'], names['b']], [names['b']]]
+    assert one.get_xlabel() == 'x' and not one.texts  # no means between lines
+
+
+def test_a_row_shows_its_seeds_their_mean_and_deviation(tmp_path, drawn):
+    plot_settings(tmp_path / 'a.png', {'many': SEEDS, 'one': [85.0]}, teacher_accuracy=97.5)
+    page, axes = drawn[0].axes
+    teacher, bar, dot, _, other = axes.lines
+    assert teacher.get_xdata() == [97.5, 97.5]
+    assert bar.get_xdata() == pytest.approx([93 - 7**0.5, 93 + 7**0.5])
+    assert dot.get_xydata().tolist() == [[93, 0]] and other.get_xydata().tolist() == [[85, 1]]
+    seeds = [dots.get_offsets().tolist() for dots in axes.collections]
+    assert seeds == [[[seed, 0] for seed in SEEDS], [[85, 1]]]
+    texts = {text.get_text(): text.get_position() for text in page.texts}
+    assert texts['many'][1] == texts['93.00 ± 2.65'][1] < texts['one'][1] == texts['85.00'][1]
+    assert dot.get_transform().transform((93, 0))[1] > other.get_transform().transform((85, 1))[1]
+    place = axes.transData.transform((97.5, 0))[0]
+    assert texts['teacher 97.5'][0] == pytest.approx(place)
+
+
 def test_values_given_twice_are_refused(tmp_path):
     with pytest.raises(UsageError, match='3 settings, but only 2 different'):
         plot_values(tmp_path / 'a.png', {'': {'run': [*LINE, (0.1, [80.0])]}}, 'x')

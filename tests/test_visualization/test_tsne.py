@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmdfkd.utils import UsageError
-from mmdfkd.visualization import plot_tsne
+from mmdfkd.visualization import plot_tsne, tsne
 
 
 def _features(count=20, dimensions=8):
@@ -47,6 +47,57 @@ def test_distances_are_those_of_features_not_of_the_layout(tmp_path):
     for name, distance in distances.items():
         assert np.allclose(scaled[name], 10 * np.array(distance))
     assert distances['rejected'].nearest > distances['selected'].nearest
+
+
+def test_marks_and_bars_are_those_of_their_groups(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(tsne, '_embed', lambda points, perplexity, seed: points[:, :2])
+    square = np.array([[0, 0], [2, 0], [0, 2], [2, 2]])
+    groups = {'original': square, 'selected': [[1, 1], [1, 4]], 'rejected': [[5, 4]]}
+    plot_tsne(tmp_path / 'tsne.png', groups)
+    page, axes = drawn[0].axes
+    assert axes.get_aspect() == 1
+    colours = {}  # by name, from the legend
+    names = [text for text in page.texts if text.get_text() in groups]
+    for name, mark in zip(names, page.collections, strict=True):
+        assert mark.get_offsets()[0, 1] == name.get_position()[1] - 5
+        colours[name.get_text()] = tuple(mark.get_facecolor()[0])
+    for name, points in groups.items():
+        marks = [c for c in axes.collections if tuple(c.get_facecolor()[0]) == colours[name]]
+        drawn_at = np.concatenate([mark.get_offsets() for mark in marks if len(mark.get_offsets())])
+        assert sorted(drawn_at.tolist()) == sorted(np.asarray(points, float).tolist())
+    said = [text.get_text() for text in page.texts]
+    assert [text for text in said if text.endswith('images')] == [
+        *('4 images', '2 images', '1 images')
+    ]
+    first = next(place for place, text in enumerate(said) if text.startswith('to the nearest'))
+    assert said[first + 1 : first + 4] == ['2.00', '1.83', '3.61']
+    assert said[first + 4] == "to the centre of 'original'"
+    assert said[first + 5 :] == ['1.41', '1.50', '5.00']
+    lengths = [bar.get_width() for bar in page.patches]
+    assert lengths[:3] == pytest.approx([170 * d / 13**0.5 for d in (2, 1.8251, 13**0.5)], rel=1e-4)
+    assert lengths[3:] == pytest.approx([34 * d for d in (2**0.5, 1.5, 5)])
+    assert [bar.get_facecolor() for bar in page.patches] == 2 * list(colours.values())
+
+
+@pytest.mark.parametrize(('count', 'perplexity'), [(100, 30), (31, 10)])
+def test_the_layout_is_asked_for_as_documented(monkeypatch, count, perplexity):
+    asked = {}
+
+    class Layout:
+        def __init__(self, **options):
+            asked.update(options)
+
+        def fit_transform(self, points):
+            asked['shape'] = points.shape
+            return points[:, :2]
+
+    monkeypatch.setattr('sklearn.manifold.TSNE', Layout)
+    points = np.random.default_rng(0).normal(size=(count, 64))
+    tsne._embed(points, 30, 7)
+    dimensions = 50 if count > 50 else 64
+    assert asked == dict(
+        init='pca', perplexity=perplexity, random_state=7, shape=(count, dimensions)
+    )
 
 
 def test_groups_may_be_tiny_and_tensors(tmp_path):

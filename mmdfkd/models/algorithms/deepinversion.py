@@ -206,7 +206,7 @@ class DeepInversion(InversionDistiller):
     def image_loss(
         self, images: Tensor, view: Tensor, targets: Tensor, adversary: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of x and what is logged of it: weighted terms, the divergence as it is."""
+        """The objective of x and what is logged of it: weighted terms."""
         logs: dict[str, Tensor] = {}
         with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(view)

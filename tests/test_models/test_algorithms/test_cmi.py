@@ -390,7 +390,41 @@ def test_another_optimiser_of_images(make):
     """Betas are Adam's."""
     model = make(optimizer=dict(type='SGD', lr=0.1))
     assert model.optimizer == dict(type='SGD', lr=0.1)
+    adam = dict(type='AdamW', betas=(0.9, 0.99))
+    assert make(optimizer=adam).optimizer == dict(adam, lr=1e-3)
+    assert make(optimizer=dict(type='AdamW')).optimizer['betas'] == (0.5, 0.999)
     assert synthesize(model).images.isfinite().all()
+
+
+def test_a_round_after_a_validation_is_like_any_other(make):
+    """Which leaves all networks in eval mode."""
+    model = make()
+    validated = copy.deepcopy(model).eval()
+    assert torch.equal(synthesize(model).images, synthesize(validated).images)
+
+
+def test_views_are_those_that_were_asked_for(teacher, student, monkeypatch):
+    asked = []
+    for name in ('crop_view', 'resized_crop_view'):
+        path = f'mmdfkd.models.algorithms.cmi.{name}'
+        monkeypatch.setattr(path, lambda network, *how: asked.append(how))
+    CMI(teacher, student)
+    CMI(teacher, student, padding=2, scale=(0.5, 0.9), flip=False)
+    assert asked == [(4, True), ((0.25, 1.0), True), (2, False), ((0.5, 0.9), False)]
+
+
+def test_the_bank_remembers_the_images_that_are_kept(make, monkeypatch):
+    """The second of three iterations is the best."""
+    model, losses = make(), iter([2.0, 1.0, 3.0])
+
+    def synthesis_loss(images, targets, adversary):
+        value = next(losses)
+        features = torch.full((8, model.bank.rows.shape[1]), value)
+        return value + 0 * images.sum() + 0 * model.head.linear.weight.sum(), features, {}
+
+    monkeypatch.setattr(model, 'synthesis_loss', synthesis_loss)
+    synthesize(model)
+    assert len(model.bank) == 8 and (model.bank.rows[:8] == 1).all()
 
 
 def test_mixed_precision(make):

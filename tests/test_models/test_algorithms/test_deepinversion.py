@@ -237,14 +237,43 @@ def test_views(make):
 
 def test_targets(make):
     model = make(batch_size=12, targets='balanced')
-    assert model.draw_targets().bincount().tolist() == [3, 3, 2, 2, 2]
+    assert model.draw_targets().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4]
     random = make(batch_size=500).draw_targets()
     assert (random.diff() >= 0).all() and (random.bincount(minlength=5) > 60).all()
 
 
+def test_a_coarse_view_is_the_mean_of_four_pixels(make):
+    model = make(jitter=0)
+    images = torch.arange(16.0).view(1, 1, 4, 4)
+    assert model.view(images, 2).tolist() == [[[[2.5, 4.5], [10.5, 12.5]]]]
+
+
+def test_the_norm_is_that_of_the_pixels_whatever_is_seen(make):
+    model = make()
+    images, targets = torch.randn(8, 1, 16, 16), torch.zeros(8).long()
+    norms = [
+        model.image_loss(images, view, targets, False)[1]['loss_norm']
+        for view in (images, F.avg_pool2d(images, 2))
+    ]
+    assert norms[0] == norms[1] == model.image_norm(images)
+
+
+def test_disagreement_is_rewarded_with_up_to_its_weight(make):
+    model = make()
+    images, targets = torch.randn(8, 1, 16, 16), torch.zeros(8).long()
+    model.compete.forward = lambda student_logits, teacher_logits: 10 * torch.tensor(0.25)
+    assert model.image_loss(images, images, targets, True)[1]['loss_compete'] == 7.5
+
+
+def test_the_students_statistics_count_without_a_competition_too(make):
+    model = make(compete=OFF, student_bn_weight=0.1)
+    assert synthesize(model).logs['loss_student_bn'] < 0
+
+
 def test_half_the_resolution_first(make, monkeypatch):
     """Two of three parts see 8 pixels; each part warms up and cools down by itself."""
-    model = make(iterations=6, coarse_share=2 / 3, warmup=2, jitter=5)
+    schedule = dict(optimizer=dict(lr=0.1), warmup=2)
+    model = make(iterations=6, coarse_share=2 / 3, jitter=5, **schedule)
     sizes, rates, shifts = [], [], []
     monkeypatch.setattr(model.teacher, 'register_forward_pre_hook', None, raising=False)
     original, draw = model.image_loss, model.draw_view
@@ -262,7 +291,7 @@ def test_half_the_resolution_first(make, monkeypatch):
     monkeypatch.setattr(
         torch.optim.Adam,
         'step',
-        lambda self: (rates.append(self.param_groups[0]['lr'] / 0.05), step(self))[1],
+        lambda self: (rates.append(self.param_groups[0]['lr'] / 0.1), step(self))[1],
     )
     monkeypatch.setattr(model, 'image_loss', image_loss)
     monkeypatch.setattr(model, 'draw_view', draw_view)
@@ -330,6 +359,19 @@ def test_student_loss(make, make_batch):
     )
     logs = model.train_step(batch, optimizers_of(model))
     torch.testing.assert_close(logs['loss_student'], expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_both_networks_see_augmented_images(make, make_batch):
+    """Mirrored ones, as the data preprocessor was told."""
+    model = make(data_preprocessor=dict(augment=[dict(type='BatchRandomFlip', prob=1.0)]))
+    seen, batch = [], make_batch()
+    for network in (model.teacher, model.student):
+        network.register_forward_pre_hook(lambda network, given: seen.append(given[0]))
+    model.train_step(batch, optimizers_of(model))
+    expected = ((batch['inputs'].float() - 120) / 60).flip(3)
+    assert len(seen) == 2
+    for images in seen:
+        torch.testing.assert_close(images, expected)
 
 
 def test_rounds_before_an_epoch(make):

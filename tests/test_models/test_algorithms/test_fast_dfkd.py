@@ -356,8 +356,25 @@ def test_defaults_are_published(teacher, student):
     assert (model.batch_size, model.rounds, model.warmup_rounds) == (256, 1, 20)
     assert (model.reset_at, model.latent_reset) == (120, 50)
     assert model.divergence.temperature == 20
+    assert (model.first_layers, model.reptile_alpha) == (('linear',), 1)
     channels = [m.num_features for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)]
     assert model.average.mean.shape == model.average.var.shape == (sum(channels),)
+
+
+def test_a_round_after_a_validation_is_like_any_other(make):
+    """Which leaves all networks in eval mode."""
+    model = make()
+    validated = copy.deepcopy(model).eval()
+    assert torch.equal(synthesize(model).images, synthesize(validated).images)
+
+
+def test_views_are_those_that_were_asked_for(teacher, student, monkeypatch):
+    asked = []
+    path = 'mmdfkd.models.algorithms.fast_dfkd.crop_view'
+    monkeypatch.setattr(path, lambda network, *how: asked.append(how))
+    FastDFKD(teacher, student)
+    FastDFKD(teacher, student, padding=2, flip=False)
+    assert asked == [(4, True), (2, False)]
 
 
 def test_mixed_precision(make):

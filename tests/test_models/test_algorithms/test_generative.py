@@ -11,6 +11,7 @@ import torch
 from mmdfkd.engine import ReplicatedModel, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DDAD, DFAD, ZSKT
 from mmdfkd.models.algorithms.base import build_teacher
+from mmdfkd.models.algorithms.generative import build_generator
 from mmdfkd.models.modules import statistics_kept
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
@@ -407,3 +408,12 @@ def test_two_processes_do_what_one_does(ranks, case):
             torch.testing.assert_close(answers[0][part][name], value, msg=name, **close)
     for name in ('student.backbone.layers.0.weight', 'generator.linear.weight'):
         assert expected['gradients'][name].abs().max() > 1e-5
+
+
+def test_a_generator_makes_images_as_its_teacher_sees_them(teacher):
+    """Black to white, 0 to 255, with mean 120 and deviation 60."""
+    generator = build_generator(dict(GENERATOR, head='sigmoid'), teacher)
+    unit = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    ends = (255 * unit - generator.head.mean) / generator.head.std
+    assert ends.flatten().tolist() == [-2, 2.25]
+    assert generator(torch.zeros(2, 6)).shape == (2, *teacher.input_shape)

@@ -554,3 +554,4 @@ def test_defaults_are_published(teacher, student):
     assert smoothing.decay == 0.5 and (smoothing.frequency == 50).all()
     assert (model.average.decay, model.average.start) == (0.9999, 1000)
     assert (model.teacher_input, model.synthetic_from) == ('renormalised', 'average')
+    assert (model.synthetic_range, model.pair_labels, model.target) == ('half_shift', False, 'map')

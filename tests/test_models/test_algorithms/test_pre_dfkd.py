@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,6 +181,15 @@ def test_the_gradient_that_the_published_code_does_not_clear(published):
     parameters = {name for name, _ in model.memory.named_parameters()}
     for name, value in model.memory.state_dict().items():
         assert torch.allclose(value, expected[name], **CLOSE) == (name not in parameters), name
+
+
+def test_activation_is_that_of_the_pooled_feature(build, monkeypatch):
+    """Signs of a map cancel ahead of it."""
+    model = build(adversarial_weight=0)
+    vector, maps = torch.tensor([[1.0, -3.0]] * 4), 9 * torch.randn(4, 2, 3, 3)
+    seen = SimpleNamespace(logits=torch.zeros(4, 5), vector=vector, map=maps)
+    monkeypatch.setattr(model.teacher, 'extract', lambda images: seen)
+    assert model.generator_loss(torch.zeros(4))[1]['loss_activation'].item() == pytest.approx(-0.2)
 
 
 def test_weight_of_the_adversary(teacher, student):
@@ -406,6 +416,16 @@ def test_draws_suffice_and_none_is_spare(build, make_latents, switch):
     spare = [count - least for count, least in zip(counts, needed, strict=True)]
     assert spare[0] == 0
     assert 0 <= spare[1] < model.memory_ratio and 0 <= spare[2] < model.replay_ratio
+
+
+def test_each_draw_has_one_use(build, make_latents, monkeypatch):
+    model, used = build(), []
+    monkeypatch.setattr(model, 'move_generator', lambda latent, _: used.append(latent) or {})
+    monkeypatch.setattr(model, 'imitate', lambda *given: used.extend(given[:2]) or (0, {}))
+    monkeypatch.setattr(model, 'remember', lambda views, *given: used.extend(given[:3]) or 0)
+    model.train_step(make_latents(model, 16), optimizers_of(model))
+    rows = torch.cat(used)  # 4 x 16 new images; 3 times 4 of them and 2 x 4 and noise replayed
+    assert len(rows) == 4 * 16 + 3 * 4 + 2 * (8 + 4 + 4) == len(rows.unique(dim=0))
 
 
 def test_latent_shape(build, teacher, student):
