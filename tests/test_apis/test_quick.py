@@ -139,6 +139,7 @@ def test_nothing_is_downloaded(quick, monkeypatch, checkpoint):
         model='shufflenet_v2_x0_5',
         pretrained=True,
         input_shape=(3, 32, 32),
+        std=[60.0, 60.0, 60.0],
         _delete_=True,
         **checkpoint,
     )
@@ -146,6 +147,7 @@ def test_nothing_is_downloaded(quick, monkeypatch, checkpoint):
     built = build_teacher(cfg.model.teacher)
     assert isinstance(built, ForeignClassifier)
     assert built.size == 224 and built.mean == [123.675, 116.28, 103.53]  # as its weights say
+    assert built.std == [60.0, 60.0, 60.0]  # as the config says
     assert cfg.val_dataloader.dataset.num_classes == 1000
 
 
