@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""A function of a test as two processes of one group."""
+"""A function of a test as two processes, of one group or not."""
 
 import multiprocessing
 import tempfile
@@ -10,15 +10,19 @@ import torch.distributed as dist
 from torch.multiprocessing import start_processes
 
 
+def start_two(function, *args):
+    """Run ``function(rank, *args)`` in two processes, forked from one that has all imported."""
+    multiprocessing.set_forkserver_preload(['mmdfkd.apis'])
+    start_processes(function, args, nprocs=2, start_method='forkserver')
+
+
 def run_in_two(function, *args):
     """What ``function(rank, *args)`` returns in either process, as tensors and plain values.
 
-    Both are forked from a process that has all imported, and talk by gloo.
+    Both talk by gloo.
     """
-    multiprocessing.set_forkserver_preload(['mmdfkd.apis'])
     with tempfile.TemporaryDirectory() as folder:
-        given = (folder, function, args)
-        start_processes(_one_of_two, given, nprocs=2, start_method='forkserver')
+        start_two(_one_of_two, folder, function, args)
         return [torch.load(f'{folder}/{rank}.pt', weights_only=True) for rank in (0, 1)]
 
 

@@ -2,27 +2,27 @@
 import os
 import socket
 import stat
-import subprocess
-import sys
 
 import pytest
 import torch
+import torch.distributed as dist
+from two_processes import start_two
 
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.runner.launch import VARIABLES, check_launcher, join_by_gloo
 from mmdfkd.utils import UsageError
 
-# What a process does that has been started: find the other one, and say who is there.
-MEET = """
-import sys
-import torch, torch.distributed as dist
-from mmdfkd.engine.runner.launch import join_by_gloo
-join_by_gloo(sys.argv[1], timeout=120)
-both = [torch.zeros(()) for _ in range(2)]
-dist.all_gather(both, torch.tensor(10.0 + dist.get_rank()))
-print([int(one) for one in both])
-dist.destroy_process_group()
-"""
+
+def meet(rank, launcher, env):
+    """What a process does that has been started: find the other one, and see who is there."""
+    os.environ.pop('MASTER_ADDR', None)
+    told = dict(zip(VARIABLES[launcher], (str(rank), '2', str(rank)), strict=True))
+    os.environ.update(told | env)
+    join_by_gloo(launcher, timeout=120)
+    both = [torch.zeros(()) for _ in range(2)]
+    dist.all_gather(both, torch.tensor(10.0 + dist.get_rank()))
+    assert [int(one) for one in both] == [10, 11] and dist.get_rank() == rank
+    dist.destroy_process_group()
 
 
 def free_port():
@@ -50,14 +50,8 @@ def scontrol(tmp_path):
     ],
 )
 def test_processes_of_every_launcher_meet_without_a_gpu(launcher, others, scontrol):
-    port, started = free_port(), []
-    for rank in ('0', '1'):
-        told = dict(zip(VARIABLES[launcher], (rank, '2', rank), strict=True))
-        path = os.pathsep.join([scontrol, os.environ['PATH']])
-        env = {**os.environ, **told, **others, 'MASTER_PORT': port, 'PATH': path}
-        command = [sys.executable, '-c', MEET, launcher]
-        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True))
-    assert [process.communicate()[0].strip() for process in started] == ['[10, 11]'] * 2
+    path = os.pathsep.join([scontrol, os.environ['PATH']])
+    start_two(meet, launcher, dict(others, MASTER_PORT=free_port(), PATH=path))
 
 
 def test_mpi_on_several_machines_is_told_where_to_meet(monkeypatch):
