@@ -96,7 +96,11 @@ class BaseDistiller(BaseModel):
             )
 
     def build_part(self, name: str, config: dict | None, **defaults: Any) -> Any:
-        """Build the loss or module that an argument describes.
+        """Build the loss or module that an argument describes; see :meth:`describe_part`."""
+        return MODELS.build(self.describe_part(name, config, **defaults))
+
+    def describe_part(self, name: str, config: dict | None, **defaults: Any) -> dict[str, Any]:
+        """The whole config of an argument.
 
         Args:
             name: The argument, whose type is that of ``default_types`` unless its config has one.
@@ -104,7 +108,7 @@ class BaseDistiller(BaseModel):
             **defaults: What else there is to say.
         """
         types = ChainMap(*(vars(kind).get('default_types', {}) for kind in type(self).__mro__))
-        return MODELS.build(dict(type=types[name], **defaults) | (config or {}))
+        return dict(type=types[name], **defaults) | (config or {})
 
     @property
     def method(self) -> str:

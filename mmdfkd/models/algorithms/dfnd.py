@@ -109,7 +109,7 @@ class DFND(BaseDistiller):
         teacher = build_teacher(teacher)
         if pool_normalization == 'imagenet':
             data_preprocessor = {**imagenet_statistics(teacher), **(data_preprocessor or {})}
-        selector = dict(type='ConfidenceSelector') | (selector or {})
+        selector = self.describe_part('selector', selector)
         super().__init__(student, teacher, selector, data_preprocessor)
         estimated = teacher_accuracy == 'mean_confidence'
         accuracy = 0.99 if estimated else known_accuracy(teacher, teacher_accuracy)

@@ -136,7 +136,7 @@ class HiDFD(BaseDistiller):
         check_least('model.num_synthetic', num_synthetic, 0)
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {})
-        selector = dict(type='ConfidenceSelector') | (selector or {})
+        selector = self.describe_part('selector', selector)
         if describes(TASK_UTILS, selector, ConfidenceSelector):
             if selector.get('keep_ratio') is None:
                 selector.setdefault('num_select', 5000)

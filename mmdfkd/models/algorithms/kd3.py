@@ -109,11 +109,11 @@ class KD3(BaseDistiller):
         check_choice('model.classifier', classifier, ('shared', 'own_one_hot', 'own_soft'))
         teacher = build_teacher(teacher)
         network = share_classifier(student, teacher, adapter or {}, own=classifier != 'shared')
-        selector = dict(type='DynamicSelector') | (selector or {})
+        selector = self.describe_part('selector', selector)
         super().__init__(network, teacher, selector, data_preprocessor)
         self.alignment = self.build_part('alignment', alignment)
         self.contrast = self.build_part('contrast', contrast)
-        perturbation = dict(type='MixDistribution') | (perturbation or {})
+        perturbation = self.describe_part('perturbation', perturbation)
         mixes = describes(MODELS, perturbation, MixDistribution)
         self.perturbation = (MODELS if mixes else TRANSFORMS).build(perturbation)
         neck = MODELS.build(student['neck']) if student.get('neck') else None
