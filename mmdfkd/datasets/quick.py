@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.logging import print_log
 
-from mmdfkd.registry import DATASETS
+from mmdfkd.registry import DATASETS, describes
 from mmdfkd.utils import UsageError
 
 from .image_pool import ImagePool
@@ -43,7 +43,7 @@ class QuickDataset(PackedDataset):
             channels, height, width = shape
             images = random.integers(0, 256, (num_images, height, width, channels), dtype=np.uint8)
             labels = random.integers(0, num_classes, num_images)
-            if issubclass(DATASETS.get(dataset['type']), ImagePool):
+            if describes(DATASETS, dataset, ImagePool):
                 labels = None
             metainfo = dict(name=f'random images for {dataset["type"]}')
         super().__init__(images, labels, metainfo)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import MODELS, class_of
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.modes import dry_run
 
@@ -38,12 +38,12 @@ def share_classifier(
             "around the teacher's classifier. Give a config, dict(backbone=dict(type=...)), or "
             'choose a method that takes any network.'
         )
-    kind = student.get('type', 'Classifier')
-    if kind not in ('Classifier', 'mmdfkd.Classifier'):
+    kind = class_of(MODELS, {'type': 'Classifier', **student})
+    if kind is not Classifier:
         raise UsageError(
-            f"model.student is a {kind}, but this method builds its student around the teacher's "
-            'classifier, from a backbone. Give dict(backbone=dict(type=...)), or choose a method '
-            'that takes any network.'
+            f"model.student is a {student['type']}, but this method builds its student around the "
+            "teacher's classifier, from a backbone. Give dict(backbone=dict(type=...)), or choose "
+            'a method that takes any network.'
         )
     check_parts(student, 'model.student')
     classes = (student.get('head') or {}).get('num_classes', teacher.num_classes)
