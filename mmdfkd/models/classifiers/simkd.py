@@ -41,7 +41,7 @@ def share_classifier(
     kind = class_of(MODELS, {'type': 'Classifier', **student})
     if kind is not Classifier:
         raise UsageError(
-            f"model.student is a {student['type']}, but this method builds its student around the "
+            f'model.student is a {student["type"]}, but this method builds its student around the '
             "teacher's classifier, from a backbone. Give dict(backbone=dict(type=...)), or choose "
             'a method that takes any network.'
         )
