@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import MODELS, class_of
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.modes import dry_run
 
@@ -189,7 +189,7 @@ def check_parts(config: dict, key: str, head_for: str = '') -> None:
     Raises:
         UsageError: It has no backbone, or no head.
     """
-    if config.get('type', 'Classifier') != 'Classifier':
+    if class_of(MODELS, {'type': 'Classifier', **config}) is not Classifier:
         return
     if 'type' not in (config.get('backbone') or {}):
         raise UsageError(f'{key}: the config has no backbone. Add backbone=dict(type=...).')

@@ -89,6 +89,8 @@ def test_student_must_see_the_teachers_images(teacher, student, key, value):
 def test_student_must_have_its_parts(teacher, student):
     with pytest.raises(UsageError, match=r'model\.student: the config has no backbone'):
         KD(teacher, dict(head=student['head']))
+    with pytest.raises(UsageError, match=r'model\.student: the config has no backbone'):
+        KD(teacher, dict(type='mmdfkd.Classifier', head=student['head']))
     with pytest.raises(UsageError, match=r'model\.student: KD needs the head'):
         KD(teacher, dict(backbone=student['backbone']))
 
