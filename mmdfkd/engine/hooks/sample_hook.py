@@ -138,8 +138,9 @@ def draw_samples(
     """
     from mmdfkd.visualization import save_image_grid
 
+    between = ' ' if max(map(len, names)) < 5 else '\n'  # beside a long name is no room
     captions = [
-        f'{names[label]} {score:.2f}'
+        f'{names[label]}{between}{score:.2f}'
         for label, score in zip(labels.tolist(), confidence.tolist(), strict=True)
     ]
     upscale = max(1, round(56 / pixels.shape[-1]))

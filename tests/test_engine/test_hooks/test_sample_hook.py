@@ -12,7 +12,7 @@ import torch
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.histogram import effective_classes
 from mmdfkd.engine.hooks import SampleHook
-from mmdfkd.engine.hooks.sample_hook import is_due
+from mmdfkd.engine.hooks.sample_hook import draw_samples, is_due
 from mmdfkd.utils import UsageError
 
 
@@ -184,3 +184,13 @@ def test_a_method_without_a_generator_is_left_alone(finished):
 )
 def test_when_a_grid_is_drawn(interval, last, expected):
     assert [number for number in range(1, last + 1) if is_due(interval, number, last)] == expected
+
+
+@pytest.mark.parametrize(('name', 'caption'), [('7', '7 0.55'), ('automobile', 'automobile\n0.55')])
+def test_a_long_name_leaves_room_for_the_confidence(tmp_path, monkeypatch, name, caption):
+    grid = Mock()
+    monkeypatch.setattr('mmdfkd.visualization.save_image_grid', grid)
+    runner = SimpleNamespace(work_dir=tmp_path)
+    image, label, score = torch.zeros(1, 3, 32, 32), torch.tensor([0]), torch.tensor([0.55])
+    draw_samples(runner, Path('bank', 'a.png'), image, label, score, [name])
+    assert grid.call_args.kwargs['labels'] == [caption]
