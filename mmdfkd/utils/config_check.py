@@ -280,7 +280,7 @@ def _check_arguments(
 
 
 def _check_kinds(value: dict, path: KeyPath, name: str, arguments: Arguments) -> None:
-    """No string may stand where a signature wants a number or a switch."""
+    """No string may stand where a signature wants a number, and no number for a list of them."""
     for key, item in value.items():
         wanted = arguments.misfit(key, item)
         if wanted:
