@@ -70,7 +70,7 @@ def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None
 def _check_top_level(cfg: Config, phase: str) -> None:
     known = {key: key for key in RUNNER_KEYS}
     for key in set(cfg) - RUNNER_KEYS:
-        meant = closest(key, known, TYPO)
+        meant = closest(key, known, 0.8)  # finds 'model' in 'modle'
         if meant:
             raise UsageError(
                 f'Nothing reads the key {key!r}. Did you mean {meant!r}? '

@@ -211,6 +211,7 @@ MISTAKES = [
     ('default_scope', 'mmdfk', "default_scope='mmdfk' is no installed library"),
     ('model', KeyError, "The config has no 'model'"),
     ('train_dataloaders', 1, "Nothing reads the key 'train_dataloaders'"),
+    ('modle', 1, "Nothing reads the key 'modle'. Did you mean 'model'?"),
     ('lod_from', 1, "Did you mean 'load_from'?"),
 ]
 
