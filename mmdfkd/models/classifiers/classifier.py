@@ -187,17 +187,28 @@ def check_sight(network: nn.Module, shape: Sequence[int], key: str = 'model.stud
         key: Where its config is, for the message.
 
     Raises:
-        UsageError: They have other channels, or are too small for it, or its head does not fit.
+        UsageError: They have other channels, or are too small for it, or its head does not fit, or
+            its backbone returns no maps.
     """
+    backbone = getattr(network, 'backbone', network)
     try:
         with dry_run(network, shape) as image:
-            network(image)
+            bare = not isinstance(backbone, Classifier) and isinstance(backbone(image), Tensor)
+            if not bare:
+                network(image)
+    except UsageError:  # a network of ours says so itself as soon as it is used
+        return
     except RuntimeError as error:
         reason = str(error).partition('\n')[0]
         raise UsageError(
             f'{key} cannot see images of {"x".join(map(str, shape))}: {reason}. Correct '
             f'{key}.backbone, for instance in_channels={shape[0]}, or the in_channels of the head.'
         ) from error
+    if bare:
+        raise UsageError(
+            f'{key}.backbone: {type(backbone).__name__} returns a tensor. Return a tuple of maps, '
+            'the last of them (B, C, H, W), from its forward.'
+        )
 
 
 def check_parts(config: dict, key: str, head_for: str = '') -> None:

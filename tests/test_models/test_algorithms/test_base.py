@@ -101,6 +101,18 @@ def test_a_student_for_other_channels(teacher, student):
             refusing(teacher, dict(student))
 
 
+@MODELS.register_module()
+class TensorBackbone(nn.Conv2d):
+    """Returns a tensor, not a tuple of maps."""
+
+
+def test_a_backbone_returns_maps(teacher, student):
+    student['backbone'] = dict(type='TensorBackbone', in_channels=1, out_channels=4, kernel_size=3)
+    for refusing in (KD, KD3):
+        with pytest.raises(UsageError, match=r'backbone: TensorBackbone returns a tensor\. Return'):
+            refusing(teacher, dict(student))
+
+
 @pytest.mark.parametrize('mode', ['train', 'eval'])
 def test_a_network_that_passes_gradient_on_is_as_before_afterwards(model, mode):
     model.train()
