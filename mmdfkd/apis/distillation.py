@@ -250,6 +250,7 @@ def _config(
     for transform in (cfg.get('data_preprocessor') or {}).get('augment') or ():
         if 'size' in transform:
             transform.size = tuple(teacher.input_shape[1:])
+    cfg.model.pop('teacher_accuracy', None)  # is that of the recipe's own teacher
     if by_default and isinstance(teacher, ForeignClassifier):
         cfg.model.pop('feature_layers', None)  # are layers of the recipe's own teacher
     apply_options(cfg, options, 'options')

@@ -62,8 +62,15 @@ def as_teacher(
         shape: ``(C, H, W)``.
 
     Raises:
-        UsageError: It cannot see such images, returns no logits, or the statistics do not fit.
+        UsageError: It is no network, cannot see such images, returns no logits, or the statistics
+            do not fit.
     """
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        raise UsageError(
+            f'teacher: found {type(network).__name__}, expected a torch module in Python. Build '
+            'it, and load the weights into it: network.load_state_dict(...) takes what torch.load '
+            'reads from a state dict, or the state_dict() of a TorchScript program.'
+        )
     if isinstance(network, Classifier):
         if mean is not None or std is not None:
             raise UsageError(

@@ -74,11 +74,12 @@ class PackedDataset(Dataset):
             labels = np.ascontiguousarray(labels, dtype=np.int64)
             limit = len(info['classes']) if info['classes'] else np.iinfo(np.int64).max
             if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= limit:
+                span = f'in [0, {limit})' if info['classes'] else 'from 0 on'
                 raise UsageError(
                     f"The labels of '{info['name']}' have shape {labels.shape} and values from "
-                    f'{labels.min(initial=0)} to {labels.max(initial=0)}, but one label in '
-                    f'[0, {limit}) for each of the {len(images)} images is expected. Pass the '
-                    'labels that belong to these images and name every class.'
+                    f'{labels.min(initial=0)} to {labels.max(initial=0)}, but one label {span} '
+                    f'for each of the {len(images)} images is expected. Pass the labels that '
+                    'belong to these images and name every class.'
                 )
         if isinstance(images, np.memmap):  # indexing one costs more than indexing its base class
             images = images.view(np.ndarray)

@@ -70,7 +70,7 @@ def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None
 def _check_top_level(cfg: Config, phase: str) -> None:
     known = {key: key for key in RUNNER_KEYS}
     for key in set(cfg) - RUNNER_KEYS:
-        meant = closest(key, known, TYPO)
+        meant = closest(key, known, 0.8)  # finds 'model' in 'modle'
         if meant:
             raise UsageError(
                 f'Nothing reads the key {key!r}. Did you mean {meant!r}? '
@@ -280,7 +280,7 @@ def _check_arguments(
 
 
 def _check_kinds(value: dict, path: KeyPath, name: str, arguments: Arguments) -> None:
-    """No string may stand where a signature wants a number or a switch."""
+    """No string may stand where a signature wants a number, and no number for a list of them."""
     for key, item in value.items():
         wanted = arguments.misfit(key, item)
         if wanted:

@@ -7,6 +7,7 @@ import ast
 import difflib
 import os
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = No
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
+        _check_imports(error)
         reason = error.args[0] if error.args else error
         raise UsageError(
             f'{_failed_at(error, files)}: {reason} ({type(error).__name__}). Correct the config.'
@@ -113,6 +115,33 @@ def _failed_at(error: Exception, files: list[Path]) -> str:
         if frame.filename in known:
             return f'{known[frame.filename]}, line {frame.lineno}'
     return str(files[0])
+
+
+def _check_imports(error: Exception) -> None:
+    """Say what is wrong with a module of ``custom_imports``, if it was one that failed."""
+    root: BaseException = error
+    names = []
+    while True:
+        frames = traceback.extract_tb(root.__traceback__)
+        names += [frame.name for frame in frames]
+        if root.__cause__ is None and root.__context__ is None:
+            break
+        root = root.__cause__ or root.__context__ or root
+    if 'import_modules_from_strings' not in names:
+        return
+    own = [frame for frame in frames if not frame.filename.startswith('<frozen')]
+    file, line = own[-1].filename, own[-1].lineno
+    if isinstance(root, SyntaxError):
+        file, line = root.filename or file, root.lineno
+    elif file == import_module.__code__.co_filename:  # nothing of it was run
+        raise UsageError(
+            f'custom_imports: {root}. Correct the name, or put the folder of its file on '
+            'PYTHONPATH (PYTHONPATH=. before the command for the current folder).'
+        ) from error
+    reason = root.msg if isinstance(root, SyntaxError) else root
+    raise UsageError(
+        f'custom_imports: {file}, line {line}: {reason} ({type(root).__name__}). Correct that file.'
+    ) from error
 
 
 def _check_option(option: str, cfg: Config, name: str) -> None:

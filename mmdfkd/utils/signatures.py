@@ -8,20 +8,24 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 #: Types that a value of a config can be held against, in words.
-PLAIN = {
+PLAIN: dict[Any, str] = {
     int: 'a whole number',
     float: 'a number',
     bool: 'True or False',
     str: '',
+    Sequence[int]: 'a list of whole numbers',
+    Sequence[float]: 'a list of numbers',
     type(None): 'None',
     Tensor: '',
 }
+NUMBERS = {int, float, bool, Tensor}
+LISTS: set[Any] = {Sequence[int], Sequence[float]}
 
 
 class Arguments(NamedTuple):
@@ -32,21 +36,24 @@ class Arguments(NamedTuple):
         required: Those without a default.
         complete: ``False`` where ``**kwargs`` go somewhere that cannot be read off the code, so
             that other names may be good as well.
-        kinds: The types of arguments that are numbers, strings and the like, and nothing else.
+        kinds: The types of arguments that are numbers, lists of them, strings and the like, and
+            nothing else.
     """
 
     names: tuple[str, ...]
     required: tuple[str, ...]
     complete: bool
-    kinds: dict[str, set[type]]
+    kinds: dict[str, set[Any]]
 
     def misfit(self, name: str, value: Any) -> str:
-        """In words, what an argument has to be instead of a string; empty if the value is fine.
+        """In words, what an argument has to be instead; empty if the value is fine.
 
-        Strings only: where others annotate ``int``, they may well take a fraction.
+        A string, or one number for a list, does not fit; a fraction for a whole number may: where
+        others annotate ``int``, they may well take it.
         """
         kinds = self.kinds.get(name, {str})
-        if not isinstance(value, str) or str in kinds:
+        lonely = isinstance(value, (int, float)) and kinds & LISTS and not kinds & NUMBERS
+        if not (isinstance(value, str) or lonely) or str in kinds:
             return ''
         return ' or '.join(words for kind, words in PLAIN.items() if kind in kinds and words)
 

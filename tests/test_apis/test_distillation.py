@@ -420,6 +420,21 @@ def test_mistakes(change, problem, teacher, make_net, images, tmp_path):
     assert not (tmp_path / 'run/student.pth').exists()
 
 
+def test_the_accuracy_in_a_recipe_is_that_of_another_teacher(tmp_path):
+    """The published recipe of DFND has the accuracy of the authors' ResNet34."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+    with pytest.raises(UsageError, match=r'model\.teacher_accuracy'):
+        distill(
+            network,
+            copy.deepcopy(network),
+            np.zeros((4, 16, 16, 3), np.uint8),
+            method='DFND',
+            mean=[120.0] * 3,
+            std=[60.0] * 3,
+            work_dir=tmp_path,
+        )
+
+
 @pytest.mark.parametrize('argument', ['images', 'evaluation'])
 def test_labels_the_teacher_does_not_know(argument, teacher, make_net, images, tmp_path):
     labelled = {'images': images, argument: (images, np.arange(96) % 10)}

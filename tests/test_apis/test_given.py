@@ -129,6 +129,14 @@ def test_a_teacher_without_logits(teacher, change, problem):
         as_teacher(Wrapped(teacher, change), [120.0], [60.0], SHAPE)
 
 
+@pytest.mark.parametrize(
+    'given', ['my_teacher.pth', dict(weight=torch.ones(2)), torch.jit.script(nn.Linear(2, 2))]
+)
+def test_a_teacher_that_is_no_network(given):
+    with pytest.raises(UsageError, match=rf'^teacher: found {type(given).__name__}.*load_state'):
+        as_teacher(given, [120.0], [60.0], SHAPE)
+
+
 def test_images_the_teacher_cannot_see(teacher):
     with pytest.raises(UsageError, match=r'^teacher: Net cannot see images of 3x16x16 .*Give'):
         as_teacher(teacher, [120.0] * 3, [60.0] * 3, (3, 16, 16))

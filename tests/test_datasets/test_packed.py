@@ -107,6 +107,8 @@ def test_wrong_images_are_refused(broken, found):
 def test_wrong_labels_are_refused(images, labels):
     with pytest.raises(UsageError, match="labels of 'two'"):
         PackedDataset(images, labels, {'name': 'two', 'classes': ['a', 'b']})
+    with pytest.raises(UsageError, match='but one label from 0 on for each of the 20 images'):
+        PackedDataset(images, [0] * 19)
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -211,6 +211,7 @@ MISTAKES = [
     ('default_scope', 'mmdfk', "default_scope='mmdfk' is no installed library"),
     ('model', KeyError, "The config has no 'model'"),
     ('train_dataloaders', 1, "Nothing reads the key 'train_dataloaders'"),
+    ('modle', 1, "Nothing reads the key 'modle'. Did you mean 'model'?"),
     ('lod_from', 1, "Did you mean 'load_from'?"),
 ]
 
@@ -309,6 +310,7 @@ def test_both_ways_to_clip_gradients(clip):
     ('key', 'value', 'wanted'),
     [
         ('model.teacher_term', 'no', 'KD3 needs True or False'),
+        ('model.teacher.mean', 127.5, 'Classifier needs a list of numbers or None'),
         ('train_cfg.max_epochs', 'all', 'EpochBasedTrainLoop needs a whole number'),
         ('train_dataloader.batch_size', '128', 'DataLoader needs a whole number or None'),
         ('optim_wrapper.student.optimizer.lr', 'fast', 'Adam needs a number'),

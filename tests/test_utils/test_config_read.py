@@ -56,6 +56,29 @@ def test_error_in_a_statement(files):
     assert message.startswith(f"{files}/base.py, line 3: name 'c' is not defined (NameError)")
 
 
+@pytest.mark.parametrize(
+    ('code', 'said'),
+    [
+        ('x = 1\ny = z\n', "line 2: name 'z' is not defined (NameError). Correct that file."),
+        ('x = (\n', "line 1: '(' was never closed (SyntaxError)"),
+        ('import nowhere_at_all\n', "line 1: No module named 'nowhere_at_all'"),
+    ],
+)
+def test_error_in_a_module_of_the_users(files, monkeypatch, code, said):
+    (files / 'module_of_the_users.py').write_text(code)
+    (files / 'child.py').write_text("custom_imports = dict(imports=['module_of_the_users'])\n")
+    monkeypatch.syspath_prepend(files)
+    message = fails(files / 'child.py')
+    assert message.startswith(f'custom_imports: {files}/module_of_the_users.py, {said}')
+
+
+def test_module_that_is_not_found(files):
+    (files / 'child.py').write_text("custom_imports = dict(imports=['nowhere_at_all'])\n")
+    message = fails(files / 'child.py')
+    assert message.startswith("custom_imports: No module named 'nowhere_at_all'. Correct the name")
+    assert 'PYTHONPATH=.' in message
+
+
 def test_error_in_merging(files):
     (files / 'child.py').write_text("_base_ = './base.py'\na = dict(d=dict(e=1))\n")
     message = fails(files / 'child.py')

@@ -1,6 +1,8 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import AmpOptimWrapper, LinearLR
@@ -116,6 +118,9 @@ class Annotated:
         sizes: int | list[int] = 3,
         any_of: Nobody | int = 1,  # noqa: F821
         bare=1,
+        widths: Sequence[int] = (64, 32),
+        mean: Sequence[float] | None = None,
+        size: int | Sequence[int] = 32,
     ):
         pass
 
@@ -131,6 +136,10 @@ GOOD = [
     ('count', 2.5),  # annotations of others are coarse
     ('limit', None),
     ('share', dict(type='X')),  # built before it is given
+    ('widths', [64]),
+    ('mean', (127.5,)),
+    ('mean', None),
+    ('size', 32),
 ]
 BAD = [
     ('count', 'x', 'a whole number'),
@@ -138,6 +147,10 @@ BAD = [
     ('limit', 'all', 'a whole number or None'),
     ('switch', 'yes', 'True or False'),
     ('rate', 'fast', 'a number'),
+    ('widths', 64, 'a list of whole numbers'),
+    ('widths', '64', 'a list of whole numbers'),
+    ('mean', 127.5, 'a list of numbers or None'),
+    ('size', 'x', 'a whole number or a list of whole numbers'),
 ]
 
 

@@ -48,6 +48,11 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Keep the step's scalars; read the kept ones at the interval's end."""
+        if outputs is not None and not _are_scalars(outputs):
+            raise UsageError(
+                f'train_step of the method returned {str(outputs)[:80]}. Return a dict of detached '
+                'scalar tensors to log, such as dict(loss=loss.detach()).'
+            )
         if outputs:
             self.steps.append(outputs)
         by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
@@ -91,6 +96,12 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
             raise UsageError(diverged(runner, broken))
         for name, mean in means.items():
             hub.update_scalar(f'train/{name}', mean)
+
+
+def _are_scalars(outputs: Any) -> bool:
+    """Whether these are scalar tensors by name."""
+    values = outputs.values() if isinstance(outputs, dict) else [None]
+    return all(isinstance(value, Tensor) and value.ndim == 0 for value in values)
 
 
 def interval_of_log(runner: Any) -> int:

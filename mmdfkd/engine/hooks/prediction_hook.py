@@ -26,7 +26,7 @@ class PredictionHook(Hook):
             confidences, in the dataset's order.
         show_dir: Folder for ``mistakes.png``: wrongly classified images with truth, prediction and
             confidence.
-        most: At most how many mistakes to draw.
+        most: At most how many mistakes to draw, evenly from all of them.
     """
 
     def __init__(self, out: str | None = None, show_dir: str | None = None, most: int = 60) -> None:
@@ -81,10 +81,12 @@ class PredictionHook(Hook):
     ) -> None:
         from mmdfkd.visualization import save_image_grid
 
-        wrong = (label != prediction).nonzero().flatten()[: self.most]
+        wrong = (label != prediction).nonzero().flatten()
         if not len(wrong):
             runner.logger.info('No mistake to draw: every test image is classified correctly.')
             return
+        mistakes, shown = len(wrong), min(self.most, len(wrong))
+        wrong = wrong[torch.arange(shown) * mistakes // shown]  # a folder is sorted by class
         dataset = runner.test_dataloader.dataset
         count = 1 + int(torch.cat([label, prediction]).max())
         names = dataset.metainfo['classes'] or [str(i) for i in range(count)]
@@ -93,4 +95,4 @@ class PredictionHook(Hook):
         ]
         images = dataset.images[index[wrong].numpy()]
         save_image_grid(path, images, min(10, len(images)), captions, upscale=4)
-        runner.logger.info(f'Wrote {path}.')
+        runner.logger.info(f'Wrote {path} with {shown:,} of {mistakes:,} mistakes.')

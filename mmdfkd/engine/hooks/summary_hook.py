@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdfkd.models.classifiers import Classifier, save_classifier
 from mmdfkd.registry import HOOKS
+from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import write_json
 from mmdfkd.utils.modes import dry_run
 from mmdfkd.version import __version__
@@ -42,6 +43,11 @@ class SummaryHook(Hook):
         """Collect what is known beforehand."""
         model = runner.model
         dataset = runner.train_dataloader.dataset
+        if not hasattr(dataset, 'metainfo'):
+            raise UsageError(
+                f'train_dataloader.dataset is a {type(dataset).__name__}, which is none of '
+                'mmdfkd.datasets. Derive it from PackedDataset, or pack its images into a pool.'
+            )
         hub = runner.message_hub.runtime_info
         self.seconds_before = hub.get('train_seconds', 0.0)
         self.images_before = hub.get('images_seen', 0)

@@ -18,6 +18,7 @@ from mmdfkd.models.classifiers import (
     Classifier,
     check_inputs,
     check_parts,
+    check_sight,
     load_classifier,
     network_fingerprint,
 )
@@ -269,7 +270,8 @@ def build_student(
         key: Where the config is, for messages.
 
     Raises:
-        UsageError: The config states others, or lacks a part.
+        UsageError: The config states others, or lacks a part, or is of a network that cannot see
+            such images.
     """
     if not isinstance(config, dict):
         if teacher is not None:
@@ -281,4 +283,6 @@ def build_student(
         check_inputs(config, teacher, key)
         for name in ('input_shape', 'mean', 'std'):
             config[name] = getattr(teacher, name)
-    return MODELS.build(config)
+    student = MODELS.build(config)
+    check_sight(student, student.input_shape, key)
+    return student

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.modules import statistics_kept
 from mmdfkd.registry import MODELS
+from mmdfkd.utils import UsageError
 
 from .base import BaseDistiller, build_teacher, check_adversary
 
@@ -118,6 +119,15 @@ def build_generator(config: dict | None, teacher: Classifier) -> Any:
     Args:
         config: Its config; ``type`` defaults to ``UpsamplingGenerator``.
         teacher: Says the shape and the normalisation of the images.
+
+    Raises:
+        UsageError: It does not say how long its latents are.
     """
     images = dict(input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std)
-    return MODELS.build(dict(type='UpsamplingGenerator', **images) | (config or {}))
+    generator = MODELS.build(dict(type='UpsamplingGenerator', **images) | (config or {}))
+    if not hasattr(generator, 'latent_size'):
+        raise UsageError(
+            f'model.generator: {type(generator).__name__} has no latent_size. Set '
+            'self.latent_size to the length of one latent in its __init__.'
+        )
+    return generator

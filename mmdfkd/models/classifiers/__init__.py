@@ -6,7 +6,15 @@ from .checkpoint import (
     resolve_checkpoint,
     save_classifier,
 )
-from .classifier import Classifier, Features, check_inputs, check_parts, map_shapes, pool
+from .classifier import (
+    Classifier,
+    Features,
+    check_inputs,
+    check_parts,
+    check_sight,
+    map_shapes,
+    pool,
+)
 from .cls_head import ClsHead
 from .folding import BatchNormFolding
 from .foreign import ForeignClassifier
@@ -20,6 +28,7 @@ __all__ = [
     'ForeignClassifier',
     'check_inputs',
     'check_parts',
+    'check_sight',
     'load_classifier',
     'map_shape',
     'map_shapes',

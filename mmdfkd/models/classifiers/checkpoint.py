@@ -140,6 +140,9 @@ def names_of(network: Classifier, state: dict[str, torch.Tensor]) -> dict[str, t
     return network.own_names(state)
 
 
+_REMEDY = 'Give the checkpoint of this architecture, or the config of that one.'
+
+
 def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
     """Load ``state`` into ``network``; every key must match.
 
@@ -152,7 +155,7 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
     if not shared:
         raise UsageError(
             f'{source} matches no key of the network: it has {_some(state)}, the network wants '
-            f'{_some(own)}. Give the checkpoint of this architecture, or the config of that one.'
+            f'{_some(own)}. {_REMEDY}'
         )
     wrong = {key: (state[key].shape, own[key].shape) for key in shared}
     wrong = {key: shapes for key, shapes in wrong.items() if shapes[0] != shapes[1]}
@@ -175,14 +178,15 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
         key, (theirs, ours) = next(iter(wrong.items()))
         raise UsageError(
             f'{source} has other shapes in {len(wrong)} tensors, for instance {key}: '
-            f'{tuple(theirs)} in the file, {tuple(ours)} in the network. The architectures differ.'
+            f'{tuple(theirs)} in the file, {tuple(ours)} in the network. The architectures differ. '
+            f'{_REMEDY}'
         )
     missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
     missing = {key for key in missing if not key.endswith('num_batches_tracked')}  # in old files
     if missing or extra:
         raise UsageError(
             f'{source} fits the network only in part: {len(missing)} keys are missing '
-            f'({_some(missing)}), {len(extra)} are left over ({_some(extra)}).'
+            f'({_some(missing)}), {len(extra)} are left over ({_some(extra)}). {_REMEDY}'
         )
     network.load_state_dict({**own, **state})
 
@@ -203,7 +207,8 @@ def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = 
         if meta.get('format') != FORMAT:
             raise UsageError(
                 f'Checkpoint {checkpoint} does not say which network it belongs to. Describe the '
-                "network in the config: dict(type='Classifier', backbone=..., head=..., ...)."
+                "network in the config: dict(type='Classifier', backbone=..., head=..., ...). Of a "
+                'run of mmdfkd take student.pth, which says it.'
             )
         refuse_functions(meta['model'], checkpoint)
         try:

@@ -178,6 +178,39 @@ def check_inputs(student: dict, teacher: Classifier, key: str = 'model.student')
             )
 
 
+def check_sight(network: nn.Module, shape: Sequence[int], key: str = 'model.student') -> None:
+    """Check that a network can see the images that it is meant for.
+
+    Args:
+        network: Images ``(B, C, H, W)`` go in.
+        shape: ``(C, H, W)`` of the images.
+        key: Where its config is, for the message.
+
+    Raises:
+        UsageError: They have other channels, or are too small for it, or its head does not fit, or
+            its backbone returns no maps.
+    """
+    backbone = getattr(network, 'backbone', network)
+    try:
+        with dry_run(network, shape) as image:
+            bare = not isinstance(backbone, Classifier) and isinstance(backbone(image), Tensor)
+            if not bare:
+                network(image)
+    except UsageError:  # a network of ours says so itself as soon as it is used
+        return
+    except RuntimeError as error:
+        reason = str(error).partition('\n')[0]
+        raise UsageError(
+            f'{key} cannot see images of {"x".join(map(str, shape))}: {reason}. Correct '
+            f'{key}.backbone, for instance in_channels={shape[0]}, or the in_channels of the head.'
+        ) from error
+    if bare:
+        raise UsageError(
+            f'{key}.backbone: {type(backbone).__name__} returns a tensor. Return a tuple of maps, '
+            'the last of them (B, C, H, W), from its forward.'
+        )
+
+
 def check_parts(config: dict, key: str, head_for: str = '') -> None:
     """Check that the config of a ``Classifier`` has the parts that nothing else gives it.
 

@@ -190,8 +190,8 @@ class ForeignClassifier(Classifier):
             seen = images.shape[1:] if self.size is None else (images.shape[1], *[self.size] * 2)
             raise UsageError(
                 f'{self.name} cannot see images of {"x".join(map(str, seen))}: '
-                f'{type(error).__name__}: {error} Set input_shape to that of the images of the run '
-                'and size to what the network expects.'
+                f'{type(error).__name__}: {str(error).rstrip(".")}. Set input_shape to that of the '
+                'images of the run and size to what the network expects.'
             ) from error
         if logits.ndim != 2:
             raise UsageError(

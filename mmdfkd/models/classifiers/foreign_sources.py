@@ -62,8 +62,8 @@ def build_foreign(
     except Exception as error:  # other people's code fails in its own ways
         what = f'{model!r} of {source}' if model else source
         raise UsageError(
-            f'{what} cannot be built: {type(error).__name__}: {error} Correct model and arguments, '
-            'or, if weights could not be downloaded, pretrained.'
+            f'{what} cannot be built: {type(error).__name__}: {str(error).rstrip(".")}. Correct '
+            'model and arguments, or, if weights could not be downloaded, pretrained.'
         ) from error
 
 

@@ -9,7 +9,7 @@ from mmdfkd.registry import MODELS, class_of
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.modes import dry_run
 
-from .classifier import Classifier, check_inputs, check_parts
+from .classifier import Classifier, check_inputs, check_parts, check_sight
 
 
 def share_classifier(
@@ -58,7 +58,9 @@ def share_classifier(
             'is the neck. Remove it; initialise in model.student.backbone.'
         )
     check_inputs(student, teacher)
-    source = map_shape(MODELS.build(student['backbone']), teacher.input_shape)
+    backbone = MODELS.build(student['backbone'])
+    check_sight(backbone, teacher.input_shape)
+    source = map_shape(backbone, teacher.input_shape)
     target = map_shape(teacher, teacher.input_shape)
     neck = dict(type='SimKDAdapter', in_channels=source[0], out_channels=target[0])
     if source[1] == source[2] and target[1] == target[2]:

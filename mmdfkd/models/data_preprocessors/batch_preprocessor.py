@@ -164,6 +164,7 @@ def _check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
     if len(mean) != len(std) or len(mean) == 0:
         raise UsageError(
             f'data_preprocessor: mean={list(mean)} and std={list(std)} need one number per channel.'
+            ' They are those of model.teacher, unless the config says others.'
         )
     if min(std) <= 0 or max(std) < 1:
         raise UsageError(

@@ -218,3 +218,11 @@ def test_time_left_counts_iterations_where_the_loop_does(runner, clock):
         clock.time += 1
         hook.after_train_iter(runner, runner.iter)
     assert runner.message_hub.get_info('eta') == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    'returned', [torch.tensor(1.0), dict(loss=1.0), dict(loss=torch.ones(2)), [1]]
+)
+def test_what_a_step_may_not_return(runner, returned):
+    with pytest.raises(UsageError, match='train_step of the method returned .*Return a dict of'):
+        IntervalRuntimeInfoHook(interval=3).after_train_iter(runner, 0, outputs=returned)

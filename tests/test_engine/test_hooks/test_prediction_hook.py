@@ -125,3 +125,23 @@ def test_a_class_of_which_there_is_no_image(tmp_path):
     hook.after_test_iter(runner, 0, outputs=[batch])
     hook.after_test_epoch(runner)
     assert dataset.metainfo['classes'] is None and (tmp_path / 'mistakes.png').exists()
+
+
+def test_mistakes_are_drawn_evenly(tmp_path, monkeypatch):
+    """A folder of labelled images is sorted by class, so the first mistakes are those of one."""
+    drawn = []
+    monkeypatch.setattr(
+        'mmdfkd.visualization.save_image_grid',
+        lambda path, images, columns, captions, **options: drawn.extend(captions),
+    )
+    labels = torch.arange(3).repeat_interleave(4)
+    dataset = PackedDataset(np.zeros((12, 4, 4, 1), np.uint8), labels.numpy())
+    runner = Mock(rank=0, test_dataloader=Mock(dataset=dataset))
+    hook = PredictionHook(show_dir=str(tmp_path), most=3)
+    logits = 100 * F.one_hot((labels + 1) % 3, 3).float()
+    hook.after_test_iter(
+        runner, 0, outputs=[dict(index=torch.arange(12), label=labels, logits=logits)]
+    )
+    hook.after_test_epoch(runner)
+    assert drawn == ['0, not 1\n1.00', '1, not 2\n1.00', '2, not 0\n1.00']
+    assert runner.logger.info.call_args.args[0].endswith('mistakes.png with 3 of 12 mistakes.')

@@ -18,6 +18,7 @@ from mmdfkd.engine.hooks.summary_hook import (
     versions,
 )
 from mmdfkd.models.classifiers import load_classifier
+from mmdfkd.utils import UsageError
 from mmdfkd.version import __version__
 
 
@@ -106,6 +107,13 @@ def test_images_of_all_processes_are_counted():
         runner = SimpleNamespace(world_size=4, train_loop=None)
         hook.after_train_iter(runner, 0, dict(index=index))
     assert hook.images == 4 * 5
+
+
+def test_a_dataset_of_pytorchs_kind_is_refused():
+    images = torch.utils.data.TensorDataset(torch.zeros(3, 1, 4, 4))
+    runner = SimpleNamespace(model=None, train_dataloader=SimpleNamespace(dataset=images))
+    with pytest.raises(UsageError, match='is a TensorDataset, .* Derive it from PackedDataset'):
+        summary_hook.SummaryHook().before_train(runner)
 
 
 @pytest.mark.parametrize('by_iteration', [False, True])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdfkd.models.algorithms import KD, STKD, BaseDistiller, Supervised
+from mmdfkd.models.algorithms import KD, KD3, STKD, BaseDistiller, Supervised
 from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
 from mmdfkd.models.modules import Mixup
 from mmdfkd.models.selectors import RandomSelector
@@ -93,6 +93,26 @@ def test_student_must_have_its_parts(teacher, student):
         KD(teacher, dict(type='mmdfkd.Classifier', head=student['head']))
     with pytest.raises(UsageError, match=r'model\.student: KD needs the head'):
         KD(teacher, dict(backbone=student['backbone']))
+
+
+def test_a_student_for_other_channels(teacher, student):
+    student['backbone'] = dict(student['backbone'], in_channels=3)
+    expected = r'model\.student cannot see images of 1x16x16: .*in_channels=1,'
+    for refusing in (KD, KD3):
+        with pytest.raises(UsageError, match=expected):
+            refusing(teacher, dict(student))
+
+
+@MODELS.register_module()
+class TensorBackbone(nn.Conv2d):
+    """Returns a tensor, not a tuple of maps."""
+
+
+def test_a_backbone_returns_maps(teacher, student):
+    student['backbone'] = dict(type='TensorBackbone', in_channels=1, out_channels=4, kernel_size=3)
+    for refusing in (KD, KD3):
+        with pytest.raises(UsageError, match=r'backbone: TensorBackbone returns a tensor\. Return'):
+            refusing(teacher, dict(student))
 
 
 @pytest.mark.parametrize('mode', ['train', 'eval'])

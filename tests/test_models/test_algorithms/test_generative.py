@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mmdfkd.engine import ReplicatedModel, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DDAD, DFAD, ZSKT
@@ -417,3 +418,16 @@ def test_a_generator_makes_images_as_its_teacher_sees_them(teacher):
     ends = (255 * unit - generator.head.mean) / generator.head.std
     assert ends.flatten().tolist() == [-2, 2.25]
     assert generator(torch.zeros(2, 6)).shape == (2, *teacher.input_shape)
+
+
+@MODELS.register_module()
+class WithoutLatentSize(nn.Linear):
+    """A generator that does not say how long its latents are."""
+
+    def __init__(self, input_shape, mean, std):
+        super().__init__(2, 2)
+
+
+def test_a_generator_says_how_long_its_latents_are(teacher, student):
+    with pytest.raises(UsageError, match='WithoutLatentSize has no latent_size. Set self'):
+        DFAD(teacher, student, generator=dict(type='WithoutLatentSize'))

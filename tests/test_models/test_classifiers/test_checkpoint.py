@@ -115,6 +115,16 @@ def test_only_some_keys_match():
         load_state(model, state, 'FILE')
 
 
+def test_what_fits_in_part_or_not_at_all_has_a_remedy():
+    for state in (dict(a=torch.ones(1)), network((2, 6, 4)).state_dict(), {}):
+        with pytest.raises(UsageError, match='Give the checkpoint of this architecture, or the'):
+            load_state(network(), state, 'FILE')
+    state = network().state_dict()
+    state.popitem()
+    with pytest.raises(UsageError, match='in part.*Give the checkpoint of this architecture, or'):
+        load_state(network(), state, 'FILE')
+
+
 def test_other_number_of_classes():
     expected = r'FILE was made for 7 classes on 4 features.*says 5 classes.*head\.num_classes'
     with pytest.raises(UsageError, match=expected):
