@@ -166,9 +166,11 @@ def test_truncation_forgets_what_came_later(bank, root):
     assert len(bank) == 0
 
 
-def test_a_bank_of_another_run_in_its_place(bank):
+def test_a_bank_of_another_run_in_its_place(bank, root):
+    before = content(root)
     with pytest.raises(UsageError, match=r'not those that the checkpoint names.*start anew'):
         bank.truncate(10, 1, 'f' * 64)
+    assert content(root) == before
 
 
 def test_a_bank_that_is_too_small(bank):
