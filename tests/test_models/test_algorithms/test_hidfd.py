@@ -256,6 +256,29 @@ def test_discriminator_is_moved_by_its_own_losses_only(make_model, make_batch):
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
+def test_each_stage_augments_the_collected_images_in_its_own_way(make_model, make_batch):
+    """Here one of them mirrors, the other does not; scores are of plain images."""
+    mirrored, batch = [dict(type='BatchRandomFlip', prob=1.0)], make_batch()
+    model, wrappers = make_model(gan_augment=mirrored)
+    images = batch['inputs'] / 127.5 - 1
+    seen = []
+    model.discriminator.register_forward_hook(lambda module, inputs, says: seen.append(inputs[0]))
+    model.train_step(dict(batch), wrappers)
+    torch.testing.assert_close(seen[0][8:], images.flip(3))
+    model.score(dict(batch))
+    torch.testing.assert_close(seen[-1], images)
+
+    for options in (dict(gan_augment=mirrored), dict(data_preprocessor=dict(augment=mirrored))):
+        model, wrappers = make_model(**options)
+        as_student(model).student.backbone.register_forward_pre_hook(
+            lambda module, inputs: seen.append(inputs[0])
+        )
+        model.train_step(dict(batch), wrappers)
+        images = (batch['inputs'] - 120.0) / 60
+        expected = images.flip(3) if 'data_preprocessor' in options else images
+        torch.testing.assert_close(seen[-1], expected)
+
+
 def test_weight_of_the_class_losses(make_model, make_batch):
     batch, logs = make_batch(), []
     for weight in (1.0, 0.25):
@@ -347,15 +370,31 @@ def test_teacher_sees_what_it_was_trained_on(make_model):
     assert raw.to_teacher(pair) is pair
 
 
-def test_judging_the_teachers_features(make_model, make_batch, snapshot, changed):
-    discriminator = dict(type='TeacherDiscriminator', width=2)
-    model, wrappers = make_model(discriminator=discriminator, smoothing=dict(loss_weight=0.0))
+@pytest.mark.parametrize('weight', [0.0, 0.1])
+def test_judging_the_teachers_features(make_model, make_batch, snapshot, changed, weight):
+    """With and without the losses that look at these features too."""
+    model, wrappers = make_model(
+        discriminator=dict(type='TeacherDiscriminator', width=2),
+        feature_integration=dict(transfer_weight=weight, blend_weight=weight),
+        smoothing=dict(loss_weight=0.0),
+    )
     before = [snapshot(part) for part in (model.teacher, model.generator, model.discriminator)]
     model.train_step(make_batch(), wrappers)
     assert not changed(model.teacher, before[0])
     assert changed(model.generator, before[1]) and changed(model.discriminator, before[2])
     assert not model.teacher.training
     assert model.score(make_batch()).isfinite() and model.score_generated(4).isfinite()
+
+
+def test_scores_are_of_the_generator_itself(make_model, make_batch):
+    """Whose images the discriminator learns from; of its average the student does."""
+    model, wrappers = make_model(synthetic_from='average')
+    model.train_step(make_batch(), wrappers)
+    for parameter in model.average.parameters():
+        parameter.zero_()
+    found = model.score_generated(6)
+    images = model.eval().generator(*model.same_draws(6, seed=0))
+    torch.testing.assert_close(found, model.discriminator(images).score.mean())
 
 
 @pytest.mark.parametrize('source', ['average', 'generator'])
@@ -381,6 +420,8 @@ def test_half_precision(make_model, make_batch):
     logs = model.train_step(make_batch(), wrappers)
     logs |= as_student(model).train_step(make_batch(), wrappers)
     assert all(value.isfinite() for value in logs.values())
+    with torch.autocast('cpu', torch.bfloat16):  # features are compared in float32
+        assert model.teacher_features(torch.rand(2, 1, 16, 16)).dtype == torch.float32
 
 
 def test_state_goes_on(make_model, make_batch):
@@ -464,6 +505,11 @@ def test_students_loss(make_model, make_batch, target):
     torch.testing.assert_close(logs['loss_student'], F.mse_loss(ours, theirs))
 
 
+def test_without_epochs_of_a_gan_the_first_step_is_the_students(make_model, make_batch):
+    model, wrappers = make_model(gan_epochs=0)
+    assert set(model.train_step(make_batch(), wrappers)) == {'loss_student'}
+
+
 def test_alignment_of_published_code(golden):
     arrays = golden('hidfd')
     adapter = MODELS.build(
@@ -530,8 +576,8 @@ def test_collection_keeps_its_defaults_beside_what_is_said(
 
 
 def test_selector_that_does_not_look(make_model):
-    model, _ = make_model()
-    with pytest.raises(UsageError, match='does not say which classes'):
+    model, _ = make_model(selector=dict(type='RandomSelector', ratio=0.5))
+    with pytest.raises(UsageError, match='RandomSelector does not say which classes'):
         model.remember_selection(Selection(torch.arange(3)))
 
 
