@@ -454,7 +454,12 @@ def test_images_of_all_classes_equally_often(make_model, make_batch):
     model.batch_size = 4
     assert model.rounds_before(0, 2) == 0 and model.rounds_before(1, 2) == 3
     model.train_step(make_batch(), wrappers)
-    rounds = [as_student(model).synthesize(wrappers, number) for number in range(3)]
+    steps = []
+    rounds = [
+        as_student(model).synthesize(wrappers, number, on_step=lambda: steps.append(1))
+        for number in range(3)
+    ]
+    assert len(steps) == 3 * model.iterations
     assert [len(made.images) for made in rounds] == [4, 4, 2]
     assert torch.cat([made.targets for made in rounds]).bincount().tolist() == [2, 2, 2, 2, 2]
 
@@ -471,6 +476,16 @@ def test_images_come_from_the_average_or_the_generator(make_model, make_batch):
     assert not torch.allclose(found['average'], found['generator'])
     expected = model.to_teacher(model.average.network(latent, wanted))
     torch.testing.assert_close(found['average'], expected)
+
+
+@pytest.mark.parametrize('teacher_input', ['renormalised', 'raw'])
+def test_each_image_is_stretched_as_a_whole_from_black_to_white(make_model, teacher_input):
+    """Three channels of one pixel: black, half way and white, normalised whatever the GAN sees."""
+    model, _ = make_model(synthetic_range='per_image', teacher_input=teacher_input)
+    made = torch.tensor([[-0.5, 0.0, 0.5], [0.2, 0.3, 0.4]]).view(2, 3, 1, 1)
+    model.average.forward = lambda latent, wanted: made
+    expected = torch.tensor([(value - 120) / 60 for value in (0, 127.5, 255)]).expand(2, 3)
+    torch.testing.assert_close(model.make(torch.zeros(2, 4), torch.arange(2)).flatten(1), expected)
 
 
 def test_an_image_of_one_colour_cannot_be_stretched(make_model):
