@@ -453,6 +453,7 @@ def test_images_of_all_classes_equally_often(make_model, make_batch):
     model, wrappers = make_model(num_synthetic=10)
     model.batch_size = 4
     assert model.rounds_before(0, 2) == 0 and model.rounds_before(1, 2) == 3
+    assert make_model(num_synthetic=0)[0].rounds_before(1, 2) == 0  # none, if so wished
     model.train_step(make_batch(), wrappers)
     steps = []
     rounds = [
@@ -504,16 +505,17 @@ def test_untrained_generator(make_model):
 # Stage 2 --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('target', ['map', 'pooled'])
-def test_students_loss(make_model, make_batch, target):
-    """The mean squared difference of P(F_s) and F_t, and nothing else."""
+@pytest.mark.parametrize(('target', 'stride'), [('map', 1), ('pooled', 1), ('map', 2)])
+def test_students_loss(student, make_model, make_batch, target, stride):
+    """The mean squared difference of P(F_s) and F_t, pooled to its size, and nothing else."""
+    student['backbone']['stem_stride'] = stride
     model, wrappers = make_model(target=target)
     batch = make_batch()
     as_student(model)
     images = model.data_preprocessor(dict(batch))['inputs']
     with torch.no_grad():
         ours = copy.deepcopy(model.student).extract(images).map
-        theirs = model.teacher.extract(images).map
+        theirs = F.avg_pool2d(model.teacher.extract(images).map, stride)
     if target == 'pooled':
         ours, theirs = ours.mean((2, 3)), theirs.mean((2, 3))
     logs = model.train_step(batch, wrappers)
@@ -523,6 +525,12 @@ def test_students_loss(make_model, make_batch, target):
 def test_without_epochs_of_a_gan_the_first_step_is_the_students(make_model, make_batch):
     model, wrappers = make_model(gan_epochs=0)
     assert set(model.train_step(make_batch(), wrappers)) == {'loss_student'}
+
+
+def test_the_projector_is_the_one_that_was_asked_for(make_model):
+    model, _ = make_model(adapter=dict(form='linear'))
+    shapes = [tuple(parameter.shape) for parameter in model.student.neck.parameters()]
+    assert shapes == [(6, 4, 1, 1), (6,)]  # a 1x1 convolution from the student's to the teacher's
 
 
 def test_alignment_of_published_code(golden):
