@@ -180,9 +180,10 @@ class State:
 
     def remove_others(self, rounds: int) -> None:
         """Remove what earlier rounds, or a round that never came into the bank, left."""
-        for path in self.folder.glob('state_*.pth'):
-            if path != self._path(rounds):
-                path.unlink()
+        for pattern in ('state_*.pth', '.state_*.pth'):  # the latter of a writer that was killed
+            for path in self.folder.glob(pattern):
+                if path != self._path(rounds):
+                    path.unlink()
 
     def _path(self, rounds: int) -> Path:
         return self.folder / f'state_{rounds}.pth'
