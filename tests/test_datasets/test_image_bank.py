@@ -73,6 +73,21 @@ def test_it_begins_empty(root):
         ImagePool(root)
 
 
+def test_an_empty_folder_is_as_good_as_none(root):
+    root.mkdir()
+    bank = ImageBank(root, SHAPE)
+    assert bank.set_aside() is None
+    bank.open(FACTS)
+    bank.append(*made(0))
+    assert torch.equal(bank.__getitems__(range(10))['inputs'], expected(0))
+
+
+def test_a_folder_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    ImageBank('~/bank', SHAPE).open(FACTS)
+    assert (tmp_path / 'bank' / 'meta.json').is_file()
+
+
 def test_leftovers_of_killed_makers(root):
     scratch = root.parent / '.bank.tmp-old'
     scratch.mkdir()
@@ -81,6 +96,9 @@ def test_leftovers_of_killed_makers(root):
         os.utime(path, (0, 0))
     ImageBank(root, SHAPE).open(FACTS)
     assert not scratch.exists()
+    (root / '.meta-half.json').write_text('{"co')
+    ImageBank(root, SHAPE).open(FACTS)
+    assert sorted(content(root)) == ['images.npy', 'labels.npy', 'meta.json']
 
 
 def test_files_are_plain_numpy_and_json(bank, root):
@@ -107,6 +125,7 @@ def test_batches_are_those_of_a_pool(bank, root):
     assert pool.content_hash == bank.content_hash and pool.metainfo['name'] == 'toy bank'
     for dataset in (pool, bank):
         assert dataset.extra('labels').tolist() == torch.cat([made(0)[1], made(1)[1]]).tolist()
+    assert bank.__getitems__([])['inputs'].shape == (0, *SHAPE)
     part = ImagePool(root, ratio=0.5)
     assert len(part) == len(part.extra('labels')) == 10
 
@@ -188,6 +207,21 @@ def test_set_aside(bank, root):
     assert len(new) == 0 and new.set_aside() == root.with_name('bank_2')
 
 
+def test_a_folder_that_cannot_be_renamed_stays(bank, root, monkeypatch):
+    def busy(*paths):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    before = content(root)
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match='renamed to bank_1: '):
+        patch.setattr(os, 'rename', busy)
+        bank.set_aside()
+    assert content(root) == before
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match='cannot be made: '):
+        patch.setattr(os, 'rename', busy)
+        ImageBank(root.with_name('other'), SHAPE).open(FACTS)
+    assert [path.name for path in root.parent.iterdir()] == ['bank']  # nothing half made
+
+
 def test_others_see_what_is_new_after_a_refresh(bank, root):
     reader = ImageBank(root, SHAPE)
     assert len(reader) == 0
@@ -221,6 +255,9 @@ def test_pickling_maps_the_files_anew(bank):
     copy = pickle.loads(pickle.dumps(bank))
     assert len(pickle.dumps(bank)) < 3000 and copy.files is None
     assert torch.equal(copy.__getitems__([3])['inputs'], bank.__getitems__([3])['inputs'])
+    bank.to_device('cpu')
+    copy = pickle.loads(pickle.dumps(bank))
+    assert copy.device_images is None and copy._room is None
 
 
 # Killed, or without room ----------------------------------------------------------------------
@@ -328,6 +365,21 @@ def test_a_bank_of_another_teacher(bank, root, other):
         ImageBank(root, SHAPE).open({**FACTS, **other})
 
 
+@pytest.mark.parametrize(
+    ('before', 'now', 'words'),
+    [
+        (dict(views=dict(crop=4)), dict(views=dict(crop=2)), 'settings.views.crop=4, .*crop=2;'),
+        (dict(lr=1, clamp=True), dict(lr=1), 'settings.clamp=True, .*settings.clamp=None'),
+        (dict(lr=1), dict(lr=1, clamp=True), 'settings.clamp=None, .*settings.clamp=True'),
+        (dict(a=[0] * 99), dict(a=1), r'settings\.a=\[0, .{53}\.\.\., this'),
+    ],
+)
+def test_settings_that_differ_are_named_to_the_point(root, before, now, words):
+    ImageBank(root, SHAPE).open(dict(FACTS, settings=before))
+    with pytest.raises(UsageError, match=words):
+        ImageBank(root, SHAPE).open(dict(FACTS, settings=now), identity=('settings',))
+
+
 def test_images_of_another_shape(bank, root):
     with pytest.raises(UsageError, match=r'images of shape \(3, 4, 5\).*takes \(1, 4, 5\)'):
         ImageBank(root, (1, 4, 5)).open(FACTS)
@@ -354,6 +406,12 @@ def test_a_finished_pool_does_not_grow(root):
 def test_damage(bank, root):
     os.truncate(root / 'images.npy', 128 + 19 * 60)
     with pytest.raises(UsageError, match=r'shorter than the 20 images that meta\.json'):
+        ImageBank(root, SHAPE).open(FACTS)
+
+
+def test_a_lost_file(bank, root):
+    (root / 'labels.npy').unlink()
+    with pytest.raises(UsageError, match=r'labels\.npy is shorter than the 20 images'):
         ImageBank(root, SHAPE).open(FACTS)
 
 
