@@ -92,10 +92,10 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     if cfg.get('data_preprocessor'):
         config.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(config)
-    if not hasattr(model, 'synthesize'):
+    if not hasattr(model, 'synthesize') or model.learns_from != 'generated':
         raise UsageError(
-            f'{model.method} fills no bank of images. Give the config of a method that '
-            'does, for instance one of configs/deepinversion.'
+            f'{model.method} fills no bank of images out of its teacher alone. Give the config of '
+            'a method that does, for instance one of configs/deepinversion.'
         )
     model.init_weights()
     model.to(choose_device()).train()

@@ -281,10 +281,18 @@ def test_a_folder_of_something_else(refused, tmp_path):
     assert 'is no image pool' in refused(DIGITS, '--num', 8, '--out', tmp_path, *SMALL)
 
 
-def test_a_method_that_makes_no_images(refused, tmp_path):
-    config = ROOT / 'configs/kd3/kd3_resnet8_resnet8-half_1xb128-40e_digits.py'
+@pytest.mark.parametrize(
+    ('method', 'stem'),
+    [
+        ('KD3', 'kd3/kd3_resnet8_resnet8-half_1xb128-40e'),
+        ('HiDFD', 'hidfd/hidfd_resnet8_resnet8-half_1xb64-74e'),  # its GAN takes collected ones
+    ],
+)
+def test_a_method_that_makes_no_images(refused, tmp_path, method, stem):
+    config = ROOT / f'configs/{stem}_digits.py'
     said = refused(config, '--num', 8, '--out', tmp_path / 'bank')
-    assert 'KD3 fills no bank of images' in said and 'configs/deepinversion' in said
+    assert f'{method} fills no bank of images' in said and 'configs/deepinversion' in said
+    assert not (tmp_path / 'bank').exists()
 
 
 def test_a_misspelt_option(refused, tmp_path):
