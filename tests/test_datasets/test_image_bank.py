@@ -341,6 +341,17 @@ def test_a_full_disk(bank, root, monkeypatch, call):
     ImagePool(root).verify()
 
 
+def test_a_folder_that_cannot_be_flushed(bank, root, monkeypatch):
+    """Some file systems refuse; by then the round is committed."""
+
+    def refuse(folder):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(bank_files, 'sync_folder', refuse)
+    bank.append(*made(2))
+    assert torch.equal(ImagePool(root).__getitems__(range(30))['inputs'], expected(0, 1, 2))
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(UsageError, match='cannot be made: File exists.*choose a folder'):
