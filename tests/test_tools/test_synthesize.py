@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -226,12 +227,26 @@ def test_killed(run_tool, tmp_path):
     assert content(tmp_path / 'whole') == content(tmp_path / 'killed')
 
 
-def test_seeds_differ(run_tool, tmp_path):
-    for seed in (0, 1):
-        out = tmp_path / str(seed)
-        run_tool('synthesize.py', DIGITS, '--num', 8, '--out', out, '--seed', seed, *SMALL)
-    one, two = (np.load(tmp_path / name / 'images.npy') for name in '01')
-    assert not (one == two).all()
+def test_the_seed_is_that_of_the_command_else_of_the_config(run_tool, tmp_path):
+    commands = dict(
+        zero=['--seed', 0, *SMALL, 'randomness.seed=1'],
+        one=['--seed', 1, *SMALL],
+        config=[*SMALL, 'randomness.seed=1'],
+    )
+    images = {}
+    for name, options in commands.items():
+        run_tool('synthesize.py', DIGITS, '--num', 8, '--out', tmp_path / name, *options)
+        images[name] = np.load(tmp_path / name / 'images.npy')
+    assert (images['one'] == images['config']).all()
+    assert not (images['zero'] == images['one']).all()
+
+
+@pytest.mark.parametrize(
+    'cfg', [{}, dict(val_dataloader=dict(dataset=dict(type='ImagePool', root='nowhere')))]
+)
+def test_classes_without_their_images_are_numbers(cfg):
+    class_names = runpy.run_path(str(ROOT / 'tools/synthesize.py'))['class_names']
+    assert class_names(Config(cfg), 3) == ['0', '1', '2']
 
 
 # What it refuses ----------------------------------------------------------------------------------
