@@ -147,6 +147,15 @@ def test_banner_needs_few_images_and_only_names_and_accuracies(tmp_path, drawn):
     assert [text.get_text() for text in drawn[0].axes[0].texts].count('none') == 1
 
 
+def test_banner_grows_with_its_students(tmp_path, drawn):
+    rows = [dict(name=f'student {number}', accuracy=80.0) for number in range(12)]
+    plot_readme_banner(tmp_path / 'banner.png', IMAGES[:15], IMAGES[15:], rows, 90.0)
+    page, axes = drawn[0].axes
+    assert axes.get_window_extent().y0 >= page.get_window_extent().y0
+    names = [text for text in page.texts if text.get_text().startswith('student ')]
+    assert len(names) == 12 and max(name.get_position()[1] for name in names) < page.get_ylim()[0]
+
+
 def test_banner_says_when_its_images_were_selected(tmp_path, drawn):
     plot_readme_banner(tmp_path / 'banner.png', IMAGES[:15], IMAGES[15:], ROWS, 90.0)
     texts = [text.get_text() for text in drawn[0].axes[0].texts]

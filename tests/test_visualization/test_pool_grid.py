@@ -122,6 +122,15 @@ def test_each_image_stands_above_its_confidence_in_the_frame_of_its_side(tmp_pat
         assert to_hex(frame.get_edgecolor()).upper() == colour.upper()
 
 
+def test_many_images_of_a_class_make_a_wider_picture(tmp_path, drawn):
+    arguments = {**_pool(), 'selected': np.arange(60) % 2 == 0, 'per_class': 16}
+    arguments['pseudo_labels'] = np.zeros(60, int)
+    plot_pool_grid(tmp_path / 'grid.png', **arguments)
+    (page,) = drawn[0].axes
+    ends = [image.get_extent()[1] for image in page.images]
+    assert len(ends) == 2 * 16 and max(ends) < page.get_xlim()[1]
+
+
 def test_images_that_made_up_for_too_few_confident_ones_are_counted(tmp_path, monkeypatch):
     written = _texts(monkeypatch)
     plot_pool_grid(

@@ -189,6 +189,15 @@ def test_only_the_way_from_zero_to_the_decades_is_dashed(tmp_path, drawn, values
     assert sum(line.is_dashed() for line in stretches) == dashed
 
 
+def test_the_one_seed_that_went_astray_is_within_the_picture(tmp_path, drawn):
+    # Mean 91, sample standard deviation sqrt(90 / 9): the last seed is far outside of the band.
+    seeds = [90.0] * 9 + [100.0]
+    plot_values(tmp_path / 'a.png', {'': {'run': [(1.0, seeds), (2.0, [91.0])]}}, 'x')
+    plot_settings(tmp_path / 'b.png', {'a': seeds})
+    for low, high in (drawn[0].axes[1].get_ylim(), drawn[1].axes[1].get_xlim()):
+        assert low < 91 - 10**0.5 and high > 100
+
+
 def test_panels_say_once_what_they_share(tmp_path, drawn):
     """Two by two: accuracies at the left, the key below, the teacher's name in the first."""
     panels = {name: {'run': LINE} for name in 'abcd'}

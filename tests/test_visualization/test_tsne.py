@@ -93,6 +93,8 @@ def test_groups_can_be_told_apart(tmp_path, drawn, monkeypatch):
     legend = looks(page.collections)
     assert len({look[:4] for look in legend}) == 6 and len({look[4] for look in legend}) == 4
     assert {*looks(axes.collections)} == {*legend}
+    lowest = max(text.get_position()[1] for text in page.texts)
+    assert lowest < page.get_ylim()[0]  # there is room for the distances of all
     # Drawn in turns, so that no group covers another.
     assert looks(axes.collections[:6]) == looks(axes.collections[-6:]) == legend
 
