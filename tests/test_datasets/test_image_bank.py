@@ -176,6 +176,8 @@ def test_another_process_goes_on(bank, root, tmp_path):
 def test_truncation_forgets_what_came_later(bank, root):
     before = content(root)
     sha256 = bank.meta['sha256']
+    bank.truncate(20, 2, sha256)  # nothing came later
+    assert content(root) == before
     bank.append(*made(2))
     bank.truncate(20, 2, sha256)
     assert content(root) == before and len(bank) == 20
