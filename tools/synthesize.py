@@ -92,10 +92,10 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     if cfg.get('data_preprocessor'):
         config.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(config)
-    if not hasattr(model, 'synthesize'):
+    if not hasattr(model, 'synthesize') or model.learns_from != 'generated':
         raise UsageError(
-            f'{model.method} fills no bank of images. Give the config of a method that '
-            'does, for instance one of configs/deepinversion.'
+            f'{model.method} fills no bank of images out of its teacher alone. Give the config of '
+            'a method that does, for instance one of configs/deepinversion.'
         )
     model.init_weights()
     model.to(choose_device()).train()
@@ -180,9 +180,10 @@ class State:
 
     def remove_others(self, rounds: int) -> None:
         """Remove what earlier rounds, or a round that never came into the bank, left."""
-        for path in self.folder.glob('state_*.pth'):
-            if path != self._path(rounds):
-                path.unlink()
+        for pattern in ('state_*.pth', '.state_*.pth'):  # the latter of a writer that was killed
+            for path in self.folder.glob(pattern):
+                if path != self._path(rounds):
+                    path.unlink()
 
     def _path(self, rounds: int) -> Path:
         return self.folder / f'state_{rounds}.pth'

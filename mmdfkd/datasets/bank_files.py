@@ -51,7 +51,7 @@ class BankFiles:
                 )
         self._cut()
         self.digest = self._hash(self.meta['count'])
-        self._check_hash('meta.json', self.meta['sha256'])
+        self._check_hash('meta.json', self.digest, self.meta['sha256'])
 
     @classmethod
     def create(
@@ -136,25 +136,22 @@ class BankFiles:
                 'space there and go on with the same command (tools/train.py: with --resume).'
             ) from error
 
-    def truncate(self, count: int, rounds: int) -> None:
-        """Cut the bank to its first ``count`` images, the work of ``rounds`` rounds."""
+    def truncate(self, count: int, rounds: int, sha256: str) -> None:
+        """Cut the bank to its first ``count`` images, the work of ``rounds`` rounds.
+
+        Raises:
+            UsageError: These are not the images of that hash; nothing is cut.
+        """
         digest = self._hash(count)
+        self._check_hash('the checkpoint', digest, sha256)
         self._commit(count, rounds, digest)
         self._cut()
 
-    def expect(self, sha256: str) -> None:
-        """Check that the images are those that somebody has seen here.
-
-        Raises:
-            UsageError: They are not.
-        """
-        self._check_hash('the checkpoint', sha256)
-
-    def _check_hash(self, source: str, sha256: str) -> None:
-        if self.digest.hexdigest() != sha256:
+    def _check_hash(self, source: str, digest: Any, sha256: str) -> None:
+        if digest.hexdigest() != sha256:
             raise UsageError(
                 f'The images of the bank {self.root} are not those that {source} names (sha256 '
-                f'{self.digest.hexdigest()[:16]}... instead of {sha256[:16]}...). The bank is '
+                f'{digest.hexdigest()[:16]}... instead of {sha256[:16]}...). The bank is '
                 'damaged, or another run has taken its place: start anew without resuming.'
             )
 

@@ -140,7 +140,7 @@ class ImageBank(ImagePool):
             sha256: Hash of these images.
 
         Raises:
-            UsageError: The bank holds fewer, or others.
+            UsageError: The bank holds fewer, or others; it is left as it is.
         """
         assert self.files is not None, 'open() comes first'
         if count > len(self):
@@ -149,8 +149,7 @@ class ImageBank(ImagePool):
                 f'{len(self):,}. Resume in the work directory of that run (--work-dir), or name '
                 'its bank in train_dataloader.dataset.root.'
             )
-        self.files.truncate(count, rounds)
-        self.files.expect(sha256)
+        self.files.truncate(count, rounds, sha256)
         self.refresh()
 
     # Reading --------------------------------------------------------------------------------

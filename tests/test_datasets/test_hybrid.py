@@ -39,6 +39,12 @@ def test_labels_stay_behind():
     assert set(HybridDataset(labelled).__getitems__([0, 2])) == {'inputs', 'index'}
 
 
+def test_its_name_says_what_it_is_made_of():
+    pool = PackedDataset(np.zeros((3, 4, 4, 1), np.uint8), metainfo=dict(name='street'))
+    assert HybridDataset(pool).metainfo['name'] == 'street'
+    assert HybridDataset(pool, packed(2)).metainfo['name'] == 'street and synthetic images'
+
+
 def test_sets_of_different_shape():
     with pytest.raises(UsageError, match='synthetic ones'):
         HybridDataset(packed(3), packed(3, size=8))
@@ -69,9 +75,11 @@ def test_data_inflation(dataset, repeat, length, batches):
 def test_published_lengths(dataset):
     """3 of 12 files 10 times and 8 of 20, in batches of 4: 38 images in 10 batches."""
     small = HybridDataset(dataset.collected, packed(8))
-    sampler = HybridSampler(small, repeat=10, seed=0)
+    sampler = HybridSampler(small, seed=0)
     sampler.select(torch.tensor([3, 4, 0]))
     assert len(sampler) == 38 and len(HybridBatchSampler(sampler, batch_size=4)) == 10
+    sampler.stage = 'gan'
+    assert len(sampler) == 3  # in one pass
 
 
 def test_passes_of_the_gan(dataset):
@@ -84,6 +92,7 @@ def test_passes_of_the_gan(dataset):
     assert len({tuple(row.tolist()) for row in drawn}) > 1
     batches = HybridBatchSampler(sampler, batch_size=3, gan_batch_size=6)
     assert [len(batch) for batch in batches] == [6, 6]
+    assert [len(batch) for batch in HybridBatchSampler(sampler, batch_size=3)] == [3, 3, 3, 3]
     sampler.stage = 'student'
     assert len(batches) == (40 + 20) // 3
 

@@ -73,6 +73,21 @@ def test_it_begins_empty(root):
         ImagePool(root)
 
 
+def test_an_empty_folder_is_as_good_as_none(root):
+    root.mkdir()
+    bank = ImageBank(root, SHAPE)
+    assert bank.set_aside() is None
+    bank.open(FACTS)
+    bank.append(*made(0))
+    assert torch.equal(bank.__getitems__(range(10))['inputs'], expected(0))
+
+
+def test_a_folder_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    ImageBank('~/bank', SHAPE).open(FACTS)
+    assert (tmp_path / 'bank' / 'meta.json').is_file()
+
+
 def test_leftovers_of_killed_makers(root):
     scratch = root.parent / '.bank.tmp-old'
     scratch.mkdir()
@@ -81,6 +96,9 @@ def test_leftovers_of_killed_makers(root):
         os.utime(path, (0, 0))
     ImageBank(root, SHAPE).open(FACTS)
     assert not scratch.exists()
+    (root / '.meta-half.json').write_text('{"co')
+    ImageBank(root, SHAPE).open(FACTS)
+    assert sorted(content(root)) == ['images.npy', 'labels.npy', 'meta.json']
 
 
 def test_files_are_plain_numpy_and_json(bank, root):
@@ -107,6 +125,7 @@ def test_batches_are_those_of_a_pool(bank, root):
     assert pool.content_hash == bank.content_hash and pool.metainfo['name'] == 'toy bank'
     for dataset in (pool, bank):
         assert dataset.extra('labels').tolist() == torch.cat([made(0)[1], made(1)[1]]).tolist()
+    assert bank.__getitems__([])['inputs'].shape == (0, *SHAPE)
     part = ImagePool(root, ratio=0.5)
     assert len(part) == len(part.extra('labels')) == 10
 
@@ -157,6 +176,8 @@ def test_another_process_goes_on(bank, root, tmp_path):
 def test_truncation_forgets_what_came_later(bank, root):
     before = content(root)
     sha256 = bank.meta['sha256']
+    bank.truncate(20, 2, sha256)  # nothing came later
+    assert content(root) == before
     bank.append(*made(2))
     bank.truncate(20, 2, sha256)
     assert content(root) == before and len(bank) == 20
@@ -166,9 +187,11 @@ def test_truncation_forgets_what_came_later(bank, root):
     assert len(bank) == 0
 
 
-def test_a_bank_of_another_run_in_its_place(bank):
+def test_a_bank_of_another_run_in_its_place(bank, root):
+    before = content(root)
     with pytest.raises(UsageError, match=r'not those that the checkpoint names.*start anew'):
         bank.truncate(10, 1, 'f' * 64)
+    assert content(root) == before
 
 
 def test_a_bank_that_is_too_small(bank):
@@ -184,6 +207,21 @@ def test_set_aside(bank, root):
     new = ImageBank(root, SHAPE)
     new.open(FACTS)
     assert len(new) == 0 and new.set_aside() == root.with_name('bank_2')
+
+
+def test_a_folder_that_cannot_be_renamed_stays(bank, root, monkeypatch):
+    def busy(*paths):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    before = content(root)
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match='renamed to bank_1: '):
+        patch.setattr(os, 'rename', busy)
+        bank.set_aside()
+    assert content(root) == before
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match='cannot be made: '):
+        patch.setattr(os, 'rename', busy)
+        ImageBank(root.with_name('other'), SHAPE).open(FACTS)
+    assert [path.name for path in root.parent.iterdir()] == ['bank']  # nothing half made
 
 
 def test_others_see_what_is_new_after_a_refresh(bank, root):
@@ -219,6 +257,9 @@ def test_pickling_maps_the_files_anew(bank):
     copy = pickle.loads(pickle.dumps(bank))
     assert len(pickle.dumps(bank)) < 3000 and copy.files is None
     assert torch.equal(copy.__getitems__([3])['inputs'], bank.__getitems__([3])['inputs'])
+    bank.to_device('cpu')
+    copy = pickle.loads(pickle.dumps(bank))
+    assert copy.device_images is None and copy._room is None
 
 
 # Killed, or without room ----------------------------------------------------------------------
@@ -302,6 +343,17 @@ def test_a_full_disk(bank, root, monkeypatch, call):
     ImagePool(root).verify()
 
 
+def test_a_folder_that_cannot_be_flushed(bank, root, monkeypatch):
+    """Some file systems refuse; by then the round is committed."""
+
+    def refuse(folder):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(bank_files, 'sync_folder', refuse)
+    bank.append(*made(2))
+    assert torch.equal(ImagePool(root).__getitems__(range(30))['inputs'], expected(0, 1, 2))
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(UsageError, match='cannot be made: File exists.*choose a folder'):
@@ -324,6 +376,21 @@ def test_a_bank_of_another_teacher(bank, root, other):
     (key,) = other
     with pytest.raises(UsageError, match=f'was made with {key}=.*this run has {key}=.*Choose'):
         ImageBank(root, SHAPE).open({**FACTS, **other})
+
+
+@pytest.mark.parametrize(
+    ('before', 'now', 'words'),
+    [
+        (dict(views=dict(crop=4)), dict(views=dict(crop=2)), 'settings.views.crop=4, .*crop=2;'),
+        (dict(lr=1, clamp=True), dict(lr=1), 'settings.clamp=True, .*settings.clamp=None'),
+        (dict(lr=1), dict(lr=1, clamp=True), 'settings.clamp=None, .*settings.clamp=True'),
+        (dict(a=[0] * 99), dict(a=1), r'settings\.a=\[0, .{53}\.\.\., this'),
+    ],
+)
+def test_settings_that_differ_are_named_to_the_point(root, before, now, words):
+    ImageBank(root, SHAPE).open(dict(FACTS, settings=before))
+    with pytest.raises(UsageError, match=words):
+        ImageBank(root, SHAPE).open(dict(FACTS, settings=now), identity=('settings',))
 
 
 def test_images_of_another_shape(bank, root):
@@ -352,6 +419,12 @@ def test_a_finished_pool_does_not_grow(root):
 def test_damage(bank, root):
     os.truncate(root / 'images.npy', 128 + 19 * 60)
     with pytest.raises(UsageError, match=r'shorter than the 20 images that meta\.json'):
+        ImageBank(root, SHAPE).open(FACTS)
+
+
+def test_a_lost_file(bank, root):
+    (root / 'labels.npy').unlink()
+    with pytest.raises(UsageError, match=r'labels\.npy is shorter than the 20 images'):
         ImageBank(root, SHAPE).open(FACTS)
 
 

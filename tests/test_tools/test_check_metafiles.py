@@ -16,6 +16,7 @@ def zoo(tmp_path):
     folder.mkdir()
     for name in ('kd_a_b.py', 'README.md'):
         (folder / name).touch()
+    (tmp_path / 'configs' / 'notes.md').touch()  # no folder, so nothing is asked of it
     (folder / 'metafile.yml').write_text(
         'Collections: [{Name: KD}]\n'
         'Models: [{Name: kd_a_b, In Collection: KD, Config: configs/kd/kd_a_b.py}]\n'

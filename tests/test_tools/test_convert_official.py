@@ -216,7 +216,14 @@ def test_forms_of_checkpoints(convert, pack):
     assert (network.mean, network.std) == (config.mean, config.std)
 
 
-@pytest.mark.parametrize('pack', [lambda net: net, lambda net: dict(model=net, epoch=3)])
+@pytest.mark.parametrize(
+    'pack',
+    [
+        lambda net: net,
+        lambda net: dict(model=net, epoch=3),
+        lambda net: dict(arch='wrn16_1', state_dict=net),
+    ],
+)
 def test_pickled_network_needs_trust(convert, capsys, pack):
     theirs = awaken(TheirWideResNet())
     with pytest.raises(SystemExit):
@@ -274,6 +281,15 @@ def test_default_place_is_where_the_config_looks(tmp_path, monkeypatch, capsys):
     assert 'student.pth exists' in capsys.readouterr().err
 
 
+def test_default_place_of_a_teachers_own_config_is_where_its_training_goes(tmp_path, monkeypatch):
+    torch.save(dict(model=TheirWideResNet().state_dict()), tmp_path / 'theirs.pth')
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / 'configs/teachers/wrn-16-1_cifar10.py'
+    monkeypatch.setattr(sys, 'argv', ['x', 'theirs.pth', '--config', str(config)])
+    convert_official.main()
+    assert load_classifier(Path('work_dirs/wrn-16-1_cifar10/student.pth')).num_classes == 10
+
+
 # Refusals --------------------------------------------------------------------------------------
 
 
@@ -322,6 +338,16 @@ def test_no_checkpoint(tmp_path, content, message):
     for trust in (False, True):
         with pytest.raises(UsageError, match=message):
             convert_official.read_official(path, trust)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise PermissionError(13, 'Permission denied')
+
+    (tmp_path / 'theirs.pth').touch()
+    monkeypatch.setattr(torch, 'load', forbidden)
+    with pytest.raises(PermissionError, match='Permission denied'):
+        convert_official.read_official(tmp_path / 'theirs.pth')
 
 
 @pytest.mark.parametrize('share', [0.1, 0.5, 0.9, 0.999])

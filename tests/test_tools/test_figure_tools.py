@@ -91,6 +91,7 @@ def test_runs_are_compared(work_dir, run_tool, tmp_path):
         ('analysis_tools/analyze_logs.py', ['{run}', '--key', 'nonsense'], "no 'nonsense'"),
         ('analysis_tools/analyze_logs.py', ['{run}', '{run}'], 'Give --names'),
         ('misc/print_config.py', ['configs/kd3/kd4.py'], 'There is no config file'),
+        ('misc/print_config.py', [CONFIG, '--cfg-options', 'model.tua=4'], 'model.tua'),
         ('visualization/browse_dataset.py', [CONFIG, '--out', 'x.jpg'], 'PNG'),
         ('visualization/browse_dataset.py', [CONFIG, '--number', '0'], '--number is 0'),
     ],

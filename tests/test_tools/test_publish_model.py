@@ -24,7 +24,16 @@ def test_a_network_is_named_after_its_content(run_of_a_teacher, run_tool, tmp_pa
     # The shipped file was published by this tool: the same bytes get the same name.
     assert published.name == resolve_checkpoint('mmdfkd://lenet5_digits').name
     assert hashlib.sha256(published.read_bytes()).hexdigest()[:8] in published.name
-    assert str(published) in printed and 'LeNet5' in printed
+    accuracy = load_classifier(published).meta['accuracy']
+    assert str(published) in printed and f'LeNet5, accuracy {accuracy} %' in printed
+
+
+def test_from_within_the_work_directory(run_of_a_teacher, run_tool, tmp_path, monkeypatch):
+    work_dir = tmp_path / 'lenet5_digits'
+    monkeypatch.chdir(work_dir)
+    run_tool(TOOL, 'student.pth')
+    name = resolve_checkpoint('mmdfkd://lenet5_digits').name
+    assert {path.name for path in work_dir.iterdir()} == {'student.pth', name}
 
 
 def test_another_name(run_of_a_teacher, run_tool, tmp_path):

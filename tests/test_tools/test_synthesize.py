@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -197,6 +198,7 @@ def test_an_interruption_between_state_and_images(
     assert stop.value.code == 130
     assert 'The same command goes on' in capsys.readouterr().err
     assert len(ImagePool(tmp_path / 'parts')) == (8 if moment == 'append' else 16)
+    (tmp_path / 'parts/.state_3-half.pth').touch()  # as a kill in the middle of writing leaves it
     synthesize('parts')
     assert content(tmp_path / 'whole') == content(tmp_path / 'parts')
 
@@ -225,12 +227,26 @@ def test_killed(run_tool, tmp_path):
     assert content(tmp_path / 'whole') == content(tmp_path / 'killed')
 
 
-def test_seeds_differ(run_tool, tmp_path):
-    for seed in (0, 1):
-        out = tmp_path / str(seed)
-        run_tool('synthesize.py', DIGITS, '--num', 8, '--out', out, '--seed', seed, *SMALL)
-    one, two = (np.load(tmp_path / name / 'images.npy') for name in '01')
-    assert not (one == two).all()
+def test_the_seed_is_that_of_the_command_else_of_the_config(run_tool, tmp_path):
+    commands = dict(
+        zero=['--seed', 0, *SMALL, 'randomness.seed=1'],
+        one=['--seed', 1, *SMALL],
+        config=[*SMALL, 'randomness.seed=1'],
+    )
+    images = {}
+    for name, options in commands.items():
+        run_tool('synthesize.py', DIGITS, '--num', 8, '--out', tmp_path / name, *options)
+        images[name] = np.load(tmp_path / name / 'images.npy')
+    assert (images['one'] == images['config']).all()
+    assert not (images['zero'] == images['one']).all()
+
+
+@pytest.mark.parametrize(
+    'cfg', [{}, dict(val_dataloader=dict(dataset=dict(type='ImagePool', root='nowhere')))]
+)
+def test_classes_without_their_images_are_numbers(cfg):
+    class_names = runpy.run_path(str(ROOT / 'tools/synthesize.py'))['class_names']
+    assert class_names(Config(cfg), 3) == ['0', '1', '2']
 
 
 # What it refuses ----------------------------------------------------------------------------------
@@ -280,10 +296,18 @@ def test_a_folder_of_something_else(refused, tmp_path):
     assert 'is no image pool' in refused(DIGITS, '--num', 8, '--out', tmp_path, *SMALL)
 
 
-def test_a_method_that_makes_no_images(refused, tmp_path):
-    config = ROOT / 'configs/kd3/kd3_resnet8_resnet8-half_1xb128-40e_digits.py'
+@pytest.mark.parametrize(
+    ('method', 'stem'),
+    [
+        ('KD3', 'kd3/kd3_resnet8_resnet8-half_1xb128-40e'),
+        ('HiDFD', 'hidfd/hidfd_resnet8_resnet8-half_1xb64-74e'),  # its GAN takes collected ones
+    ],
+)
+def test_a_method_that_makes_no_images(refused, tmp_path, method, stem):
+    config = ROOT / f'configs/{stem}_digits.py'
     said = refused(config, '--num', 8, '--out', tmp_path / 'bank')
-    assert 'KD3 fills no bank of images' in said and 'configs/deepinversion' in said
+    assert f'{method} fills no bank of images' in said and 'configs/deepinversion' in said
+    assert not (tmp_path / 'bank').exists()
 
 
 def test_a_misspelt_option(refused, tmp_path):

@@ -4,8 +4,10 @@
 import importlib.util
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from mmdfkd.engine import DistillRunner
 from mmdfkd.utils import UsageError
@@ -73,6 +75,45 @@ def test_switches_of_validation_precision_and_learning_rates(cfg_of):
     assert switched.val_cfg is switched.val_dataloader is switched.val_evaluator is None
 
 
+@pytest.mark.parametrize(
+    ('switches', 'expected'),
+    [
+        ([], (True, True)),
+        (['--no-pin-memory'], (False, True)),
+        (['--no-persistent-workers'], (True, False)),
+    ],
+)
+def test_switches_of_dataloaders(cfg_of, monkeypatch, switches, expected):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = cfg_of(*switches, '--cfg-options', 'val_dataloader.num_workers=2')
+    loader = cfg.val_dataloader
+    assert (loader.pin_memory, loader.persistent_workers) == expected
+    assert cfg.train_dataloader.pin_memory is expected[0]
+    assert not cfg.train_dataloader.persistent_workers  # of which there are none
+
+
+def test_where_a_run_goes(tool, tmp_path, monkeypatch):
+    """What the command line says counts, else what the config says, else the config's name."""
+    monkeypatch.chdir(tmp_path)
+
+    def goes(*args):
+        monkeypatch.setattr(sys, 'argv', ['train.py', str(KD), *args])
+        return tool.make_config(tool.parse_args()).work_dir
+
+    own = ['--cfg-options', 'work_dir=own']
+    assert goes() == f'work_dirs/{KD.stem}' and Path('work_dirs', KD.stem).is_dir()
+    assert goes(*own) == 'own' and goes('--work-dir', 'mine', *own) == 'mine'
+    Path('file').touch()
+    with pytest.raises(UsageError, match='file/run cannot be made .*--work-dir'):
+        goes('--work-dir', 'file/run')
+
+
+def test_a_misspelt_key_is_refused_before_anything_is_made(cfg_of, tmp_path):
+    with pytest.raises(UsageError, match=r'model\.alhpa'):
+        cfg_of('--cfg-options', 'model.alhpa=0.5')
+    assert not list(tmp_path.iterdir())
+
+
 def test_learning_rates_need_the_batch_size_they_belong_to(cfg_of, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(f'_base_ = {str(KD)!r}\nauto_scale_lr = dict(_delete_=True)\n')
@@ -93,6 +134,70 @@ def test_the_hint_of_an_interrupted_run(run_tool, tmp_path, monkeypatch, capsys)
             run_tool('train.py', *given, *more)
         said = capsys.readouterr().err.strip()
         assert said == f'interrupted: kept epoch_3.pth. Continue with: python {command}'
+
+
+def test_the_hint_names_no_checkpoint_where_there_is_none(run_tool, tmp_path, monkeypatch, capsys):
+    """Nor a command where a launcher started the processes."""
+    written = []
+
+    def interrupt(cfg):
+        if written:
+            Path(cfg.work_dir, 'last_checkpoint').write_text(written[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DistillRunner, 'from_cfg', interrupt)
+    given = ['train.py', KD, '--work-dir', tmp_path / 'run']
+    for more, said in (
+        ([], 'no checkpoint was written yet; start again.'),
+        (['--launcher', 'pytorch'], 'kept epoch_3.pth. The same command with --resume continues.'),
+    ):
+        with pytest.raises(SystemExit):
+            run_tool(*given, *more)
+        assert capsys.readouterr().err.strip() == f'interrupted: {said}'
+        written.append('epoch_3.pth')
+
+
+def test_what_the_test_tool_makes_of_its_command_line(run_tool, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(DistillRunner, 'from_cfg', lambda cfg: (seen.append(cfg), Mock())[1])
+    options = [
+        '--cfg-options',
+        'resume=True',
+        'load_from=start.pth',
+        'test_dataloader.batch_size=7',
+    ]
+    run_tool('test.py', KD, 'student.pth', *options)
+    run_tool('test.py', KD, 'student.pth', '--work-dir', tmp_path, '--out', 'x.json', *options)
+    run_tool('test.py', KD, 'student.pth', '--show-dir', 'shown', '--launcher', 'slurm')
+    assert [cfg.work_dir for cfg in seen[:2]] == [f'work_dirs/{KD.stem}/test', str(tmp_path)]
+    assert all((cfg.load_from, cfg.resume) == ('student.pth', False) for cfg in seen)
+    assert [cfg.test_dataloader.batch_size == 7 for cfg in seen] == [True, True, False]
+    assert [cfg.launcher for cfg in seen] == ['none', 'none', 'slurm']
+    pictures = [cfg.default_hooks.get('predictions') for cfg in seen]
+    assert pictures == [
+        None,
+        dict(type='PredictionHook', out='x.json', show_dir=None),
+        dict(type='PredictionHook', out=None, show_dir='shown'),
+    ]
+
+
+TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')
+
+
+@pytest.mark.parametrize(('absent', 'tool'), [(TRAINING, 'train.py'), (TEST, 'test.py')])
+def test_only_one_tool_misses_a_part_of_the_config(
+    run_tool, tmp_path, monkeypatch, capsys, absent, tool
+):
+    monkeypatch.setattr(DistillRunner, 'from_cfg', lambda cfg: Mock())
+    config = tmp_path / 'partial.py'
+    config.write_text('\n'.join([f'_base_ = {str(KD)!r}', *(f'{key} = None' for key in absent)]))
+    commands = {'train.py': [config], 'test.py': [config, 'student.pth']}
+    with pytest.raises(SystemExit):
+        run_tool(tool, *commands.pop(tool), '--work-dir', tmp_path / 'run')
+    assert f"cannot {tool[:-3]}: it has no '{absent[0]}'" in capsys.readouterr().err
+    ((other, rest),) = commands.items()
+    run_tool(other, *rest, '--work-dir', tmp_path / 'run')
 
 
 def test_a_test_leaves_the_record_of_its_training_alone(run_tool, tmp_path):

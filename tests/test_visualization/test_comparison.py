@@ -44,8 +44,9 @@ def test_bars_are_as_long_as_the_accuracies(tmp_path):
 
 def test_each_row_has_its_own_numbers_below_their_headings(tmp_path, drawn):
     rows = [*ROWS, dict(ROWS[0], name='none', accuracy=8.0, std=0.0, images=0, seconds=7530)]
-    plot_comparison(tmp_path / 'bars.png', rows, teacher_accuracy=90.0)
+    plot_comparison(tmp_path / 'bars.png', rows, teacher_accuracy=90.0, note='of one seed')
     page, axes = drawn[0].axes
+    assert 'of one seed' in [text.get_text() for text in page.texts]
     written = [(*text.get_position(), text.get_text()) for text in page.texts]
     (first,) = (y for _, y, text in written if text == 'KD³')
     table = [[text for _, y, text in sorted(written) if y == first + 36 * k] for k in range(3)]
@@ -61,6 +62,7 @@ def test_each_row_has_its_own_numbers_below_their_headings(tmp_path, drawn):
     assert tags == ['80.0 ± 0.2 %', '20.0 %', '8.0 ± 0.0 %']
     tops = [text.get_window_extent().y1 for text in axes.texts]
     assert tops == sorted(tops, reverse=True)  # from top to bottom
+    assert all(text.get_window_extent().x0 > axes.bbox.x0 for text in axes.texts)
 
 
 def test_the_teachers_line_is_at_its_accuracy_and_named_there(tmp_path, drawn):
@@ -72,12 +74,21 @@ def test_the_teachers_line_is_at_its_accuracy_and_named_there(tmp_path, drawn):
     assert name.get_position()[0] == pytest.approx(axes.transData.transform((90, 0))[0])
 
 
+def test_the_name_of_a_weak_teacher_stands_clear_of_that_of_the_axis(tmp_path, drawn):
+    for accuracy in (30.0, 60.0, 61.0, 100.0):
+        plot_comparison(tmp_path / 'bars.png', ROWS, accuracy)
+        page, axes = drawn.pop().axes
+        boxes = {text.get_text(): text.get_window_extent() for text in page.texts}
+        name = boxes[f'teacher {accuracy:.1f} %']
+        assert boxes['accuracy'].x1 < name.x0 and name.x1 < boxes['the teacher'].x0
+
+
 def test_baselines_are_grey(tmp_path):
-    rows = [ROWS[0], {**ROWS[1], 'baseline': True}]
+    rows = [{**ROWS[0], 'baseline': False}, {**ROWS[1], 'baseline': True}]
     plain = _pixels(plot_comparison(tmp_path / 'plain.png', ROWS, 90.0))
     marked = _pixels(plot_comparison(tmp_path / 'marked.png', rows, 90.0))
     assert _matches(plain, style.GREY).sum() == 0
-    assert _matches(marked, style.GREY).sum() > 1000
+    assert _matches(marked, style.GREY).sum() > 1000 and _matches(marked, style.BLUE).any()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ def test_banner_is_one_wide_picture_and_repeats_itself(tmp_path):
 
 def test_banner_frames_what_was_selected_above_what_was_not(tmp_path, drawn):
     dark, light = np.zeros((3, 8, 8, 1), np.uint8), np.full((2, 8, 8, 1), 255, np.uint8)
-    plot_readme_banner(tmp_path / 'banner.png', dark, light, ROWS, 90.0)
+    plot_readme_banner(tmp_path / 'banner.png', dark, light, ROWS, 90.0, 'LeNet5', 'half of it')
     page, axes = drawn[0].axes
     tiles = [(int(image.get_array().max()), image.get_extent()[3]) for image in page.images]
     assert [value for value, _ in tiles] == [0, 0, 0, 255, 255]
@@ -124,12 +135,25 @@ def test_banner_frames_what_was_selected_above_what_was_not(tmp_path, drawn):
     names = [heights[row['name']] for row in ROWS]
     bars = [bar.get_window_extent().y1 for bar in axes.patches]
     assert names == sorted(names) and bars == sorted(bars, reverse=True)
+    assert [bar.get_width() for bar in axes.patches] == [row['accuracy'] for row in ROWS]
+    lesson = [heights[text] for text in ('teacher', 'LeNet5', 'student', 'half of it')]
+    assert lesson == sorted(lesson)
 
 
-def test_banner_needs_few_images_and_only_names_and_accuracies(tmp_path):
+def test_banner_needs_few_images_and_only_names_and_accuracies(tmp_path, drawn):
     rows = [dict(name='student', accuracy=80.0)]
     path = plot_readme_banner(tmp_path / 'banner.png', IMAGES[:3], IMAGES[:0], rows, 90.0)
     assert Image.open(path).size[0] == 2 * 960
+    assert [text.get_text() for text in drawn[0].axes[0].texts].count('none') == 1
+
+
+def test_banner_grows_with_its_students(tmp_path, drawn):
+    rows = [dict(name=f'student {number}', accuracy=80.0) for number in range(12)]
+    plot_readme_banner(tmp_path / 'banner.png', IMAGES[:15], IMAGES[15:], rows, 90.0)
+    page, axes = drawn[0].axes
+    assert axes.get_window_extent().y0 >= page.get_window_extent().y0
+    names = [text for text in page.texts if text.get_text().startswith('student ')]
+    assert len(names) == 12 and max(name.get_position()[1] for name in names) < page.get_ylim()[0]
 
 
 def test_banner_says_when_its_images_were_selected(tmp_path, drawn):

@@ -122,6 +122,15 @@ def test_each_image_stands_above_its_confidence_in_the_frame_of_its_side(tmp_pat
         assert to_hex(frame.get_edgecolor()).upper() == colour.upper()
 
 
+def test_many_images_of_a_class_make_a_wider_picture(tmp_path, drawn):
+    arguments = {**_pool(), 'selected': np.arange(60) % 2 == 0, 'per_class': 16}
+    arguments['pseudo_labels'] = np.zeros(60, int)
+    plot_pool_grid(tmp_path / 'grid.png', **arguments)
+    (page,) = drawn[0].axes
+    ends = [image.get_extent()[1] for image in page.images]
+    assert len(ends) == 2 * 16 and max(ends) < page.get_xlim()[1]
+
+
 def test_images_that_made_up_for_too_few_confident_ones_are_counted(tmp_path, monkeypatch):
     written = _texts(monkeypatch)
     plot_pool_grid(
@@ -156,6 +165,24 @@ def test_a_hundred_classes_show_twenty_from_frequent_to_rare(tmp_path, monkeypat
     assert any('20 of the 100 classes' in text for text in written)
 
 
+def test_twenty_classes_are_all_shown_in_their_order(tmp_path, monkeypatch):
+    written = _texts(monkeypatch)
+    labels = np.repeat(np.arange(20), np.arange(1, 21))
+    plot_pool_grid(
+        tmp_path / 'grid.png',
+        images=np.zeros((len(labels), 4, 4, 1), np.uint8),
+        classes=[f'class {label}' for label in range(20)],
+        pseudo_labels=labels,
+        confidences=np.ones(len(labels)),
+        selected=np.ones(len(labels), bool),
+        thresholds=None,
+        per_class=1,
+    )
+    shown = [text for text in written if text.startswith('class ')]
+    assert shown == [f'class {label}' for label in range(20)]
+    assert not any('Shown:' in text for text in written)
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -188,6 +215,12 @@ def test_image_grid_keeps_every_pixel(tmp_path):
     assert (pixels[20:32, 40:54] == 255).all()  # the sixth place stays empty
 
 
+def test_a_row_is_no_wider_than_its_images(tmp_path):
+    images = np.zeros((2, 6, 7, 1), np.uint8)
+    pixels = _pixels(save_image_grid(tmp_path / 'grid.png', images, columns=8))
+    assert pixels.shape == (2 * 6 + 8, 2 * (2 * 7 + 4) + 4, 3)
+
+
 def test_captions_stand_below_the_images(tmp_path):
     images = np.full((2, 32, 32, 1), 255, np.uint8)
     plain = _pixels(save_image_grid(tmp_path / 'plain.png', images, 2))
@@ -195,6 +228,8 @@ def test_captions_stand_below_the_images(tmp_path):
     assert (plain == 255).all()
     assert named.shape[0] > plain.shape[0] and named.shape[1] == plain.shape[1]
     assert (named[:68] == 255).all() and (named[68:] < 128).any()
+    uneven = save_image_grid(tmp_path / 'uneven.png', images, 2, ['cat', 'dog\n0.5'])
+    assert _pixels(uneven).shape == named.shape
 
 
 def test_each_caption_is_that_of_its_image(tmp_path, drawn):

@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from mmdfkd.utils import UsageError
@@ -172,6 +173,53 @@ def test_points_bands_and_ticks_are_those_of_the_seeds(tmp_path, drawn):
     assert low < 70 and 97.5 < high
 
 
+@pytest.mark.parametrize(
+    ('values', 'dashed'),
+    [
+        ([(0, 1, 2)], 0),  # on a linear axis zero has its place
+        ([(0, 0.001, 0.1)], 1),
+        ([(0, 0.001, 0.1), (0.001, 0.1)], 1),
+    ],
+)
+def test_only_the_way_from_zero_to_the_decades_is_dashed(tmp_path, drawn, values, dashed):
+    lines = {f'line {k}': [(x, [90.0]) for x in xs] for k, xs in enumerate(values)}
+    plot_values(tmp_path / 'a.png', {'': lines}, 'x')
+    axes = drawn[0].axes[1]
+    stretches = [line for line in axes.lines if len(line.get_xdata()) > 1]
+    assert sum(line.is_dashed() for line in stretches) == dashed
+
+
+def test_the_one_seed_that_went_astray_is_within_the_picture(tmp_path, drawn):
+    # Mean 91, sample standard deviation sqrt(90 / 9): the last seed is far outside of the band.
+    seeds = [90.0] * 9 + [100.0]
+    plot_values(tmp_path / 'a.png', {'': {'run': [(1.0, seeds), (2.0, [91.0])]}}, 'x')
+    plot_settings(tmp_path / 'b.png', {'a': seeds})
+    for low, high in (drawn[0].axes[1].get_ylim(), drawn[1].axes[1].get_xlim()):
+        assert low < 91 - 10**0.5 and high > 100
+
+
+def test_panels_say_once_what_they_share(tmp_path, drawn):
+    """Two by two: accuracies at the left, the key below, the teacher's name in the first."""
+    panels = {name: {'run': LINE} for name in 'abcd'}
+    plot_values(tmp_path / 'a.png', panels, 'key', teacher_accuracy=97.5, note='three seeds')
+    page, *grid = drawn[0].axes
+    assert 'three seeds' in [text.get_text() for text in page.texts]
+    assert [axes.get_xlabel() for axes in grid] == ['', '', 'key', 'key']
+    ticks = [axes.yaxis.get_major_ticks()[0].label1.get_visible() for axes in grid]
+    assert ticks == [True, False, True, False]
+    names = [sum('teacher' in text.get_text() for text in axes.texts) for axes in grid]
+    assert names == [1, 0, 0, 0] and all(axes.lines[0].get_ydata() == [97.5] * 2 for axes in grid)
+    places = [axes.get_window_extent() for axes in grid]
+    assert places[0].y0 == places[1].y0 > places[2].y1 and places[0].x0 == places[2].x0
+
+
+def test_dots_and_band_have_the_colour_of_their_line(tmp_path, drawn):
+    plot_values(tmp_path / 'a.png', {'': {'a': LINE, 'b': LINE}}, 'x')
+    colours = [to_hex(shape.get_facecolor()[0]).upper() for shape in drawn[0].axes[1].collections]
+    blue, other = style.CYCLE[:2]  # a band, and the two seeds of two values
+    assert colours == [blue.upper()] * 3 + [other.upper()] * 3
+
+
 def test_a_line_looks_alike_in_all_panels_and_in_the_legend(tmp_path, drawn):
     panels = {'one': {'a': LINE, 'b': LINE}, 'two': {'b': LINE}}
     plot_values(tmp_path / 'a.png', panels, 'x')
@@ -183,11 +231,12 @@ def test_a_line_looks_alike_in_all_panels_and_in_the_legend(tmp_path, drawn):
     ]
     assert names == {'a': style.CYCLE[0], 'b': style.CYCLE[1]}
     assert dots == [[names['a'], names['b']], [names['b']]]
-    assert one.get_xlabel() == 'x' and not one.texts  # no means between lines
+    assert one.get_xlabel() == 'x' and not one.texts and not two.texts  # no means between lines
 
 
 def test_a_row_shows_its_seeds_their_mean_and_deviation(tmp_path, drawn):
-    plot_settings(tmp_path / 'a.png', {'many': SEEDS, 'one': [85.0]}, teacher_accuracy=97.5)
+    rows = {'many': SEEDS, 'one': [85.0]}
+    plot_settings(tmp_path / 'a.png', rows, teacher_accuracy=97.5, note='of three seeds')
     page, axes = drawn[0].axes
     teacher, bar, dot, _, other = axes.lines
     assert teacher.get_xdata() == [97.5, 97.5]
@@ -196,6 +245,7 @@ def test_a_row_shows_its_seeds_their_mean_and_deviation(tmp_path, drawn):
     seeds = [dots.get_offsets().tolist() for dots in axes.collections]
     assert seeds == [[[seed, 0] for seed in SEEDS], [[85, 1]]]
     texts = {text.get_text(): text.get_position() for text in page.texts}
+    assert 'of three seeds' in texts
     assert texts['many'][1] == texts['93.00 ± 2.65'][1] < texts['one'][1] == texts['85.00'][1]
     assert dot.get_transform().transform((93, 0))[1] > other.get_transform().transform((85, 1))[1]
     place = axes.transData.transform((97.5, 0))[0]

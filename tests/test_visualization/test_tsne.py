@@ -79,6 +79,26 @@ def test_marks_and_bars_are_those_of_their_groups(tmp_path, drawn, monkeypatch):
     assert [bar.get_facecolor() for bar in page.patches] == 2 * list(colours.values())
 
 
+def test_groups_can_be_told_apart(tmp_path, drawn, monkeypatch):
+    """Each by its own colour, whatever its name, and where it has one by its own shape."""
+    monkeypatch.setattr(tsne, '_embed', lambda points, perplexity, seed: points[:, :2])
+    names = ['original', 'selected', 'rejected', 'noise', 'glyphs', 'generated']
+    features = np.random.default_rng(0).normal(size=(6, 20, 2))
+    plot_tsne(tmp_path / 'tsne.png', dict(zip(names, features, strict=True)))
+    page, axes = drawn[0].axes
+
+    def looks(shapes):
+        return [(*s.get_facecolor()[0], s.get_paths()[0].vertices.tobytes()) for s in shapes]
+
+    legend = looks(page.collections)
+    assert len({look[:4] for look in legend}) == 6 and len({look[4] for look in legend}) == 4
+    assert {*looks(axes.collections)} == {*legend}
+    lowest = max(text.get_position()[1] for text in page.texts)
+    assert lowest < page.get_ylim()[0]  # there is room for the distances of all
+    # Drawn in turns, so that no group covers another.
+    assert looks(axes.collections[:6]) == looks(axes.collections[-6:]) == legend
+
+
 @pytest.mark.parametrize(('count', 'perplexity'), [(100, 30), (31, 10)])
 def test_the_layout_is_asked_for_as_documented(monkeypatch, count, perplexity):
     asked = {}

@@ -103,7 +103,7 @@ def match(theirs: dict[str, Tensor], ours: dict[str, Tensor], source: str) -> di
     for place, (layer, slot) in enumerate(zip(found, wanted, strict=True), 1):
         shapes = {key: t.shape for key, t in layer.tensors.items() if key != COUNTER}
         expected = {key: t.shape for key, t in slot.tensors.items() if key != COUNTER}
-        if layer.kind != slot.kind or shapes != expected:
+        if shapes != expected:
             raise UsageError(
                 f'Layer {place} of {source} is {layer}, that of the config is {slot}. Choose the '
                 'config of that architecture, image size and number of classes.'

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmdfkd.datasets import ImagePool
+from mmdfkd.datasets import HybridDataset, HybridSampler, ImageBank, ImagePool, NoisePool
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks import GANHook
 from mmdfkd.models.algorithms import HiDFD
@@ -213,6 +213,43 @@ def test_a_schedule_that_begins_with_the_gan(train, hybrid, warnings, begin, epo
     assert len(found) == warns
 
 
+@pytest.mark.parametrize(
+    ('schedules', 'warns'),
+    [
+        ([(True, 0), (True, 2)], True),  # by epochs or not, and where it begins
+        ([(True, 2), (True, 3)], False),
+        ([(False, 0)], False),
+        ([(False, 0), (True, 1)], True),
+    ],
+)
+def test_which_schedules_begin_with_the_student(schedules, warns):
+    pool = NoisePool(8, image_size=16)
+    dataset = HybridDataset(pool, ImageBank())
+    runner = Mock(max_epochs=4)
+    runner.model.gan_epochs, runner.train_dataloader.dataset = 2, dataset
+    runner.train_dataloader.batch_sampler.sampler = HybridSampler(dataset, seed=0)
+    runner.param_schedulers = dict(
+        student=[SimpleNamespace(by_epoch=by_epoch, begin=begin) for by_epoch, begin in schedules]
+    )
+    GANHook().before_train(runner)
+    assert runner.logger.warning.called == warns
+
+
+def test_what_epochs_train_is_said_when_it_changes():
+    runner = Mock(max_epochs=5)
+    runner.model.gan_epochs, said = 2, []
+    runner.logger.info = said.append
+    hook, stages = GANHook(), []
+    hook.staged = True
+    for epoch in range(5):
+        runner.epoch = epoch
+        hook.before_train_epoch(runner)
+        stages.append(runner.train_dataloader.batch_sampler.sampler.stage)
+    assert stages == ['gan', 'gan', 'student', 'student', 'student']
+    assert [call.args[0] for call in runner.model.set_stage.call_args_list] == stages
+    assert said == ['Epochs 1 to 2 train the GAN.', 'Epochs 3 to 5 train the student.']
+
+
 @pytest.mark.parametrize(('size', 'warns'), [(4, True), (5, False)])
 def test_a_batch_of_the_gan_smaller_than_the_classes(train, hybrid, warnings, size, warns):
     train(**hybrid, **{'train_dataloader.batch_sampler.gan_batch_size': size})
@@ -248,25 +285,54 @@ def test_discriminator_that_knows_its_images_by_heart(train, hybrid, warnings, m
     assert any('by heart' in text and '1.50' in text and '-0.50' in text for text in warnings)
 
 
+@pytest.fixture
+def after_an_epoch():
+    """A runner after the second epoch of a GAN, of which the hook has been told."""
+
+    def end(collected=1.5, held_out=-0.5, others=2, rank=0):
+        runner = Mock(rank=rank, epoch=1)
+        runner.train_dataloader.dataset = SimpleNamespace(__getitems__=lambda indices: indices)
+        runner.train_dataloader.batch_sampler.sampler.collected = torch.arange(4)
+        runner.message_hub.runtime_info = dict(gan_scores=['the first epoch'])
+        model = runner.model
+        model.stage, model.held_out = 'gan', torch.arange(4, 4 + others)
+        model.score.side_effect = [torch.tensor(collected), torch.tensor(held_out)]
+        model.score_generated.return_value = torch.tensor(-2.0)
+        hook = GANHook()
+        hook.staged = True
+        hook.after_train_epoch(runner)
+        return runner
+
+    return end
+
+
 @pytest.mark.parametrize(
     ('collected', 'held_out', 'warns'), [(1.5, -0.5, True), (1.0, -0.5, False), (1.5, 0.0, False)]
 )
-def test_scores_add_up_and_are_judged(collected, held_out, warns):
-    runner = Mock(rank=0, epoch=1)
-    runner.train_dataloader.dataset = SimpleNamespace(__getitems__=lambda indices: indices)
-    runner.train_dataloader.batch_sampler.sampler.collected = torch.arange(4)
-    runner.message_hub.runtime_info = dict(gan_scores=['the first epoch'])
-    model = runner.model
-    model.stage, model.held_out = 'gan', torch.arange(4, 6)
-    model.score.side_effect = [torch.tensor(collected), torch.tensor(held_out)]
-    model.score_generated.return_value = torch.tensor(-2.0)
-    hook = GANHook()
-    hook.staged = True
-    hook.after_train_epoch(runner)
+def test_scores_add_up_and_are_judged(after_an_epoch, collected, held_out, warns):
+    runner = after_an_epoch(collected, held_out)
     scores = dict(score_collected=collected, score_generated=-2.0, score_held_out=held_out)
     rows = ['the first epoch', [2, scores]]
     runner.message_hub.update_info.assert_called_once_with('gan_scores', rows)
+    runner.visualizer.add_scalars.assert_called_once_with({**scores, 'epoch': 2}, step=2)
     assert runner.logger.warning.called == warns
+
+
+def test_where_all_images_are_collected_there_are_none_to_compare_with(after_an_epoch):
+    runner = after_an_epoch(others=0)
+    scores = dict(score_collected=1.5, score_generated=-2.0)
+    runner.visualizer.add_scalars.assert_called_once_with({**scores, 'epoch': 2}, step=2)
+    assert not runner.logger.warning.called
+
+
+def test_the_first_process_writes_and_all_remember(after_an_epoch, tmp_path):
+    runner = after_an_epoch(rank=1)
+    assert runner.message_hub.update_info.called
+    assert not runner.visualizer.add_scalars.called and not runner.logger.warning.called
+    hook = GANHook()
+    hook.staged, runner.work_dir = True, str(tmp_path)
+    hook.after_train(runner)
+    assert not list(tmp_path.iterdir())
 
 
 def test_configs_are_checked(toy_config, hybrid):

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from mmdfkd.models.algorithms import KD, KD3, STKD, BaseDistiller, Supervised
+from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
 from mmdfkd.models.modules import Mixup
 from mmdfkd.models.selectors import RandomSelector
@@ -46,7 +47,9 @@ def test_gradient_flows_through_the_teacher_to_images(model):
 
 def test_teacher_from_its_file_alone(tmp_path, teacher, student):
     save_classifier(tmp_path / 'teacher.pth', teacher, dict(accuracy=50.0))
-    model = KD(dict(checkpoint=tmp_path / 'teacher.pth'), student, alpha=1.0)
+    config = dict(checkpoint=tmp_path / 'teacher.pth')
+    model = KD(config, student, alpha=1.0)
+    assert config == dict(checkpoint=tmp_path / 'teacher.pth')  # good for another one
     assert model.teacher.config == teacher.config
     assert model.teacher.meta['accuracy'] == 50.0
     assert model.teacher_fingerprint() == KD(teacher, student).teacher_fingerprint()
@@ -57,6 +60,8 @@ def test_teacher_from_its_file_alone(tmp_path, teacher, student):
 def test_teacher_without_checkpoint_is_refused(student):
     with pytest.raises(UsageError, match=r'model\.teacher has no checkpoint.*checkpoint='):
         KD(dict(backbone=dict(type='LeNet5')), student)
+    with pytest.raises(UsageError, match=r'model\.teacher is None.*Name a teacher'):
+        KD(None, student)
 
 
 def test_checkpoint_of_another_network_is_refused(tmp_path, teacher, student):
@@ -124,6 +129,11 @@ def test_a_network_that_passes_gradient_on_is_as_before_afterwards(model, mode):
         assert model.student.training is (mode == 'train')
     assert [p for p in model.student.parameters() if not p.requires_grad] == [frozen]
     assert model.student.training
+    with pytest.raises(ZeroDivisionError):
+        with model.gradient_only_through(model.student, mode):
+            raise ZeroDivisionError
+    assert [p for p in model.student.parameters() if not p.requires_grad] == [frozen]
+    assert model.student.training
 
 
 def test_one_normalisation_the_teachers(model, make_batch):
@@ -185,6 +195,16 @@ def test_initialisation_spares_the_teacher(teacher, student, snapshot, changed):
     model.init_weights()
     assert model.student.head.fc.weight.abs().sum() == 0
     assert not changed(teacher, frozen)
+
+
+def test_a_frozen_network_is_not_initialised_any_more(student, snapshot, changed):
+    """Also where somebody asks it to, such as a student that shares a layer."""
+    zeros = dict(type='Constant', layer='Linear', val=0.0, bias=0.0)
+    inputs = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
+    teacher = build_teacher(MODELS.build({**student, **inputs, 'init_cfg': zeros}))
+    frozen = snapshot(teacher)
+    teacher.init_weights()
+    assert teacher.head.fc.weight.any() and not changed(teacher, frozen)
 
 
 def test_selector_is_built(teacher, student):

@@ -256,6 +256,29 @@ def test_discriminator_is_moved_by_its_own_losses_only(make_model, make_batch):
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
+def test_each_stage_augments_the_collected_images_in_its_own_way(make_model, make_batch):
+    """Here one of them mirrors, the other does not; scores are of plain images."""
+    mirrored, batch = [dict(type='BatchRandomFlip', prob=1.0)], make_batch()
+    model, wrappers = make_model(gan_augment=mirrored)
+    images = batch['inputs'] / 127.5 - 1
+    seen = []
+    model.discriminator.register_forward_hook(lambda module, inputs, says: seen.append(inputs[0]))
+    model.train_step(dict(batch), wrappers)
+    torch.testing.assert_close(seen[0][8:], images.flip(3))
+    model.score(dict(batch))
+    torch.testing.assert_close(seen[-1], images)
+
+    for options in (dict(gan_augment=mirrored), dict(data_preprocessor=dict(augment=mirrored))):
+        model, wrappers = make_model(**options)
+        as_student(model).student.backbone.register_forward_pre_hook(
+            lambda module, inputs: seen.append(inputs[0])
+        )
+        model.train_step(dict(batch), wrappers)
+        images = (batch['inputs'] - 120.0) / 60
+        expected = images.flip(3) if 'data_preprocessor' in options else images
+        torch.testing.assert_close(seen[-1], expected)
+
+
 def test_weight_of_the_class_losses(make_model, make_batch):
     batch, logs = make_batch(), []
     for weight in (1.0, 0.25):
@@ -347,15 +370,31 @@ def test_teacher_sees_what_it_was_trained_on(make_model):
     assert raw.to_teacher(pair) is pair
 
 
-def test_judging_the_teachers_features(make_model, make_batch, snapshot, changed):
-    discriminator = dict(type='TeacherDiscriminator', width=2)
-    model, wrappers = make_model(discriminator=discriminator, smoothing=dict(loss_weight=0.0))
+@pytest.mark.parametrize('weight', [0.0, 0.1])
+def test_judging_the_teachers_features(make_model, make_batch, snapshot, changed, weight):
+    """With and without the losses that look at these features too."""
+    model, wrappers = make_model(
+        discriminator=dict(type='TeacherDiscriminator', width=2),
+        feature_integration=dict(transfer_weight=weight, blend_weight=weight),
+        smoothing=dict(loss_weight=0.0),
+    )
     before = [snapshot(part) for part in (model.teacher, model.generator, model.discriminator)]
     model.train_step(make_batch(), wrappers)
     assert not changed(model.teacher, before[0])
     assert changed(model.generator, before[1]) and changed(model.discriminator, before[2])
     assert not model.teacher.training
     assert model.score(make_batch()).isfinite() and model.score_generated(4).isfinite()
+
+
+def test_scores_are_of_the_generator_itself(make_model, make_batch):
+    """Whose images the discriminator learns from; of its average the student does."""
+    model, wrappers = make_model(synthetic_from='average')
+    model.train_step(make_batch(), wrappers)
+    for parameter in model.average.parameters():
+        parameter.zero_()
+    found = model.score_generated(6)
+    images = model.eval().generator(*model.same_draws(6, seed=0))
+    torch.testing.assert_close(found, model.discriminator(images).score.mean())
 
 
 @pytest.mark.parametrize('source', ['average', 'generator'])
@@ -381,6 +420,8 @@ def test_half_precision(make_model, make_batch):
     logs = model.train_step(make_batch(), wrappers)
     logs |= as_student(model).train_step(make_batch(), wrappers)
     assert all(value.isfinite() for value in logs.values())
+    with torch.autocast('cpu', torch.bfloat16):  # features are compared in float32
+        assert model.teacher_features(torch.rand(2, 1, 16, 16)).dtype == torch.float32
 
 
 def test_state_goes_on(make_model, make_batch):
@@ -412,8 +453,14 @@ def test_images_of_all_classes_equally_often(make_model, make_batch):
     model, wrappers = make_model(num_synthetic=10)
     model.batch_size = 4
     assert model.rounds_before(0, 2) == 0 and model.rounds_before(1, 2) == 3
+    assert make_model(num_synthetic=0)[0].rounds_before(1, 2) == 0  # none, if so wished
     model.train_step(make_batch(), wrappers)
-    rounds = [as_student(model).synthesize(wrappers, number) for number in range(3)]
+    steps = []
+    rounds = [
+        as_student(model).synthesize(wrappers, number, on_step=lambda: steps.append(1))
+        for number in range(3)
+    ]
+    assert len(steps) == 3 * model.iterations
     assert [len(made.images) for made in rounds] == [4, 4, 2]
     assert torch.cat([made.targets for made in rounds]).bincount().tolist() == [2, 2, 2, 2, 2]
 
@@ -432,6 +479,16 @@ def test_images_come_from_the_average_or_the_generator(make_model, make_batch):
     torch.testing.assert_close(found['average'], expected)
 
 
+@pytest.mark.parametrize('teacher_input', ['renormalised', 'raw'])
+def test_each_image_is_stretched_as_a_whole_from_black_to_white(make_model, teacher_input):
+    """Three channels of one pixel: black, half way and white, normalised whatever the GAN sees."""
+    model, _ = make_model(synthetic_range='per_image', teacher_input=teacher_input)
+    made = torch.tensor([[-0.5, 0.0, 0.5], [0.2, 0.3, 0.4]]).view(2, 3, 1, 1)
+    model.average.forward = lambda latent, wanted: made
+    expected = torch.tensor([(value - 120) / 60 for value in (0, 127.5, 255)]).expand(2, 3)
+    torch.testing.assert_close(model.make(torch.zeros(2, 4), torch.arange(2)).flatten(1), expected)
+
+
 def test_an_image_of_one_colour_cannot_be_stretched(make_model):
     model, _ = make_model(synthetic_range='per_image')
     model.average.forward = lambda latent, wanted: torch.zeros(2, 1, 16, 16)
@@ -448,20 +505,32 @@ def test_untrained_generator(make_model):
 # Stage 2 --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('target', ['map', 'pooled'])
-def test_students_loss(make_model, make_batch, target):
-    """The mean squared difference of P(F_s) and F_t, and nothing else."""
+@pytest.mark.parametrize(('target', 'stride'), [('map', 1), ('pooled', 1), ('map', 2)])
+def test_students_loss(student, make_model, make_batch, target, stride):
+    """The mean squared difference of P(F_s) and F_t, pooled to its size, and nothing else."""
+    student['backbone']['stem_stride'] = stride
     model, wrappers = make_model(target=target)
     batch = make_batch()
     as_student(model)
     images = model.data_preprocessor(dict(batch))['inputs']
     with torch.no_grad():
         ours = copy.deepcopy(model.student).extract(images).map
-        theirs = model.teacher.extract(images).map
+        theirs = F.avg_pool2d(model.teacher.extract(images).map, stride)
     if target == 'pooled':
         ours, theirs = ours.mean((2, 3)), theirs.mean((2, 3))
     logs = model.train_step(batch, wrappers)
     torch.testing.assert_close(logs['loss_student'], F.mse_loss(ours, theirs))
+
+
+def test_without_epochs_of_a_gan_the_first_step_is_the_students(make_model, make_batch):
+    model, wrappers = make_model(gan_epochs=0)
+    assert set(model.train_step(make_batch(), wrappers)) == {'loss_student'}
+
+
+def test_the_projector_is_the_one_that_was_asked_for(make_model):
+    model, _ = make_model(adapter=dict(form='linear'))
+    shapes = [tuple(parameter.shape) for parameter in model.student.neck.parameters()]
+    assert shapes == [(6, 4, 1, 1), (6,)]  # a 1x1 convolution from the student's to the teacher's
 
 
 def test_alignment_of_published_code(golden):
@@ -530,8 +599,8 @@ def test_collection_keeps_its_defaults_beside_what_is_said(
 
 
 def test_selector_that_does_not_look(make_model):
-    model, _ = make_model()
-    with pytest.raises(UsageError, match='does not say which classes'):
+    model, _ = make_model(selector=dict(type='RandomSelector', ratio=0.5))
+    with pytest.raises(UsageError, match='RandomSelector does not say which classes'):
         model.remember_selection(Selection(torch.arange(3)))
 
 

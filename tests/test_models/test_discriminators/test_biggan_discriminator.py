@@ -80,6 +80,7 @@ def test_first_weights_and_widths(kind):
     assert network(torch.randn(2, *inputs)).aligned.shape == (2, 100)
     align = [layer.out_features for layer in network.heads.align]
     assert align == [30, 100] and network.heads.score.in_features == 64
+    assert kind(50, (3, 32, 32), 100, width=2).heads.align[0].out_features == 16 * 2
     for name, parameter in network.named_parameters():
         if parameter.numel() > 200 and parameter.ndim > 1:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
