@@ -92,6 +92,13 @@ def test_switches_of_dataloaders(cfg_of, monkeypatch, switches, expected):
     assert not cfg.train_dataloader.persistent_workers  # of which there are none
 
 
+def test_switches_of_dataloaders_overrule_the_config(cfg_of):
+    stated = ['val_dataloader.pin_memory=True', 'val_dataloader.persistent_workers=True']
+    switches = ['--no-pin-memory', '--no-persistent-workers', '--cfg-options', *stated]
+    loader = cfg_of(*switches, 'val_dataloader.num_workers=2').val_dataloader
+    assert (loader.pin_memory, loader.persistent_workers) == (False, False)
+
+
 def test_where_a_run_goes(tool, tmp_path, monkeypatch):
     """What the command line says counts, else what the config says, else the config's name."""
     monkeypatch.chdir(tmp_path)

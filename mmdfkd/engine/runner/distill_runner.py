@@ -342,12 +342,13 @@ def set_loader_defaults(
 
     Args:
         cfg: A config.
-        pin_memory: Whether to pin batches where there is a GPU.
-        persistent_workers: Whether worker processes, if there are any, outlive an epoch.
+        pin_memory: Whether batches may be pinned; they are where there is a GPU.
+        persistent_workers: Whether worker processes, if there are any, may outlive an epoch.
     """
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader:
-            loader.setdefault('pin_memory', pin_memory and torch.cuda.is_available())
-            workers = loader.get('num_workers', 0) > 0
-            loader.setdefault('persistent_workers', persistent_workers and workers)
+            pinned = loader.get('pin_memory', torch.cuda.is_available())
+            kept = loader.get('persistent_workers', loader.get('num_workers', 0) > 0)
+            loader.pin_memory = pin_memory and pinned
+            loader.persistent_workers = persistent_workers and kept
