@@ -141,6 +141,18 @@ def test_another_forward_pass_with_the_same_tensors_predicts_again(cache):
     assert torch.equal(cache.get(Mirrored(), pool(), preprocessor()), again)
 
 
+def test_other_classes_with_the_same_tensors_predict_again(cache):
+    assert cache.get(Steady(), pool(), preprocessor()).shape == (23, 2)
+    assert cache.get(Probe(), pool(), preprocessor()).shape == (23, 3)
+
+
+def test_fewer_images_than_are_usually_asked_again(cache):
+    network = Steady()
+    first = cache.get(network, pool(3), preprocessor())
+    assert torch.equal(cache.get(network, pool(3), preprocessor()), first)
+    assert network.seen == 3 + 3
+
+
 @pytest.mark.parametrize('scale', [1e-4, 1e4])
 def test_predictions_are_compared_by_their_size(cache, scale):
     network = Steady()

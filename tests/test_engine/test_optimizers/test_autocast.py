@@ -65,6 +65,7 @@ def test_a_device_without_bfloat16_goes_on_in_float32_and_says_so_once(monkeypat
     assert said == [
         'This CPU has no bfloat16 arithmetic: training goes on in float32.',
     ]
+    autocast._say_once.cache_clear()
     wrapper(network, dtype='float32')
     assert len(said) == 1
 
