@@ -1,4 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import copy
 import json
 import math
 import re
@@ -245,6 +246,16 @@ def test_a_resumed_run_keeps_its_seed(train, toy_config, generative, tmp_path, m
     assert json.loads((tmp_path / 'resumed/summary.json').read_text())['seed'] == 3
 
 
+def test_latents_keep_a_seed_of_their_own(train, toy_config, generative, tmp_path):
+    generative['train_dataloader.dataset']['seed'] = 5
+    runner = train('whole', **copy.deepcopy(generative), **{'randomness.seed': 3})
+    assert runner.train_dataloader.dataset.seed == 5
+    cfg = toy_config('next', **generative, load_from=f'{tmp_path}/whole/epoch_1.pth', resume=True)
+    resumed = DistillRunner.from_cfg(cfg)
+    resumed.train()
+    assert (resumed.seed, resumed.train_dataloader.dataset.seed) == (3, 5)
+
+
 def test_a_run_may_be_resumed_for_longer(train, toy_config, tmp_path):
     cosine = {'param_scheduler.student': [dict(type='CosineAnnealingLR', T_max=4)]}
     train('whole', **cosine, **{'train_cfg.max_epochs': 4})
@@ -363,6 +374,12 @@ def test_another_teacher_is_refused(finished, train, tmp_path, teacher_file):
             train(**changes, resume=resume)
 
 
+def test_weights_alone_cannot_be_resumed(finished, train, tmp_path):
+    torch.save(finished.model.state_dict(), tmp_path / 'bare.pth')
+    with pytest.raises(UsageError, match=r'bare\.pth holds a network.*epoch_N\.pth'):
+        train(load_from=str(tmp_path / 'bare.pth'), resume=True)
+
+
 def test_a_student_file_cannot_be_resumed(finished, train):
     with pytest.raises(UsageError, match=r'student\.pth holds a network.*epoch_N\.pth'):
         train(load_from=f'{finished.work_dir}/student.pth', resume=True)
@@ -459,6 +476,17 @@ def test_no_image_is_evaluated_twice(toy_config):
     runner = DistillRunner.from_cfg(cfg)
     for loop in (runner.val_loop, runner.test_loop):
         assert loop.dataloader.sampler.round_up is False
+
+
+def test_what_a_config_says_of_a_loader_holds(toy_config):
+    cfg = toy_config(**{'test_dataloader.sampler.round_up': True})
+    before = copy.deepcopy(cfg.to_dict())
+    runner = DistillRunner.from_cfg(cfg)
+    assert runner.test_loop.dataloader.sampler.round_up is True
+    plain = dict(cfg.train_dataloader, batch_sampler=None)
+    loader = DistillRunner.build_dataloader(plain, seed=0)
+    assert type(loader.batch_sampler) is torch.utils.data.BatchSampler
+    assert cfg.to_dict() == before
 
 
 def test_a_scope_changes_no_sampler(toy_config):
@@ -610,6 +638,12 @@ def test_more_processes_make_the_batches_of_a_gan_larger(toy_config, hybrid):
 def test_numbers_out_of_range_are_named(train, key, value):
     with pytest.raises(UsageError, match=rf'({key.split(".")[-1]}|learning rate).*{value}'):
         train(**{key: value})
+
+
+def test_iterations_out_of_range_are_named(train):
+    loop = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=0, val_interval=1)
+    with pytest.raises(UsageError, match=r'train_cfg\.max_iters.*0'):
+        train(train_cfg=loop, param_scheduler=None)
 
 
 def test_a_schedule_that_begins_behind_the_end(train):
