@@ -350,6 +350,10 @@ def test_the_record_of_what_is_done_again_is_forgotten(train, tmp_path):
     train(**keep, **{'train_cfg.max_epochs': 2}, load_from=first, resume=True)
     again = json.loads((tmp_path / 'run/summary.json').read_text())
     assert again['student_accuracies'] == whole['student_accuracies'][:2]
+    train(**keep, **{'train_cfg.max_epochs': 1}, load_from=first, resume=True)
+    over = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert over['student_accuracies'] == whole['student_accuracies'][:1]
+    assert over['agreement'] is None  # the record's is that of the second epoch
 
 
 def test_only_a_selection_that_outlives_its_epoch_is_kept(finished, train, tmp_path):
