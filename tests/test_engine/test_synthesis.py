@@ -54,5 +54,7 @@ def test_the_teacher_sees_what_the_bank_keeps():
     assert found.images.dtype == torch.uint8 and found.images.flatten().tolist() == [0, 7]
     assert found.targets.tolist() == [1, 1] and found.labels.tolist() == [0, 1]
     # 1 / (1 + e^-0.2) and 1 / (1 + e^-6.8)
-    torch.testing.assert_close(found.confidence, torch.tensor([0.54983, 0.99889]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        found.confidence, torch.tensor([0.54983, 0.99889]), atol=1e-5, rtol=0
+    )
     assert found.logs == dict(loss=0.5) and found.as_asked() == pytest.approx(0.5)

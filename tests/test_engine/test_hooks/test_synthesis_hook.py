@@ -219,9 +219,7 @@ def test_random_numbers_of_the_training_are_not_touched():
 # Stopped, resumed, repeated -----------------------------------------------------------------------
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(
-    train, toy_config, inversion, said, tmp_path
-):
+def test_a_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, inversion, said, tmp_path):
     inversion['model'].update(warmup_rounds=1)
     keep = {'default_hooks.checkpoint.max_keep_ckpts': 9, 'train_cfg.max_epochs': 3}
     train('whole', **copy.deepcopy(inversion), **keep)
@@ -340,7 +338,9 @@ def test_other_settings_are_said(train, toy_config, inversion, said, tmp_path):
     cfg.resume = True
     DistillRunner.from_cfg(cfg).train()
     (text,) = (text for level, text in said if level == 'WARNING' and 'other settings' in text)
-    assert text.endswith('model.batch_size was 12, model.iterations was 3, model.rounds was not set')
+    assert text.endswith(
+        'model.batch_size was 12, model.iterations was 3, model.rounds was not set'
+    )
 
 
 def test_starting_from_weights_is_a_new_run(train, toy_config, inversion, tmp_path):
