@@ -193,6 +193,12 @@ def test_a_run_on_a_mac_stays_on_its_cpu(mac, train, toy_config):
     assert runner.epoch == 3
 
 
+def test_networks_on_a_mac_have_plain_statistics(mac, toy_config):
+    network = torch.nn.Sequential(torch.nn.SyncBatchNorm(2))
+    network = DistillRunner.from_cfg(toy_config()).wrap_model(None, network)
+    assert not isinstance(network[0], torch.nn.SyncBatchNorm)
+
+
 def test_a_run_on_a_mac_is_one_process(mac, toy_config, monkeypatch):
     monkeypatch.setenv('RANK', '0')
     with pytest.raises(UsageError, match='--launcher pytorch: a run on a Mac is one process'):
@@ -417,6 +423,12 @@ def test_a_failing_write_keeps_the_old_file(finished, tmp_path, monkeypatch):
         finished.save_checkpoint(str(tmp_path), 'epoch_1.pth')
     assert [file.name for file in tmp_path.iterdir()] == ['epoch_1.pth']
     assert (tmp_path / 'epoch_1.pth').read_bytes() == before
+
+
+def test_other_processes_write_no_checkpoint(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(finished, '_rank', 1)
+    finished.save_checkpoint(str(tmp_path), 'epoch_1.pth')
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_costs_one_epoch_at_most(train, toy_config, tmp_path, monkeypatch):
