@@ -15,7 +15,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 
 from mmdfkd.datasets import DigitsDataset
-from mmdfkd.engine import DistillRunner
+from mmdfkd.engine import DistillRunner, set_loader_defaults
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
 from mmdfkd.utils import UsageError
 
@@ -509,6 +509,23 @@ def test_a_scope_changes_no_sampler(toy_config):
     cfg = toy_config(**{'train_dataloader.sampler.type': 'mmdfkd.SelectionSampler'})
     loader = DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)
     assert type(loader.batch_sampler).__name__ == 'EvenBatchSampler'
+
+
+@pytest.mark.parametrize('gpu', [True, False])
+@pytest.mark.parametrize('switches', [{}, dict(pin_memory=False, persistent_workers=False)])
+def test_loaders_are_pinned_and_keep_their_workers_where_they_can(
+    toy_config, monkeypatch, gpu, switches
+):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    said = {'test_dataloader.pin_memory': 'said', 'test_dataloader.persistent_workers': 'said'}
+    cfg = toy_config(**said, **{'train_dataloader.num_workers': 2}, val_dataloader=None)
+    set_loader_defaults(cfg, **switches)
+    train, test = cfg.train_dataloader, cfg.test_dataloader
+    assert (train.pin_memory, train.persistent_workers) == (gpu and not switches, not switches)
+    assert (test.pin_memory, test.persistent_workers) == ('said', 'said')
+    cfg = toy_config()  # no workers
+    set_loader_defaults(cfg, **switches)
+    assert {cfg[f'{split}_dataloader'].persistent_workers for split in ('train', 'test')} == {False}
 
 
 def test_workers_draw_nothing_from_the_run(toy_config):
