@@ -172,7 +172,7 @@ class DistillRunner(Runner):
         roles = list(self.optim_wrapper.keys())
         listed = scheduler if isinstance(scheduler, list) else [scheduler]
         if all(isinstance(one, dict) and 'type' in one for one in listed):
-            scheduler = {role: copy.deepcopy(listed) for role in roles}
+            scheduler = dict.fromkeys(roles, listed)
         if isinstance(scheduler, dict):
             unknown = [role for role in scheduler if role not in roles]
             if unknown:
