@@ -270,6 +270,7 @@ def test_switches_reach_a_model_of_several_processes(teacher_file):
     )
     teacher = dict(checkpoint=str(teacher_file))
     model = ReplicatedModel(MODELS.build(dict(type='KD', teacher=teacher, student=network)))
+    assert speed_hook.networks_of(model).keys() == {'teacher', 'student'}
     seen = []
     model.module.train_step = lambda: seen.append(hook.folding.enabled)
     hook = SpeedHook(fold_teacher=True)
@@ -278,6 +279,8 @@ def test_switches_reach_a_model_of_several_processes(teacher_file):
     runner.model.train_step()
     hook.after_train(runner)
     assert seen == [True] and 'train_step' not in vars(model)
+    convs = [layer for layer in model.teacher.modules() if isinstance(layer, nn.Conv2d)]
+    assert {type(layer) for layer in convs} == {nn.Conv2d}
 
 
 def lenet_step(**switches):
