@@ -53,15 +53,22 @@ def test_compiled_inside_and_only_inside(module, calls):
     assert 'forward' not in vars(module)
 
 
-def test_a_pass_with_a_listener_is_not_compiled(module, calls):
+@pytest.mark.parametrize('kind', ['register_forward_hook', 'register_forward_pre_hook'])
+def test_a_pass_with_a_listener_is_not_compiled(module, calls, kind):
     heard = []
     with CompiledForward(module, 'default').active():
-        handle = module[0].register_forward_hook(lambda *_: heard.append(1))
+        handle = getattr(module[0], kind)(lambda *_: heard.append(1))
         module(torch.randn(4, 2))
         assert (heard, calls[1:]) == ([1], [])
         handle.remove()
         module(torch.randn(4, 2))
         assert (heard, calls[1:]) == ([1], ['compiled'])
+
+
+def test_a_step_that_fails_leaves_the_module_as_it_was(module, calls):
+    with pytest.raises(KeyboardInterrupt), CompiledForward(module, 'default').active():
+        raise KeyboardInterrupt
+    assert 'forward' not in vars(module)
 
 
 def test_a_copy_computes_with_its_own_weights(module, calls):
@@ -79,12 +86,26 @@ def test_what_is_called_as_a_whole():
     head = dict(in_channels=6, num_classes=5)
     network = MODELS.build(dict(type='Classifier', backbone=backbone, head=head, **IMAGES))
     assert parts_to_compile(network) == [network.backbone]
+    network.neck = nn.Identity()
+    assert parts_to_compile(network) == [network.backbone]
     network.neck = nn.Linear(1, 1)
     assert parts_to_compile(network) == [network.backbone, network.neck]
     foreign = ForeignClassifier('torchvision', 'shufflenet_v2_x0_5', **IMAGES)
     assert parts_to_compile(foreign) == [foreign.network]
     generator = nn.Linear(1, 1)
     assert parts_to_compile(generator) == [generator]
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [('\n no g++ \nhint', 'no g++'), ('x' * 999, 'x' * 160), ('', 'no reason given')],
+)
+def test_what_a_compiler_says_is_one_line(monkeypatch, text, reason):
+    def fail(function):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(torch, 'compile', fail)
+    assert compiler_error(torch.device('cpu')) == f'RuntimeError: {reason}'
 
 
 @pytest.mark.slow

@@ -16,11 +16,17 @@ def test_one_process_has_its_answer_and_its_error():
 
 
 def _two_ranks(rank):
-    answer = on_first_process(lambda: f'of process {rank}')
+    acted = []
+
+    def act():
+        acted.append(rank)
+        return f'of process {rank}'
+
+    answer = on_first_process(act)
     with pytest.raises(UsageError, match='The disk is full'):
         on_first_process(fail if rank == 0 else lambda: None)
-    return answer
+    return answer, acted
 
 
 def test_two_processes_share_them(in_two_processes):
-    assert in_two_processes(_two_ranks) == ['of process 0'] * 2
+    assert in_two_processes(_two_ranks) == [('of process 0', [0]), ('of process 0', [])]

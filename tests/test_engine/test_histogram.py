@@ -32,7 +32,15 @@ def test_most_classes_without_any():
 
 
 @pytest.mark.parametrize(
-    'counts', [[10] * 10, [50, 50, *[25] * 4, 0, 0, 0, 0], [9] * 5 + [0] * 5, [0, 40], [5, 5, 0]]
+    'counts',
+    [
+        [10] * 10,
+        [50, 50, *[25] * 4, 0, 0, 0, 0],
+        [9] * 5 + [0] * 5,
+        [20] * 4 + [1] * 6,
+        [0, 40],
+        [5, 5, 0],
+    ],
 )
 def test_nothing_to_report(counts):
     """Even, or uneven within limits; two classes may well be one sided for a while."""

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmdfkd.datasets import NoisePool, PackedDataset
+from mmdfkd.engine import prediction
 from mmdfkd.engine.prediction import LogitsCache, cache_dir, predict_logits
 from mmdfkd.evaluation import Accuracy, Agreement
 from mmdfkd.models.data_preprocessors import BatchPreprocessor
@@ -67,6 +68,13 @@ def test_training_view_on_request():
     torch.testing.assert_close(view[:, 1], 1.1 - plain[:, 1])
 
 
+def test_a_process_may_have_no_image(monkeypatch):
+    monkeypatch.setattr(prediction, 'get_dist_info', lambda: (0, 2))
+    of_the_other = torch.ones(1, 3)
+    monkeypatch.setattr(prediction, 'all_gather_object', lambda mine: [mine, of_the_other])
+    assert torch.equal(predict_logits(Probe(), pool(1), preprocessor()), of_the_other)
+
+
 # The cache ------------------------------------------------------------------------------------
 
 
@@ -88,7 +96,13 @@ def test_teacher_predicts_once(cache):
     assert network.seen == 23
     again = cache.get(network, pool(), preprocessor())  # same bytes, another object
     assert network.seen == 23 + 8 and torch.equal(first, again)  # 8 to see whether it is the same
+    assert network.modes == {(False, False)}
     assert len(list(cache.folder.iterdir())) == 1
+
+
+def test_as_many_images_at_once_as_asked_for(tmp_path):
+    logits = LogitsCache(tmp_path, batch_size=10).get(Probe(), pool(), preprocessor())
+    assert logits[:, 2].tolist() == [10.0] * 20 + [3.0] * 3
 
 
 def test_a_teacher_in_train_mode_is_asked_in_eval_mode_and_not_changed(cache):
@@ -125,6 +139,18 @@ def test_another_forward_pass_with_the_same_tensors_predicts_again(cache):
     again = cache.get(Mirrored(), pool(), preprocessor())
     assert torch.equal(again, first.flip(1)) and not torch.equal(again, first)
     assert torch.equal(cache.get(Mirrored(), pool(), preprocessor()), again)
+
+
+def test_other_classes_with_the_same_tensors_predict_again(cache):
+    assert cache.get(Steady(), pool(), preprocessor()).shape == (23, 2)
+    assert cache.get(Probe(), pool(), preprocessor()).shape == (23, 3)
+
+
+def test_fewer_images_than_are_usually_asked_again(cache):
+    network = Steady()
+    first = cache.get(network, pool(3), preprocessor())
+    assert torch.equal(cache.get(network, pool(3), preprocessor()), first)
+    assert network.seen == 3 + 3
 
 
 @pytest.mark.parametrize('scale', [1e-4, 1e4])

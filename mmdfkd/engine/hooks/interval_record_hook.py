@@ -121,8 +121,7 @@ def clipped_norms(optim_wrapper: Any) -> dict[str, Tensor]:
 
 def diverged(runner: Any, names: list[str]) -> str:
     """Say what became NaN or infinite, what was kept and what to do."""
-    hub = runner.message_hub
-    last = hub.get_info('last_ckpt') if 'last_ckpt' in hub.runtime_info else None
+    last = runner.message_hub.get_info('last_ckpt')
     kept = f'The last good checkpoint is {last}' if last else 'No checkpoint was written yet'
     return (
         f'{", ".join(names)} became NaN or infinite in epoch {runner.epoch + 1}, iteration '

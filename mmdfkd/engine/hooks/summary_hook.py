@@ -88,10 +88,10 @@ class SummaryHook(Hook):
         """On resuming, take over what the record says of the part that is not repeated."""
         path = Path(runner.work_dir, 'summary.json')
         record = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-        for step, accuracy in record.get('student_accuracies', ()):
-            if step <= runner.iter:
-                self.accuracies[step] = accuracy
-                self.agreement = record['agreement'] if step == runner.iter else None
+        history = record.get('student_accuracies', [])
+        self.accuracies.update((step, value) for step, value in history if step <= runner.iter)
+        if history and history[-1][0] == runner.iter:
+            self.agreement = record['agreement']
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the clock and mark the images this epoch uses."""

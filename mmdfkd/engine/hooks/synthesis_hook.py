@@ -93,12 +93,12 @@ class SynthesisHook(Hook):
         facts = facts_of(runner, self.names)
         bank.open(facts, f'{model.method} bank')
         if known is not None:
-            before = bank.meta['bank']['settings']
-            changed = [key for key, now in facts['settings'].items() if before.get(key, now) != now]
+            before, now = bank.meta['bank']['settings'], facts['settings']
+            changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
             if changed:
                 runner.logger.warning(
                     f'{bank.root} was begun with other settings, which later images do not share: '
-                    + ', '.join(f'model.{key} was {before[key]}' for key in changed)
+                    + ', '.join(f'model.{key} was {before.get(key, "not set")}' for key in changed)
                 )
             surplus = len(bank) - known['images']
             bank.truncate(known['images'], known['rounds'], known['sha256'])

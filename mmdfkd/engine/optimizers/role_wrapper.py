@@ -34,7 +34,6 @@ class RoleOptimWrapper(OptimWrapper):
         parameters = [p for group in groups for p in group['params'] if p.grad is not None]
         norm = self.clip_func(parameters, **self.clip_grad_kwargs) if parameters else None
         if norm is not None:  # as it is where values are clipped
-            norm = norm.detach()
             self.norm_sum = norm if self.norm_sum is None else self.norm_sum + norm
             self.norm_count += 1
 

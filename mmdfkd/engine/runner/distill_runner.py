@@ -172,7 +172,7 @@ class DistillRunner(Runner):
         roles = list(self.optim_wrapper.keys())
         listed = scheduler if isinstance(scheduler, list) else [scheduler]
         if all(isinstance(one, dict) and 'type' in one for one in listed):
-            scheduler = {role: copy.deepcopy(listed) for role in roles}
+            scheduler = dict.fromkeys(roles, listed)
         if isinstance(scheduler, dict):
             unknown = [role for role in scheduler if role not in roles]
             if unknown:
@@ -291,7 +291,7 @@ class DistillRunner(Runner):
 
     def load_or_resume(self) -> None:
         """Load or resume a checkpoint; the latest one is that of this work directory."""
-        if self._resume and self._load_from is None and not self._has_loaded:
+        if self._resume and self._load_from is None:
             self._load_from = latest_checkpoint(self.work_dir)
             self._resume = self._load_from is not None
         super().load_or_resume()

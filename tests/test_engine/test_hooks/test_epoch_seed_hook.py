@@ -39,6 +39,12 @@ def test_seed_rank_and_epoch_decide_and_nothing_else():
     assert first in others
 
 
+def test_nobody_draws_before_the_seed_is_set(finished):
+    hooks = [type(hook).__name__ for hook in finished.hooks]
+    others = ('SynthesisHook', 'SelectionHook')
+    assert hooks.index('EpochSeedHook') < min(map(hooks.index, others))
+
+
 def test_loops_that_count_iterations_are_seeded_in_between():
     hook, seen = EpochSeedHook(interval=3), []
     for _ in range(2):

@@ -31,6 +31,13 @@ def test_it_draws_the_run_from_its_pool(runner, monkeypatch, caplog):
     assert caplog.messages == [f'Drew {runner.work_dir}, the pool.']
 
 
+def test_a_run_that_leaves_nothing_to_draw(runner, monkeypatch, caplog):
+    monkeypatch.setattr('mmdfkd.visualization.draw_run', lambda *_: [])
+    with caplog.at_level(logging.INFO):
+        FigureHook().after_train(runner)
+    assert caplog.messages == ['Drew no figure.']
+
+
 def test_the_pool_of_a_hybrid_set_are_its_collected_images(runner, monkeypatch, caplog):
     monkeypatch.setattr('mmdfkd.visualization.draw_run', lambda *args: list(args))
     runner.train_dataloader.dataset = dataset = object.__new__(HybridDataset)

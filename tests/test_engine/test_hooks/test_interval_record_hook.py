@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.hooks import LoggerHook
 from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmdfkd.engine import RoleOptimWrapper
@@ -89,6 +90,21 @@ def test_norms_of_clipped_gradients_are_means_too(runner):
     assert recorded(runner, 'student_grad_norm') == [10.0, 25.0]
 
 
+def test_roles_with_a_wrapper_of_mmengine_have_no_norm(runner):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    runner.optim_wrapper['student'] = OptimWrapper(torch.optim.SGD([weight], lr=1.0))
+    run_epoch(IntervalRuntimeInfoHook(interval=7), runner, [1.0] * 7)
+    assert recorded(runner, 'loss') == [1.0]
+    assert 'train/student_grad_norm' not in runner.message_hub.log_scalars
+
+
+def test_steps_that_return_nothing_have_learning_rates(runner):
+    hook = IntervalRuntimeInfoHook(interval=2)
+    for index, outputs in enumerate((None, {})):
+        hook.after_train_iter(runner, index, outputs=outputs)
+    assert runner.message_hub.log_scalars.keys() == {'train/student.lr', 'train/critic.lr'}
+
+
 def test_steps_need_not_return_the_same(runner):
     hook = IntervalRuntimeInfoHook(interval=4)
     for index in range(4):
@@ -160,6 +176,11 @@ def test_read_as_often_as_is_logged(runner, kind, monkeypatch):
         assert hook.interval == expected
 
 
+def test_what_mmengine_says_of_a_run_is_said(finished):
+    said = {key: finished.message_hub.get_info(key) for key in ('max_epochs', 'max_iters')}
+    assert said == dict(max_epochs=2, max_iters=finished.max_iters)
+
+
 # Times ----------------------------------------------------------------------------------------
 
 
@@ -195,6 +216,17 @@ def test_time_left_counts_epochs(runner, clock):
         hook.after_train_iter(runner, 6)
         assert runner.message_hub.get_info('eta') == pytest.approx(expected)
         runner.epoch += 1
+
+
+def test_a_bank_is_empty_when_the_clock_starts(runner, clock):
+    runner.train_dataloader = range(0)
+    hook = IntervalTimerHook(interval=100)
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    runner.train_dataloader = range(7)
+    clock.time += 100
+    hook.after_train_iter(runner, 6)
+    assert runner.message_hub.get_info('eta') == pytest.approx(300.0)
 
 
 def test_time_left_of_a_resumed_run(runner, clock):

@@ -160,6 +160,40 @@ def test_a_grid_that_cannot_be_drawn_is_a_warning(sampled, monkeypatch):
     assert warning == 'epoch_0001.png was not drawn: images of 9 channels'
 
 
+def test_a_generator_that_is_not_trained_is_left_alone(sampled):
+    runner, hook = sampled
+    runner.model.generator.training = False
+    hook.after_train_epoch(runner)
+    runner.model.sample.assert_not_called()
+
+
+def test_classes_that_are_not_seen_are_counted_too(sampled):
+    runner, hook = sampled
+    runner.model.sample.return_value[1][:] = torch.tensor([0.0, -9.0])
+    hook.interval = 0
+    hook.after_train_epoch(runner)
+    runner.message_hub.update_info.assert_called_once_with('generated_per_class', [3, 0])
+
+
+@pytest.mark.parametrize(('side', 'times'), [(16, 4), (32, 2), (224, 1)])
+def test_small_images_are_enlarged(monkeypatch, side, times):
+    save, first = Mock(), torch.zeros(1, dtype=torch.int64)
+    monkeypatch.setattr('mmdfkd.visualization.save_image_grid', save)
+    pixels = torch.zeros(1, 1, side, side, dtype=torch.uint8)
+    draw_samples(Mock(work_dir='run'), Path('a.png'), pixels, first, torch.ones(1), ['cat'])
+    assert save.call_args.kwargs['upscale'] == times
+
+
+def test_other_processes_replay_and_say_nothing(sampled):
+    runner, hook = sampled
+    runner.rank, hook.shown = 1, 5
+    runner.model.sample_memory = Mock()
+    hook.after_train_epoch(runner)
+    runner.model.sample_memory.assert_called_once_with(5)
+    for part in (runner.logger, runner.visualizer, runner.message_hub):
+        assert not part.method_calls
+
+
 @pytest.mark.parametrize(('count', 'counted'), [(70, 70), (20, 50)])
 def test_as_many_images_are_counted_as_asked_for(train, generative, count, counted):
     once = {'train_cfg.max_epochs': 1, 'default_hooks.samples.count': count}

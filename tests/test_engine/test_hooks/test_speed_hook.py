@@ -153,6 +153,8 @@ def test_wrong_values_are_named():
         SpeedHook(compile_mode='fast')
     with pytest.raises(UsageError, match=r"fold_teacher='yes'"):
         SpeedHook(fold_teacher='yes')
+    with pytest.raises(UsageError, match=r"small_convs='no'"):
+        SpeedHook(small_convs='no')
     model = SimpleNamespace(teacher=None, method='Supervised')
     with pytest.raises(UsageError, match='Supervised runs without a teacher'):
         SpeedHook(fold_teacher=True).switch_on(model, {}, logging.getLogger('test'))
@@ -189,6 +191,52 @@ def test_a_network_named_twice_is_compiled_once(monkeypatch):
     assert len(hook.switches) == 1
 
 
+def test_steps_and_rounds_are_compiled_while_the_run_lasts(monkeypatch):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.student = nn.Linear(1, 1)
+
+        def train_step(self):
+            return 'forward' in vars(self.student)
+
+        synthesize = train_step
+
+    modes = []
+    monkeypatch.setattr(speed_hook, 'compiler_error', lambda device: '')
+    monkeypatch.setattr(torch, 'compile', lambda function, mode: modes.append(mode))
+    model, hook = Model(), SpeedHook(compile='student', compile_mode='max-autotune')
+    runner = SimpleNamespace(model=model, optim_wrapper={}, logger=logging.getLogger('test'))
+    hook.before_train(runner)
+    assert (model.train_step(), model.synthesize(), modes) == (True, True, ['max-autotune'])
+    hook.after_train(runner)
+    assert (model.train_step(), model.synthesize(), hook.switches) == (False, False, [])
+
+
+def test_a_teacher_without_batch_norm_has_nothing_to_fold(caplog):
+    hook = SpeedHook(fold_teacher=True)
+    teacher = load_classifier('mmdfkd://lenet5_digits').eval().requires_grad_(False)
+    model = SimpleNamespace(teacher=teacher)
+    with caplog.at_level(logging.INFO, 'test'):
+        hook.switch_on(model, {}, logging.getLogger('test'))
+    assert 'none of the 0 BatchNorm layers' in caplog.text and not hook.switches
+
+
+def test_states_of_a_checkpoint_are_laid_out_like_the_weights(caplog):
+    model = nn.ModuleDict(dict(student=nn.Conv2d(3, 4, 3), critic=nn.Linear(1, 1)))
+    optimizer = torch.optim.SGD(model['student'].parameters(), 0.1, momentum=0.9)
+    wrapper = RoleOptimWrapper(optimizer=optimizer)
+    wrapper.update_params(model['student'](torch.ones(1, 3, 4, 4)).sum())
+    with caplog.at_level(logging.INFO, 'test'):
+        SpeedHook(channels_last=True).switch_on(
+            model, dict(student=wrapper), logging.getLogger('test')
+        )
+    assert 'weights of student in channels-last layout' in caplog.text
+    weight = model['student'].weight
+    momentum = optimizer.state[weight]['momentum_buffer']
+    assert momentum.stride() == weight.stride() == (27, 1, 9, 3)
+
+
 @pytest.mark.parametrize(
     ('mode', 'refused'),
     [('default', False), ('reduce-overhead', True), ('max-autotune', True)],
@@ -222,6 +270,7 @@ def test_switches_reach_a_model_of_several_processes(teacher_file):
     )
     teacher = dict(checkpoint=str(teacher_file))
     model = ReplicatedModel(MODELS.build(dict(type='KD', teacher=teacher, student=network)))
+    assert speed_hook.networks_of(model).keys() == {'teacher', 'student'}
     seen = []
     model.module.train_step = lambda: seen.append(hook.folding.enabled)
     hook = SpeedHook(fold_teacher=True)
@@ -230,6 +279,8 @@ def test_switches_reach_a_model_of_several_processes(teacher_file):
     runner.model.train_step()
     hook.after_train(runner)
     assert seen == [True] and 'train_step' not in vars(model)
+    convs = [layer for layer in model.teacher.modules() if isinstance(layer, nn.Conv2d)]
+    assert {type(layer) for layer in convs} == {nn.Conv2d}
 
 
 def lenet_step(**switches):

@@ -100,6 +100,15 @@ def test_images_are_counted(finished):
     assert selected.max() <= summary['images_used'] <= 96
 
 
+def test_images_of_another_pool_are_counted_anew(train, tmp_path):
+    whole = dict(type='KD', alpha=1.0, selector=None)
+    train(model=whole, **{'train_cfg.max_epochs': 1})
+    smaller = {'train_dataloader.dataset.num_images': 80}
+    train(model=whole, resume=True, **smaller)
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert (summary['images_used'], summary['images_seen']) == (80, 96 + 80)
+
+
 def test_images_of_all_processes_are_counted():
     hook = summary_hook.SummaryHook()
     hook.images = 0

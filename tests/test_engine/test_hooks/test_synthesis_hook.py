@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ from mmengine.hooks import Hook
 
 from mmdfkd.datasets import ImageBank, ImagePool
 from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.histogram import effective_classes
+from mmdfkd.engine.hooks import SynthesisHook, synthesis_hook
 from mmdfkd.engine.hooks.synthesis_hook import spread
+from mmdfkd.engine.prediction import predict_logits
 from mmdfkd.engine.synthesis import bank_facts, random_numbers_of, synthesize_round
 from mmdfkd.models.algorithms import DeepInversion
 from mmdfkd.utils import UsageError
@@ -100,6 +104,18 @@ def test_the_bank_is_what_was_synthesised(train, inversion, tmp_path):
     assert facts['settings'] == dict(batch_size=12, iterations=3, warmup_rounds=1)
 
 
+def test_a_bank_may_lie_elsewhere(train, inversion, tmp_path):
+    inversion['train_dataloader.dataset']['root'] = str(tmp_path / 'elsewhere')
+    train(**inversion, **{'train_cfg.max_epochs': 1})
+    assert len(ImagePool(tmp_path / 'elsewhere')) == 12
+    assert not (tmp_path / 'run/bank').exists()
+
+
+def test_rounds_are_no_part_of_the_time_of_a_step(finished):
+    hooks = [type(hook).__name__ for hook in finished.hooks]
+    assert hooks.index('SynthesisHook') < hooks.index('IntervalTimerHook')
+
+
 def test_warm_up_images_do_not_depend_on_the_student(train, inversion, tmp_path):
     inversion['model'].update(warmup_rounds=1)
     train('one', **copy.deepcopy(inversion))
@@ -128,6 +144,16 @@ def test_what_is_recorded(train, inversion, said, tmp_path):
     assert [record['round'] for record in logged] == [1, 2]
     for name in ('loss_bn', 'loss_class', 'loss_tv', 'loss_norm', 'loss_compete'):
         assert all(np.isfinite(record[name]) for record in logged)
+    bank = runner.train_dataloader.dataset
+    logits = predict_logits(runner.model.teacher, bank, runner.model.test_preprocessor)
+    confidence, labels = logits.softmax(1).max(1)
+    hits = (labels == torch.as_tensor(bank.extra('labels'))).double()
+    for record, part in zip(logged, (slice(12), slice(12, 24)), strict=True):
+        assert record['synthesized_as_asked'] == pytest.approx(hits[part].mean().item())
+        assert record['synthesized_confidence'] == pytest.approx(confidence[part].mean().item())
+        assert record['synthesized_classes'] == pytest.approx(
+            effective_classes(labels[part].bincount(minlength=5))
+        )
     (first, second) = (text for level, text in said if text.startswith('Round '))
     assert first.startswith('Round 1: 12 images in ') and '12 in the bank' in first
     assert 'As the teacher sees them' in first and '24 in the bank' in second
@@ -154,15 +180,20 @@ def test_settings_are_kept_as_json_has_them():
 
 
 def test_as_many_pictures_as_asked_for(train, inversion, monkeypatch):
-    sizes = []
-    monkeypatch.setattr(
-        'mmdfkd.engine.hooks.synthesis_hook.draw_samples',
-        lambda runner, path, pixels, *others: sizes.append(len(pixels)),
-    )
+    """Evenly of all classes, and captioned with what the teacher sees in each."""
+    grids = []
+    monkeypatch.setattr(synthesis_hook, 'draw_samples', lambda *args: grids.append(args[2:5]))
     once = {'train_cfg.max_epochs': 1}
     train('some', **copy.deepcopy(inversion), **once, **{'default_hooks.synthesis.shown': 5})
-    train('all', **inversion, **once)
-    assert sizes == [5, 12]
+    runner = train('all', **inversion, **once)
+    assert [len(pixels) for pixels, *_ in grids] == [5, 12]
+    bank = runner.train_dataloader.dataset
+    logits = predict_logits(runner.model.teacher, bank, runner.model.test_preprocessor)
+    for pixels, labels, confidence in grids:
+        shown = spread(torch.as_tensor(bank.extra('labels')), len(pixels))
+        assert torch.equal(pixels, bank.__getitems__(shown.tolist())['inputs'])
+        assert torch.equal(labels, logits[shown].argmax(1))
+        torch.testing.assert_close(confidence, logits[shown].softmax(1).max(1).values)
 
 
 def test_other_methods_are_left_alone(finished):
@@ -188,7 +219,7 @@ def test_random_numbers_of_the_training_are_not_touched():
 # Stopped, resumed, repeated -----------------------------------------------------------------------
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, inversion, tmp_path):
+def test_a_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, inversion, said, tmp_path):
     inversion['model'].update(warmup_rounds=1)
     keep = {'default_hooks.checkpoint.max_keep_ckpts': 9, 'train_cfg.max_epochs': 3}
     train('whole', **copy.deepcopy(inversion), **keep)
@@ -202,6 +233,9 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, inversi
     torch.manual_seed(99)
     runner = DistillRunner.from_cfg(cfg)
     runner.train()
+    (text,) = (text for _, text in said if text.startswith('Goes on with'))
+    bank = tmp_path / 'resumed/bank'
+    assert text == f'Goes on with 24 images in {bank}; 24 later ones are made again.'
     assert 1000 < runner.message_hub.get_info('bank')['synthesis_seconds'] < 1300
     assert content(tmp_path / 'whole/bank') == content(tmp_path / 'resumed/bank')
     assert not (tmp_path / 'resumed/bank_1').exists()
@@ -298,12 +332,15 @@ def test_resuming_without_the_bank(train, toy_config, inversion, tmp_path):
 
 def test_other_settings_are_said(train, toy_config, inversion, said, tmp_path):
     train(**copy.deepcopy(inversion), **{'train_cfg.max_epochs': 1})
-    inversion['model'].update(iterations=4)
+    del inversion['model']['batch_size']
+    inversion['model'].update(iterations=4, rounds=1)
     cfg = toy_config('run', **inversion)
     cfg.resume = True
     DistillRunner.from_cfg(cfg).train()
     (text,) = (text for level, text in said if level == 'WARNING' and 'other settings' in text)
-    assert text.endswith('model.iterations was 3')
+    assert text.endswith(
+        'model.batch_size was 12, model.iterations was 3, model.rounds was not set'
+    )
 
 
 def test_starting_from_weights_is_a_new_run(train, toy_config, inversion, tmp_path):
@@ -384,17 +421,32 @@ def test_a_full_disk_ends_the_run_and_keeps_the_bank(train, inversion, monkeypat
     ImagePool(tmp_path / 'run/bank').verify()
 
 
+def test_a_folder_that_only_the_first_machine_sees(monkeypatch):
+    bank = MagicMock(root='bank')
+    runner = SimpleNamespace(rank=1, train_dataloader=SimpleNamespace(dataset=bank))
+    monkeypatch.setattr(synthesis_hook, 'on_first_process', lambda write: 12)
+    bank.__len__.return_value = 12
+    SynthesisHook._change(runner, bank.append)
+    bank.refresh.assert_called_once_with()
+    bank.__len__.return_value = 0
+    with pytest.raises(UsageError, match='Process 1 sees 0 images in bank, the first one 12'):
+        SynthesisHook._change(runner, bank.append)
+    bank.append.assert_not_called()
+
+
 def test_a_collapse_is_reported(train, inversion, said):
     def destroy(runner):
         with torch.no_grad():
             runner.model.teacher.head.fc.weight.zero_()
             runner.model.teacher.head.fc.bias.copy_(torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0]))
 
-    inversion['model'].update(batch_size=50)
+    inversion['model'].update(rounds=10)
     train(before=destroy, **inversion, **{'train_cfg.max_epochs': 1})
-    (text,) = (text for level, text in said if level == 'WARNING' and 'collapse' in text)
-    assert 'Synthesis collapse: 100% of the generated images are of class c' in text
-    assert 'model.iterations' in text
+    # ten images of each of five classes are four rounds of twelve, and two of the fifth
+    rounds = [text for _, text in said if text.startswith(('Round ', 'Synthesis'))]
+    assert [text.startswith('Synthesis') for text in rounds] == 2 * [*5 * [False], True]
+    assert 'Synthesis collapse: 100% of the generated images are of class c' in rounds[5]
+    assert 'model.iterations' in rounds[5]
 
 
 # Of 0 0 1 1 2 2 every other one; of fewer images than are asked for, all.

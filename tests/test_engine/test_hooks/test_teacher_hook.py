@@ -52,21 +52,49 @@ def test_classes_of_the_data_must_be_the_networks(train, monkeypatch):
         train()
 
 
-def test_a_teacher_that_guesses_is_doubted(train, monkeypatch):
-    """Classes 0 to 4 in turn; this teacher sees the next one in each image."""
+def test_a_test_without_a_teacher():
+    dataset = SimpleNamespace(metainfo=dict(name='letters', classes='abc'))
+    model = SimpleNamespace(teacher=None, student=SimpleNamespace(num_classes=3))
+    loader, said = SimpleNamespace(dataset=dataset), {}
+    hub = SimpleNamespace(update_info=said.__setitem__)
+    runner = SimpleNamespace(model=model, test_dataloader=loader, message_hub=hub)
+    TeacherHook().before_test(runner)
+    assert said == dict(eval_dataset='letters')
+    model.student.num_classes = 4
+    with pytest.raises(UsageError, match=r'letters has 3 classes.*\(test_dataloader\.dataset\)'):
+        TeacherHook().before_test(runner)
+
+
+def test_a_set_may_have_no_names_of_classes(train):
+    def forget_names(runner):
+        del runner.val_dataloader.dataset.metainfo['classes']
+
+    runner = train(before=forget_names, **{'train_cfg.max_epochs': 1})
+    assert 0 <= runner.message_hub.get_info('teacher_accuracy') <= 100
+
+
+def test_as_many_images_at_once_as_asked_for():
+    assert TeacherHook(batch_size=7).cache.batch_size == 7
+
+
+@pytest.mark.parametrize(('hits', 'doubted'), [(0, True), (8, True), (9, False)])
+def test_a_teacher_that_guesses_is_doubted(train, monkeypatch, hits, doubted):
+    """Of 40 images of 5 classes; in the others this teacher sees the next class."""
     warnings, get = [], LogitsCache.get
 
     def answer(self, teacher, dataset, preprocessor):
         if dataset.labels is None:  # the pool
             return get(self, teacher, dataset, preprocessor)
-        return torch.nn.functional.one_hot((torch.as_tensor(dataset.labels) + 1) % 5, 5).float()
+        seen = torch.as_tensor(dataset.labels) + (torch.arange(40) >= hits)
+        return torch.nn.functional.one_hot(seen % 5, 5).float()
 
     def confuse(runner):
         monkeypatch.setattr(runner.logger, 'warning', warnings.append)
         monkeypatch.setattr(LogitsCache, 'get', answer)
 
     train(before=confuse, **{'train_cfg.max_epochs': 1})
-    assert any('no better than guessing on labelled noise' in text for text in warnings)
+    said = any('no better than guessing on labelled noise' in text for text in warnings)
+    assert said == doubted
 
 
 def test_a_teacher_that_is_no_number(train):

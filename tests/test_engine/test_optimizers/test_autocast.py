@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_forward_is_bfloat16_and_weights_stay_float32_on_a_cpu():
     assert network.weight.item() == 0.75  # 1 - 0.25 * 1
 
 
-def test_nothing_is_cast_outside_and_float32_switches_it_off():
+def test_nothing_is_cast_outside_and_float32_switches_it_off(recwarn):
     network = nn.Linear(1, 1)
     optim_wrapper = wrapper(network)
     with optim_wrapper.optim_context(network):
@@ -47,6 +48,7 @@ def test_nothing_is_cast_outside_and_float32_switches_it_off():
     assert network(torch.ones(1, 1)).dtype == torch.float32
     with wrapper(network, dtype='float32').optim_context(network):
         assert network(torch.ones(1, 1)).dtype == torch.float32
+    assert not recwarn.list  # of PyTorch, which casts to no float32
 
 
 def test_an_unknown_type_is_named():
@@ -65,6 +67,7 @@ def test_a_device_without_bfloat16_goes_on_in_float32_and_says_so_once(monkeypat
     assert said == [
         'This CPU has no bfloat16 arithmetic: training goes on in float32.',
     ]
+    autocast._say_once.cache_clear()
     wrapper(network, dtype='float32')
     assert len(said) == 1
 
@@ -77,6 +80,8 @@ def test_emulation_does_not_count(monkeypatch):
         assert autocast.has_bfloat16('cuda') is expected
     assert autocast.has_bfloat16('cpu') in (True, False)
     assert autocast.has_bfloat16('mps')
+    monkeypatch.setattr(torch.ops, 'mkldnn', SimpleNamespace())  # built without oneDNN
+    assert autocast.has_bfloat16('cpu') is False
 
 
 @pytest.mark.parametrize(
@@ -119,14 +124,19 @@ def test_mixed_precision_without_bfloat16(method, wrapper, monkeypatch):
     monkeypatch.setattr(autocast, 'has_bfloat16', lambda device: False)
     path = next(ROOT.glob(f'configs/{method}/{method}_resnet8_resnet8-half_1xb*[0-9]e_digits.py'))
     cfg = load_config(path)
-    autocast.use_amp(cfg)
     roles = cfg.optim_wrapper.keys() - {'constructor'}
+    for role in roles:
+        cfg.optim_wrapper[role].loss_scale = 512.0
+    autocast.use_amp(cfg)
     assert {cfg.optim_wrapper[role].type for role in roles} == {wrapper}
+    kept = {'loss_scale' in cfg.optim_wrapper[role] for role in roles}
+    assert kept == {wrapper == 'AmpOptimWrapper'}
 
 
 def test_mixed_precision_replaces_another_wrapper():
     cfg = load_config(ROOT / 'configs/kd/kd_resnet8_resnet8-half_1xb64-60e_digits.py')
-    cfg.optim_wrapper.student.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    student = cfg.optim_wrapper.student
+    student.update(type='AmpOptimWrapper', loss_scale='dynamic', use_fp16_params=True)
     autocast.use_amp(cfg)
-    assert cfg.optim_wrapper.student.type == 'AutocastOptimWrapper'
+    assert student.type == 'AutocastOptimWrapper'
     check_config(cfg)

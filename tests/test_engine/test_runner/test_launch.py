@@ -2,6 +2,8 @@
 import os
 import socket
 import stat
+from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch.distributed as dist
 from two_processes import start_two
 
 from mmdfkd.engine import DistillRunner
+from mmdfkd.engine.runner import distill_runner, leave_processes
 from mmdfkd.engine.runner.launch import VARIABLES, check_launcher, join_by_gloo
 from mmdfkd.utils import UsageError
 
@@ -64,6 +67,41 @@ def test_mpi_on_several_machines_is_told_where_to_meet(monkeypatch):
     monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '2')
     with pytest.raises(UsageError, match='--launcher mpi: .*several machines.*MASTER_ADDR'):
         join_by_gloo('mpi')
+
+
+def test_processes_wait_for_each_other_as_long_as_asked(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        dist, 'init_process_group', lambda backend, timeout: told.append((backend, timeout))
+    )
+    for name, value in zip(VARIABLES['pytorch'], ('0', '2', '0'), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('MASTER_ADDR', 'first-machine')
+    monkeypatch.setenv('MASTER_PORT', 'of a test')  # what the call sets is forgotten afterwards
+    del os.environ['MASTER_PORT']
+    join_by_gloo('pytorch')
+    join_by_gloo('pytorch', timeout=5)
+    assert told == [('gloo', None), ('gloo', timedelta(seconds=5))]
+    assert (os.environ['MASTER_ADDR'], os.environ['MASTER_PORT']) == ('first-machine', '29500')
+
+
+def test_a_config_says_how_long_processes_wait(toy_config, monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    join = Mock(side_effect=InterruptedError)
+    monkeypatch.setattr(distill_runner, 'join_by_gloo', join)
+    with pytest.raises(InterruptedError):
+        DistillRunner.from_cfg(toy_config(launcher='pytorch', **{'env_cfg.dist_cfg.timeout': 7}))
+    join.assert_called_once_with('pytorch', 7)
+
+
+@pytest.mark.parametrize('several', [True, False])
+def test_processes_part_where_there_are_several(monkeypatch, several):
+    part = Mock()
+    monkeypatch.setattr(dist, 'is_initialized', lambda: several)
+    monkeypatch.setattr(dist, 'destroy_process_group', part)
+    leave_processes()
+    assert part.called == several
 
 
 @pytest.mark.parametrize('launcher', VARIABLES)

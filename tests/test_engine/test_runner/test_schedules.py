@@ -1,0 +1,36 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import pytest
+
+from mmdfkd.engine.runner.schedules import all_schedulers, check_length, check_schedules
+from mmdfkd.utils import UsageError
+
+RUN = dict(epochs=2, iterations=12, selects=False)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'last', 'unit'),
+    [({}, 1, 'epochs'), (dict(by_epoch=True), 1, 'epochs'), (dict(by_epoch=False), 11, 'steps')],
+)
+def test_a_schedule_begins_in_its_own_unit(settings, last, unit):
+    check_schedules(dict(student=dict(type='LinearLR', begin=last, **settings)), **RUN)
+    late = dict(type='LinearLR', begin=last + 1, **settings)
+    message = rf'critic: LinearLR begins after {last + 1} {unit}, and the run has {last + 1}'
+    with pytest.raises(UsageError, match=message):
+        check_schedules(dict(student=[], critic=[dict(type='LinearLR'), late]), **RUN)
+
+
+def test_what_is_built_already_is_not_judged():
+    check_schedules(dict(student=[object()], critic=object()), **RUN)
+
+
+def test_a_run_of_twelve_iterations():
+    check_length(12, 11, dict(student=dict(accumulative_counts=12), critic=object()))
+    with pytest.raises(UsageError, match='warmup_iterations is 12, and the run has 12'):
+        check_length(12, 12, {})
+    with pytest.raises(UsageError, match=r'critic\.accumulative_counts is 13'):
+        check_length(12, 0, dict(student={}, critic=dict(accumulative_counts=13)))
+
+
+def test_schedulers_of_any_number_of_roles():
+    assert all_schedulers(None) == [] and all_schedulers([1, 2]) == [1, 2]
+    assert all_schedulers(dict(student=[1, 2], critic=[3])) == [1, 2, 3]

@@ -1,0 +1,60 @@
+# Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmdfkd.engine.synthesis import Round, describe_round, synthesize_round
+from mmdfkd.models.data_preprocessors import BatchPreprocessor
+
+
+def made(logs=None):
+    """A round of four images in two seconds, one of which is not what it was made for."""
+    return Round(
+        images=torch.zeros(4, 1, 2, 2, dtype=torch.uint8),
+        targets=torch.tensor([0, 1, 2, 2]),
+        labels=torch.tensor([0, 1, 1, 2]),
+        confidence=torch.tensor([0.5, 0.5, 1.0, 1.0]),
+        logs=logs or {},
+        seconds=2.0,
+    )
+
+
+def test_a_round_in_a_line():
+    # shares 1/4, 1/2, 1/4 have the entropy 3/2 ln 2: 2^1.5 classes
+    seen = (
+        'As the teacher sees them: 2.8 of 3 classes, confidence 0.75, '
+        '75% of the class they were made for, per class [1, 2, 1]'
+    )
+    begin = 'Round 3: 4 images in 2.0 s (2.0 images/s, 50.0 steps/s), 1,234 in the bank. '
+    place = dict(number=2, iterations=100, size=1234, classes=3)
+    assert describe_round(made(), **place) == begin + seen
+    logs = dict(loss=1.23456, loss_bn=20.0)
+    assert describe_round(made(logs), **place) == f'{begin}loss 1.235, loss_bn 20. {seen}'
+
+
+def test_a_line_has_room_for_twenty_classes():
+    line = describe_round(made(), number=0, iterations=1, size=4, classes=1000)
+    assert line.endswith(f'per class [1, 2, 1{", 0" * 17}]') and ' of 1000 classes' in line
+
+
+def test_the_teacher_sees_what_the_bank_keeps():
+    """Of two pixels, the first is rounded to nothing."""
+    images = torch.tensor([0.4, 7.0]).view(2, 1, 1, 1)
+    answer = SimpleNamespace(
+        images=images, targets=torch.tensor([1, 1]), logs=dict(loss=torch.tensor(0.5))
+    )
+    model = SimpleNamespace(
+        iterations=1,
+        synthesize=lambda *_: answer,
+        test_preprocessor=BatchPreprocessor([0.0], [1.0]),
+        teacher=lambda x: torch.cat([torch.full_like(x, 0.2), x], 1).flatten(1),
+    )
+    found = synthesize_round(model, None, seed=0, number=0)
+    assert found.images.dtype == torch.uint8 and found.images.flatten().tolist() == [0, 7]
+    assert found.targets.tolist() == [1, 1] and found.labels.tolist() == [0, 1]
+    # 1 / (1 + e^-0.2) and 1 / (1 + e^-6.8)
+    torch.testing.assert_close(
+        found.confidence, torch.tensor([0.54983, 0.99889]), atol=1e-5, rtol=0
+    )
+    assert found.logs == dict(loss=0.5) and found.as_asked() == pytest.approx(0.5)
