@@ -284,5 +284,6 @@ def build_student(
         for name in ('input_shape', 'mean', 'std'):
             config[name] = getattr(teacher, name)
     student = MODELS.build(config)
-    check_sight(student, student.input_shape, key)
+    if hasattr(student, 'backbone'):  # other networks have seen some when they were built
+        check_sight(student, student.input_shape, key)
     return student

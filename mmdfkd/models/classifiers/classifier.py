@@ -179,10 +179,10 @@ def check_inputs(student: dict, teacher: Classifier, key: str = 'model.student')
 
 
 def check_sight(network: nn.Module, shape: Sequence[int], key: str = 'model.student') -> None:
-    """Check that a network can see the images that it is meant for.
+    """Check that a network of a backbone and a head can see the images that it is meant for.
 
     Args:
-        network: Images ``(B, C, H, W)`` go in.
+        network: ``Classifier`` or backbone.
         shape: ``(C, H, W)`` of the images.
         key: Where its config is, for the message.
 
@@ -193,11 +193,9 @@ def check_sight(network: nn.Module, shape: Sequence[int], key: str = 'model.stud
     backbone = getattr(network, 'backbone', network)
     try:
         with dry_run(network, shape) as image:
-            bare = not isinstance(backbone, Classifier) and isinstance(backbone(image), Tensor)
-            if not bare:
+            bare = isinstance(backbone(image), Tensor)
+            if not bare and network is not backbone:
                 network(image)
-    except UsageError:  # a network of ours says so itself as soon as it is used
-        return
     except RuntimeError as error:
         reason = str(error).partition('\n')[0]
         raise UsageError(
