@@ -2,12 +2,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DeepInversion
 from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.algorithms.deepinversion import warmup_cosine
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, ForeignClassifier
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
@@ -453,11 +454,13 @@ def test_a_teacher_without_batch_norm(student):
 
 
 def test_a_student_without_batch_norm(teacher):
-    lenet = dict(backbone=dict(type='LeNet5', width=0.5), head=dict(in_channels=60, num_classes=5))
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 5))
+    images = {name: getattr(teacher, name) for name in ('input_shape', 'mean', 'std')}
+    student = ForeignClassifier(linear, **images)
     words = r'The student .* \(model\.student\).* Set model\.student_bn_weight to 0\.$'
     with pytest.raises(UsageError, match=words):
-        DeepInversion(teacher, lenet, student_bn_weight=0.1)
-    DeepInversion(teacher, lenet)
+        DeepInversion(teacher, student, student_bn_weight=0.1)
+    DeepInversion(teacher, student)
 
 
 def test_losses_that_are_no_numbers(make):
