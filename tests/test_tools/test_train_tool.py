@@ -116,8 +116,8 @@ def test_where_a_run_goes(tool, tmp_path, monkeypatch):
 
 
 def test_a_misspelt_key_is_refused_before_anything_is_made(cfg_of, tmp_path):
-    with pytest.raises(UsageError, match=r'model\.alhpa'):
-        cfg_of('--cfg-options', 'model.alhpa=0.5')
+    with pytest.raises(UsageError, match=r'model\.alphas'):
+        cfg_of('--cfg-options', 'model.alphas=0.5')
     assert not list(tmp_path.iterdir())
 
 

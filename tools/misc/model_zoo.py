@@ -23,8 +23,9 @@ HEAD = """# Results
 
 Top-1 accuracy in percent on the test set after the last epoch: mean ± standard deviation over the
 seeds in brackets, which count from 0: `python tools/train.py CONFIG --seed N`. What distils on
-CIFAR-10 had `--amp`; the runs of HiDFD's ablation share their GANs, as its page says. Configs that
-are not here have no result of ours yet; the papers' numbers are on the pages of the methods.
+CIFAR-10 ran in bfloat16 (`--amp`); the runs of HiDFD's ablation share their GANs, as its page says.
+Configs that are not here have no result of ours yet; the papers' numbers are on the pages of the
+methods.
 
 This page is made from the metafiles by `python tools/misc/model_zoo.py`.
 """
