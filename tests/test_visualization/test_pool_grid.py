@@ -145,20 +145,25 @@ def test_images_that_made_up_for_too_few_confident_ones_are_counted(tmp_path, mo
     assert any('(75 %) in that epoch, 2 of them below their threshold.' in t for t in written)
 
 
-def test_a_hundred_classes_show_twenty_from_frequent_to_rare(tmp_path, monkeypatch):
+def _written_of(count, tmp_path, monkeypatch):
+    """What a grid of many classes says; class k is predicted k + 1 times, the last one most."""
     written = _texts(monkeypatch)
-    # Class k is predicted k + 1 times, so class 99 is the most frequent one.
-    labels = np.repeat(np.arange(100), np.arange(1, 101))
+    labels = np.repeat(np.arange(count), np.arange(1, count + 1))
     plot_pool_grid(
         tmp_path / 'grid.png',
         images=np.zeros((len(labels), 4, 4, 1), np.uint8),
-        classes=[f'class {label}' for label in range(100)],
+        classes=[f'class {label}' for label in range(count)],
         pseudo_labels=labels,
         confidences=np.ones(len(labels)),
         selected=np.ones(len(labels), bool),
         thresholds=None,
         per_class=1,
     )
+    return written
+
+
+def test_a_hundred_classes_show_twenty_from_frequent_to_rare(tmp_path, monkeypatch):
+    written = _written_of(100, tmp_path, monkeypatch)
     shown = [int(text[6:]) for text in written if text.startswith('class ')]
     assert len(shown) == 20 and shown[0] == 99 and shown[-1] == 0
     assert shown == sorted(shown, reverse=True)
@@ -166,18 +171,7 @@ def test_a_hundred_classes_show_twenty_from_frequent_to_rare(tmp_path, monkeypat
 
 
 def test_twenty_classes_are_all_shown_in_their_order(tmp_path, monkeypatch):
-    written = _texts(monkeypatch)
-    labels = np.repeat(np.arange(20), np.arange(1, 21))
-    plot_pool_grid(
-        tmp_path / 'grid.png',
-        images=np.zeros((len(labels), 4, 4, 1), np.uint8),
-        classes=[f'class {label}' for label in range(20)],
-        pseudo_labels=labels,
-        confidences=np.ones(len(labels)),
-        selected=np.ones(len(labels), bool),
-        thresholds=None,
-        per_class=1,
-    )
+    written = _written_of(20, tmp_path, monkeypatch)
     shown = [text for text in written if text.startswith('class ')]
     assert shown == [f'class {label}' for label in range(20)]
     assert not any('Shown:' in text for text in written)
