@@ -119,16 +119,14 @@ def _failed_at(error: Exception, files: list[Path]) -> str:
 
 def _check_imports(error: Exception) -> None:
     """Say what is wrong with a module of ``custom_imports``, if it was one that failed."""
-    root: BaseException = error
-    names = []
-    while True:
-        frames = traceback.extract_tb(root.__traceback__)
-        names += [frame.name for frame in frames]
-        if root.__cause__ is None and root.__context__ is None:
-            break
-        root = root.__cause__ or root.__context__ or root
-    if 'import_modules_from_strings' not in names:
+    chain: list[BaseException] = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    traces = [traceback.extract_tb(each.__traceback__) for each in chain]
+    called = {frame.name for frames in traces for frame in frames}
+    if 'import_modules_from_strings' not in called:
         return
+    root, frames = chain[-1], traces[-1]
     own = [frame for frame in frames if not frame.filename.startswith('<frozen')]
     file, line = own[-1].filename, own[-1].lineno
     if isinstance(root, SyntaxError):
