@@ -29,6 +29,10 @@ class RoleOptimWrapper(OptimWrapper):
         self.norm_sum: Tensor | None = None
         self.norm_count = 0
 
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """A batch's share of the loss, where the gradients of several batches add up."""
+        return loss if self._accumulative_counts == 1 else super().scale_loss(loss)
+
     def _clip_grad(self) -> None:
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group['params'] if p.grad is not None]

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -208,6 +209,11 @@ class BaseDistiller(BaseModel):
         """Load what :meth:`state_dict` gave."""
         teacher = self.teacher.state_dict(prefix='teacher.') if self.teacher is not None else {}
         return super().load_state_dict({**teacher, **state_dict}, strict, assign)
+
+
+def add_up(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the terms of a loss, each a scalar, at least one."""
+    return functools.reduce(torch.add, terms.values())
 
 
 def check_adversary(student: Any, teacher: Classifier) -> None:

@@ -28,6 +28,7 @@ from mmdfkd.models.modules import (
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice
 
+from .base import add_up
 from .generative import build_generator
 from .inversion import InversionDistiller, Synthesis, image_optimizer
 
@@ -235,7 +236,7 @@ class CMI(InversionDistiller):
                 self.teacher(self.local_view(images))
             features = torch.cat([*local_features, *global_features], 1)
             logs['loss_contrast'] = self.contrast_with_bank(features)
-        loss = torch.stack(list(logs.values())).sum()
+        loss = add_up(logs)
         if adversary and self.adversarial_weight:
             student_logits = self.student(global_view)
             logs['discrepancy'] = agreeing_kl_divergence(student_logits, teacher_logits)

@@ -15,7 +15,7 @@ from mmdfkd.models.losses import LogitRegressionLoss, MapLoss
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, build_student
+from .base import BaseDistiller, add_up, build_student
 
 
 @MODELS.register_module()
@@ -138,7 +138,7 @@ class CTKD(BaseDistiller):
             logs = dict(loss_scratch_ce=F.cross_entropy(scratch.logits, labels))
             if self.looks['scratch_teacher']:
                 logs['loss_scratch_attention'] = self.attention(scratch.maps, expert.maps)
-            scratch_loss = torch.stack(list(logs.values())).sum()
+            scratch_loss = add_up(logs)
         optim_wrapper['scratch_teacher'].update_params(scratch_loss)
 
         # Student: labels, where the expert looks, what the scratch teacher answers at this step.
@@ -151,7 +151,7 @@ class CTKD(BaseDistiller):
                 own['loss_attention'] = self.attention(student.maps, expert.maps)
             if self.divergence is not None:
                 own['loss_kd'] = self.divergence(student.logits, expert.logits)
-            loss = torch.stack(list(own.values())).sum()
+            loss = add_up(own)
         optim_wrapper['student'].update_params(loss)
         logs = dict(loss=loss + scratch_loss, **own, **logs)
         return {name: value.detach() for name, value in logs.items()}

@@ -14,6 +14,7 @@ from mmdfkd.models.losses import KLDivergence
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice, check_least
 
+from .base import add_up
 from .generative import GenerativeDistiller
 
 
@@ -127,7 +128,7 @@ class DAFL(GenerativeDistiller):
             loss_activation=self.activation(teacher.vector),
             loss_balance=self.balance(teacher.logits),
         )
-        return torch.stack(list(logs.values())).sum(), logs
+        return add_up(logs), logs
 
     def imitate_anew(self, latent: Tensor, optim_wrapper: OptimWrapper) -> Tensor:
         """S imitates on fresh images."""

@@ -18,6 +18,7 @@ from mmdfkd.models.modules import BestIterate, batch_norm_layers, record_batch_s
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
+from .base import add_up
 from .inversion import InversionDistiller, Synthesis
 
 
@@ -223,7 +224,7 @@ class DeepInversion(InversionDistiller):
             # loss_weight - loss_weight * JS: the constant does not move x
             weight = self.compete.loss_weight
             logs['loss_compete'] = weight - self.compete(student_logits, teacher_logits)
-        return torch.stack(list(logs.values())).sum(), logs
+        return add_up(logs), logs
 
     # Draws: on the CPU, so that every device draws alike and none is waited for -----------------
 

@@ -17,7 +17,7 @@ from mmdfkd.models.selectors import ConfidenceSelector, Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, build_teacher
+from .base import BaseDistiller, add_up, build_teacher
 
 #: Statistics of ImageNet in units of 0 to 255, as everybody uses them.
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -185,7 +185,7 @@ class DFND(BaseDistiller):
             logs = dict(loss_kd=self.match(student_logits, teacher_logits, weight, share))
             if self.noisy.loss_weight > 0:
                 logs['loss_nll'] = self.noisy(student_logits, matrix, pseudo_labels, weight)
-            loss = torch.stack(list(logs.values())).sum()
+            loss = add_up(logs)
         optim_wrapper['student'].update_params(loss)
 
         # Matrix: the same L_nll, of the student before its step.

@@ -17,6 +17,7 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice, check_least
 from mmdfkd.utils.modes import in_mode
 
+from .base import add_up
 from .generative import GenerativeDistiller
 
 
@@ -142,7 +143,7 @@ class DFQ(GenerativeDistiller):
             logs['loss_bn'] = self.bn_statistics(statistics)
         logs['loss_one_hot'] = self.one_hot(teacher_logits)
         logs['loss_balance'] = self.balance(teacher_logits)
-        loss = torch.stack(list(logs.values())).sum()
+        loss = add_up(logs)
         if adversary:
             logs['discrepancy'] = self.divergence(self.student(images), teacher_logits)
             loss = loss - self.adversarial_weight * logs['discrepancy']

@@ -25,6 +25,7 @@ from mmdfkd.models.modules import (
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
+from .base import add_up
 from .generative import build_generator
 from .inversion import InversionDistiller, Synthesis, image_optimizer
 
@@ -248,7 +249,7 @@ class FastDFKD(InversionDistiller):
         if statistics:
             logs['loss_bn'] = self.bn_statistics(self.average(statistics))
         logs['loss_class'] = self.class_loss(teacher_logits, targets)
-        loss = torch.stack(list(logs.values())).sum()
+        loss = add_up(logs)
         if adversary and self.adversarial_weight:
             logs['discrepancy'] = agreeing_kl_divergence(self.student(view), teacher_logits)
             loss = loss - self.adversarial_weight * logs['discrepancy']

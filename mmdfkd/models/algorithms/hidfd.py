@@ -24,7 +24,7 @@ from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from mmdfkd.utils.modes import in_mode
 from mmdfkd.utils.precision import at_least_float32
 
-from .base import BaseDistiller, build_teacher
+from .base import BaseDistiller, add_up, build_teacher
 from .generative import same_latents, seen_by
 from .inversion import Synthesis
 
@@ -282,7 +282,7 @@ class HiDFD(BaseDistiller):
                     seen_real, seen_fake, real_says.aligned, fake_says.aligned
                 )
                 logs |= dict(loss_transfer=parts.transfer, loss_blend=parts.blend)
-            loss = torch.stack(list(logs.values())).sum()
+            loss = add_up(logs)
         optim_wrapper.update_params(loss)
         return logs
 
@@ -307,7 +307,7 @@ class HiDFD(BaseDistiller):
             )
             if seen is not None and self.smoothing.loss_weight:
                 logs['loss_smoothing'] = self.smoothing(seen.logits)
-            loss = torch.stack(list(logs.values())).sum()
+            loss = add_up(logs)
         optim_wrapper.update_params(loss)
         if seen is not None:
             self.smoothing.count(seen.logits.argmax(1))

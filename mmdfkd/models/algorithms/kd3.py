@@ -16,7 +16,7 @@ from mmdfkd.models.modules import MixDistribution, ProjectionHead, statistics_ke
 from mmdfkd.registry import MODELS, TRANSFORMS, describes
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, build_teacher
+from .base import BaseDistiller, add_up, build_teacher
 
 
 @MODELS.register_module()
@@ -140,32 +140,32 @@ class KD3(BaseDistiller):
                 'Raise train_dataloader.batch_size, or model.selector.min_selected.'
             )
         with optim_wrapper['student'].optim_context(self):
-            if self.contrast.loss_weight > 0:
+            contrasts = self.contrast.loss_weight > 0
+            if contrasts:
                 perturbed = self.perturb(images)  # x̃, Eqs. (11), (12)
+            with torch.no_grad():  # before the student's graph is there to be pushed out of caches
+                teacher = self.teacher.extract(images)
+                if contrasts and self.teacher_term:
+                    perturbed_teacher = self.teacher.extract(perturbed)
+            if contrasts:
                 student_map, *student_vectors = self.student_views(images, perturbed)
             else:
                 student_map = self.student.backbone(images)[-1]
-            with torch.no_grad():
-                teacher = self.teacher.extract(images)
 
             adapted_map = self.student.neck(student_map)  # A(f^S)
             student_logits = self.student.head(pool(adapted_map))  # N_S(x̄) = g_T(...), Eq. (2)
             weight = self.alignment.weight(student_logits, teacher.logits)  # Eq. (9)
             logs = dict(loss_wfa=self.align(adapted_map, teacher.map, weight))  # Eq. (10)
 
-            if self.contrast.loss_weight > 0:
-                logs['loss_mdcl_student'] = self.contrast_views(  # Eqs. (13) to (16)
-                    self.student_head, *student_vectors
-                )
+            if contrasts:  # Eqs. (13) to (16)
+                logs['loss_mdcl_student'] = self.contrast_views(self.student_head, *student_vectors)
                 if self.teacher_term:
-                    with torch.no_grad():
-                        perturbed_teacher = self.teacher.extract(perturbed)
-                    logs['loss_mdcl_teacher'] = self.contrast_views(  # Eqs. (13) to (16)
+                    logs['loss_mdcl_teacher'] = self.contrast_views(
                         self.teacher_head, teacher.vector, perturbed_teacher.vector
                     )
             if self.classifier != 'shared':
                 logs['loss_classifier'] = self.own_classifier_loss(student_logits, teacher.logits)
-            loss = torch.stack(list(logs.values())).sum()  # Eqs. (17), (18)
+            loss = add_up(logs)  # Eqs. (17), (18)
         optim_wrapper['student'].update_params(loss)
         logs = {name: value.detach() for name, value in logs.items()}
         return dict(loss=loss.detach(), **logs, weight=weight.mean())

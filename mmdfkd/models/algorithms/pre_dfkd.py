@@ -18,6 +18,7 @@ from mmdfkd.models.modules import gather_batch
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
+from .base import add_up
 from .generative import GenerativeDistiller, build_generator, same_latents
 
 
@@ -222,7 +223,7 @@ class PREDFKD(GenerativeDistiller):
             loss_balance=self.balance(teacher.logits),
             loss_activation=self.activation(teacher.vector),
         )
-        loss = torch.stack(list(logs.values())).sum()
+        loss = add_up(logs)
         if self.adversarial_weight:
             # Here, and only here, T takes no gradient: G turns S away, not T.
             student_logits = self.student(images)

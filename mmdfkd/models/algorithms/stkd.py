@@ -16,7 +16,7 @@ from mmdfkd.models.modules import mix
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller
+from .base import BaseDistiller, add_up
 
 
 @MODELS.register_module()
@@ -110,7 +110,7 @@ class STKD(BaseDistiller):
             if self.clean_branch:
                 clean = self.losses(self.student(images), self.teacher_logits(images), labels)
                 logs.update({f'{name}_clean': loss for name, loss in clean.items()})
-            loss = torch.stack(list(logs.values())).sum()
+            loss = add_up(logs)
         optim_wrapper['student'].update_params(loss)
         return {name: value.detach() for name, value in dict(loss=loss, **logs).items()}
 

@@ -14,6 +14,7 @@ from mmdfkd.models.losses import kl_divergence
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
+from .base import add_up
 from .generative import GenerativeDistiller
 
 
@@ -126,7 +127,7 @@ class ZSKT(GenerativeDistiller):
                 logs = dict(loss_kl=self.divergence(student.logits, teacher.logits))
                 if self.attention.loss_weight:
                     logs['loss_attention'] = self.attention(student.maps, teacher.maps)
-                loss = torch.stack(list(logs.values())).sum()
+                loss = add_up(logs)
             optim_wrapper.update_params(loss)
         return dict(loss_student=loss, **logs)
 

@@ -47,10 +47,10 @@ def mix_distribution(
     deviation = (variance + eps).sqrt()
     own = coefficients.to(x.dtype).view(-1, 1, 1, 1)
     # Eq. (11)
-    mixed_deviation = own * deviation + (1 - own) * deviation[permutation]
-    mixed_mean = own * mean + (1 - own) * mean[permutation]
+    mixed_deviation = deviation[permutation].lerp(deviation, own)
+    mixed_mean = mean[permutation].lerp(mean, own)
     # Eq. (12)
-    return torch.addcmul(mixed_mean, centred, mixed_deviation / deviation).to(images.dtype)
+    return (centred * (mixed_deviation / deviation)).add_(mixed_mean).to(images.dtype)
 
 
 @MODELS.register_module()

@@ -35,7 +35,7 @@ def mix(samples: Tensor, weights: Tensor, partners: Tensor) -> Tensor:
     weights = weights.to(samples.dtype).reshape(shape)
     mixed = weights[0] * samples
     for weight, partner in zip(weights[1:], partners[1:], strict=True):
-        mixed = torch.addcmul(mixed, weight, samples[partner])
+        mixed.addcmul_(weight, samples[partner])
     return mixed
 
 

@@ -22,6 +22,19 @@ def test_steps_are_those_of_mmengine():
     torch.testing.assert_close(weights[1], torch.tensor([-0.6, -0.8]))
 
 
+def test_gradients_of_several_batches_are_averaged_as_in_mmengine():
+    weights = []
+    for kind in (OptimWrapper, RoleOptimWrapper):
+        weight = torch.nn.Parameter(torch.zeros(2))
+        wrapper = kind(torch.optim.SGD([weight], lr=1.0), accumulative_counts=2)
+        wrapper.update_params(weight @ torch.tensor([3.0, 4.0]))
+        assert weight.tolist() == [0.0, 0.0]  # half a step so far
+        wrapper.update_params(weight @ torch.tensor([1.0, 0.0]))
+        weights.append(weight.detach())
+    assert torch.equal(*weights)
+    torch.testing.assert_close(weights[1], torch.tensor([-2.0, -2.0]))
+
+
 def test_norms_are_those_before_clipping_and_taken_once():
     weight, wrapper = clipped(RoleOptimWrapper, max_norm=1.0)
     assert wrapper.take_grad_norm() is None
