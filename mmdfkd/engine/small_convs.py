@@ -173,10 +173,11 @@ class _ConvolutionAndPooling(torch.autograd.Function):
 
         grad_x = None
         if ctx.needs_input_grad[0]:
-            of_windows = (grad_maps @ matrix).view(batch, -1, size + 1, width * channels)
-            rows = grad.new_zeros(batch, height, width * channels)
-            for place, of_row in enumerate(of_windows.unbind(2)):
-                rows[:, place : place + 2 * of_row.shape[1] - 1 : 2] += of_row
+            row = width * channels
+            of_windows = (grad_maps @ matrix).view(batch, -1, (size + 1) * row)
+            rows = grad.new_zeros(batch, height * row)
+            for place, of_window in enumerate(of_windows.unbind(1)):
+                rows[:, 2 * place * row :][:, : of_window.shape[1]] += of_window
             grad_x = rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
         if not any(ctx.needs_input_grad[1:]):  # a frozen network passes gradient on
             return grad_x, None, None

@@ -139,14 +139,14 @@ class KD3(BaseDistiller):
                 'A training batch holds one image; KD³ needs at least 2 (BatchNorm and contrast). '
                 'Raise train_dataloader.batch_size, or model.selector.min_selected.'
             )
+        contrasts = self.contrast.loss_weight > 0
         with optim_wrapper['student'].optim_context(self):
-            contrasts = self.contrast.loss_weight > 0
             if contrasts:
                 perturbed = self.perturb(images)  # x̃, Eqs. (11), (12)
-            with torch.no_grad():  # before the student's graph is there to be pushed out of caches
+            with torch.no_grad():  # before the student's graph fills the caches
                 teacher = self.teacher.extract(images)
                 if contrasts and self.teacher_term:
-                    perturbed_teacher = self.teacher.extract(perturbed)
+                    perturbed_vector = self.teacher.extract(perturbed).vector
             if contrasts:
                 student_map, *student_vectors = self.student_views(images, perturbed)
             else:
@@ -161,7 +161,7 @@ class KD3(BaseDistiller):
                 logs['loss_mdcl_student'] = self.contrast_views(self.student_head, *student_vectors)
                 if self.teacher_term:
                     logs['loss_mdcl_teacher'] = self.contrast_views(
-                        self.teacher_head, teacher.vector, perturbed_teacher.vector
+                        self.teacher_head, teacher.vector, perturbed_vector
                     )
             if self.classifier != 'shared':
                 logs['loss_classifier'] = self.own_classifier_loss(student_logits, teacher.logits)
@@ -195,7 +195,7 @@ class KD3(BaseDistiller):
 
     def contrast_views(self, head: ProjectionHead, clean: Tensor, perturbed: Tensor) -> Tensor:
         """L_mdcl of one network. The loss makes unit vectors itself: once is enough."""
-        return self.contrast(head.linear(clean), head.linear(perturbed))
+        return self.contrast(*head.linear(torch.cat([clean, perturbed])).chunk(2))
 
     def align(self, adapted_map: Tensor, teacher_map: Tensor, weight: Tensor) -> Tensor:
         """L_wfa between maps, or between pooled vectors."""

@@ -10,10 +10,14 @@ mean of the losses over the ranks is the loss of the whole batch in one process.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.dist import get_rank
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmdfkd.models.modules.gather import gather_batch
 from mmdfkd.registry import MODELS
@@ -35,6 +39,21 @@ def _exclude_self(logits: Tensor, start: int) -> None:
     """
     count = len(logits)
     logits.detach()[:, start : start + count].fill_diagonal_(float('-inf'))
+
+
+class _SelfProduct(torch.autograd.Function):
+    """``X X^T``, whose gradient ``(G + G^T) X`` is one product; autograd makes two of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x @ x.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return (grad + grad.T) @ x
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -60,8 +79,10 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     batch = len(first)
     with torch.autocast(first.device.type, enabled=False):
-        anchors = _unit(torch.cat([first, second]))
-        logits = (anchors / temperature) @ gather_batch(anchors).T
+        anchors = _unit(torch.cat([first, second])) / math.sqrt(temperature)
+        everyone = gather_batch(anchors)
+        alone = everyone is anchors  # in one process
+        logits = _SelfProduct.apply(anchors) if alone else anchors @ everyone.T
         start = get_rank() * 2 * batch
         _exclude_self(logits, start)  # l != k
         positive = torch.arange(2 * batch, device=logits.device).roll(batch) + start
