@@ -145,12 +145,13 @@ class _ConvolutionAndPooling(torch.autograd.Function):
         _bands(matrix, weight, width).copy_(weight.permute(0, 2, 3, 1))
 
         maps = F.linear(windows, matrix, bias.expand(4 * w, -1).reshape(-1))
-        first, second, third, fourth = maps.view(batch * h, 4, w * out).unbind(1)
-        upper, lower = torch.maximum(first, second), torch.maximum(third, fourth)
+        left, right = maps.view(batch * h, 2, 2, w * out).unbind(2)
+        halved = torch.maximum(left, right)
+        upper, lower = halved.unbind(1)
         if any(ctx.needs_input_grad):
             ctx.input_shape = x.shape
             # Of equal values the first one counts, as in torch's pooling.
-            wins = _as_numbers(first, second), _as_numbers(third, fourth), _as_numbers(upper, lower)
+            wins = _as_numbers(left, right), _as_numbers(upper, lower)
             ctx.save_for_backward(windows, matrix, weight, *wins)
         pooled = torch.empty((batch, out, h, w), dtype=x.dtype, memory_format=torch.channels_last)
         torch.maximum(upper, lower, out=pooled.permute(0, 2, 3, 1).view(batch * h, w * out))
@@ -160,15 +161,15 @@ class _ConvolutionAndPooling(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         batch, channels, height, width = ctx.input_shape
-        windows, matrix, weight, first_wins, third_wins, upper_wins = ctx.saved_tensors
+        windows, matrix, weight, left_wins, upper_wins = ctx.saved_tensors
         out, _, size, _ = weight.shape
         grad = grad.permute(0, 2, 3, 1).reshape(len(windows), -1)
-        grad_maps = grad.new_empty(len(grad), 4, grad.shape[1])
-        first, second, third, fourth = grad_maps.unbind(1)
-        upper = grad * upper_wins
-        lower = grad - upper
-        torch.sub(upper, torch.mul(upper, first_wins, out=first), out=second)
-        torch.sub(lower, torch.mul(lower, third_wins, out=third), out=fourth)
+        halved = torch.empty_like(left_wins)
+        upper, lower = halved.unbind(1)
+        torch.sub(grad, torch.mul(grad, upper_wins, out=upper), out=lower)
+        grad_maps = grad.new_empty(len(grad), 2, 2, grad.shape[1])
+        left, right = grad_maps.unbind(2)
+        torch.sub(halved, torch.mul(halved, left_wins, out=left), out=right)
         grad_maps = grad_maps.flatten(1)
 
         grad_x = None
