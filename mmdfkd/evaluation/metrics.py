@@ -87,7 +87,9 @@ class Accuracy(_ShareMetric):
             counts = {'total': label.new_full((), len(label))}
             for name in [name for name in batch if name == 'logits' or name.endswith('_logits')]:
                 logits = batch[name]
-                ranked = logits.topk(min(max(self.topk), logits.shape[1]), 1).indices
+                count = min(max(self.topk), logits.shape[1])
+                best = count == 1  # of equal ones the first, as Agreement has it
+                ranked = logits.argmax(1, True) if best else logits.topk(count, 1).indices
                 hit = ranked == label[:, None]
                 network = name.removesuffix('logits')  # '' is the student
                 counts |= {f'{network}top{k}': hit[:, :k].sum() for k in self.topk}

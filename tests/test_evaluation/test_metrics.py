@@ -58,6 +58,13 @@ def test_adding_a_constant_changes_nothing():
     assert evaluate(Accuracy(), batch) == {'accuracy/top1': pytest.approx(40.0)}
 
 
+def test_of_equal_logits_the_first_class_counts():
+    batch = dict(logits=torch.zeros(5, 40), label=torch.tensor([0, 0, 1, 20, 39]))
+    batch['teacher_prediction'] = batch['label']
+    assert evaluate(Accuracy(), batch) == {'accuracy/top1': pytest.approx(40.0)}
+    assert evaluate(Agreement(), batch) == {'agreement/teacher': pytest.approx(40.0)}
+
+
 def test_agreement_needs_no_labels_and_may_have_no_teacher():
     teacher = torch.tensor([0, 2, 1, 1, 0])  # same as the student in the first four
     batch = dict(logits=LOGITS, teacher_prediction=teacher)

@@ -134,6 +134,7 @@ def diverged(runner: Any, names: list[str]) -> str:
 class IntervalTimerHook(IterTimerHook):
     """Record time and data time per step as means over ``interval`` iterations, and the time left.
 
+    mmengine's hook records them in every iteration, also of a validation, in a history that grows.
     Time left counts epochs where the run counts epochs, since selection changes their length.
 
     Args:
@@ -151,29 +152,50 @@ class IntervalTimerHook(IterTimerHook):
         self.started = time.perf_counter()
         self.first = self._done(runner, 0)
 
-    def before_train_epoch(self, runner: Any) -> None:
-        """Start an interval."""
+    # mmengine calls these for training, validation and test.
+
+    def _before_epoch(self, runner: Any, mode: str = 'train') -> None:
+        """Start an interval; an earlier validation's times are no part of this one's mean."""
+        self.interval = self.interval or interval_of_log(runner)
+        if mode != 'train':
+            for name in ('time', 'data_time'):
+                runner.message_hub.log_scalars.pop(f'{mode}/{name}', None)
         self._restart()
 
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+    def _before_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, mode: str = 'train'
+    ) -> None:
         """The data has arrived."""
         self.data_time += time.perf_counter() - self.mark
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    def _after_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+        mode: str = 'train',
     ) -> None:
         """The step is done; record at the interval's end."""
         self.mark = time.perf_counter()
         self.count += 1
-        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        loader = getattr(runner, f'{mode}_dataloader')
+        last = self.end_of_epoch(loader, batch_idx)
         if not (self.every_n_inner_iters(batch_idx, self.interval) or last):
             return
-        hub = runner.message_hub
-        hub.update_scalar('train/data_time', self.data_time / self.count)
-        hub.update_scalar('train/time', (self.mark - self.since) / self.count)
-        done = self._done(runner, batch_idx + 1)
-        rate = (self.mark - self.started) / max(done - self.first, 1e-9)
-        hub.update_info('eta', rate * (1 - done))
+        hub, each = runner.message_hub, (self.mark - self.since) / self.count
+        hub.update_scalar(f'{mode}/data_time', self.data_time / self.count)
+        hub.update_scalar(f'{mode}/time', each)
+        if mode == 'train':
+            done = self._done(runner, batch_idx + 1)
+            rate = (self.mark - self.started) / max(done - self.first, 1e-9)
+            hub.update_info('eta', rate * (1 - done))
+        else:
+            hub.update_info('eta', each * (len(loader) - batch_idx - 1))
+        self._restart()
+
+    def _after_epoch(self, runner: Any, mode: str = 'train') -> None:
+        """Training goes on where a validation stood between two of its iterations."""
         self._restart()
 
     @staticmethod

@@ -207,6 +207,43 @@ def test_times_are_means_per_step(runner, clock):
     assert recorded(runner, 'time') == pytest.approx([1.0, 1.0, 3.0] * 2)
 
 
+@pytest.mark.parametrize('mode', ['val', 'test'])
+def test_times_of_a_validation_are_its_own(runner, clock, mode):
+    setattr(runner, f'{mode}_dataloader', range(5))
+    hook = IntervalTimerHook(interval=3)  # tools/test.py trains nothing before
+    for step in (1.0, 4.0):
+        getattr(hook, f'before_{mode}_epoch')(runner)
+        for index in range(5):
+            clock.time += 0.25
+            getattr(hook, f'before_{mode}_iter')(runner, index)
+            clock.time += step
+            getattr(hook, f'after_{mode}_iter')(runner, index)
+            if index == 2:
+                assert runner.message_hub.get_info('eta') == pytest.approx(2 * (step + 0.25))
+        getattr(hook, f'after_{mode}_epoch')(runner)
+        for name, expected in (('time', step + 0.25), ('data_time', 0.25)):
+            history = runner.message_hub.get_scalar(f'{mode}/{name}')
+            assert history.data[0].tolist() == pytest.approx([expected] * 2)  # none of before
+
+
+def test_a_validation_between_iterations_takes_no_time_of_theirs(runner, clock):
+    runner.train_dataloader, runner.val_dataloader = range(1000), range(2)
+    hook = IntervalTimerHook(interval=4)
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    for index in range(4):
+        clock.time += 1
+        hook.before_train_iter(runner, index)
+        clock.time += 2
+        hook.after_train_iter(runner, index)
+        if index == 1:  # iterations are counted anew after it
+            hook.before_val_epoch(runner)
+            clock.time += 500
+            hook.after_val_epoch(runner)
+    assert recorded(runner, 'time') == pytest.approx([3.0])
+    assert recorded(runner, 'data_time') == pytest.approx([1.0])
+
+
 def test_time_left_counts_epochs(runner, clock):
     hook = IntervalTimerHook(interval=100)
     hook.before_train(runner)
