@@ -180,21 +180,21 @@ class DFND(BaseDistiller):
                 teacher_logits = self.teacher(images)  # t
                 pseudo_labels = teacher_logits.argmax(1)  # y~
                 weight, share = self.weigh(teacher_logits, pseudo_labels)
-                matrix = self.adaptation()  # Q
+                log_matrix = self.adaptation.log()  # ln Q
             student_logits = self.student(images)  # s
             logs = dict(loss_kd=self.match(student_logits, teacher_logits, weight, share))
             if self.noisy.loss_weight > 0:
-                logs['loss_nll'] = self.noisy(student_logits, matrix, pseudo_labels, weight)
+                logs['loss_nll'] = self.noisy(student_logits, log_matrix, pseudo_labels, weight)
             loss = add_up(logs)
         optim_wrapper['student'].update_params(loss)
 
         # Matrix: the same L_nll, of the student before its step.
         if self.noisy.loss_weight > 0:
             with optim_wrapper['adaptation'].optim_context(self):
-                matrix = self.adaptation()
-                noisy_loss = self.noisy(student_logits.detach(), matrix, pseudo_labels, weight)
+                log_matrix = self.adaptation.log()
+                noisy_loss = self.noisy(student_logits.detach(), log_matrix, pseudo_labels, weight)
             optim_wrapper['adaptation'].update_params(noisy_loss)
-            logs['diagonal'] = matrix.diagonal().mean()
+            logs['diagonal'] = log_matrix.diagonal().exp().mean()
         return {name: value.detach() for name, value in dict(loss=loss, **logs).items()}
 
     def weigh(

@@ -14,7 +14,7 @@ from mmdfkd.utils.precision import at_least_float32
 
 
 def noisy_nll(
-    student_logits: Tensor, matrix: Tensor, pseudo_labels: Tensor, weight: Tensor | None = None
+    student_logits: Tensor, log_matrix: Tensor, pseudo_labels: Tensor, weight: Tensor | None = None
 ) -> Tensor:
     r"""Negative log-likelihood of noisy labels under the student and a noise model.
 
@@ -22,13 +22,14 @@ def noisy_nll(
         L = \frac{\sum_b w_b\,(-\ln r_{b\tilde y_b})}{\sum_b w_b}, \qquad
         r_b = \mathrm{softmax}(s_b)\,Q
 
-    Source: Chen et al., "Learning Student Networks in the Wild", CVPR 2021. Only the columns of Q
-    that occur as labels are used, and products are taken as sums of logarithms, so neither a very
-    certain student nor a zero in Q (or less than 1e-38) gives an infinite or undefined gradient.
+    Source: Chen et al., "Learning Student Networks in the Wild", CVPR 2021. Products are taken as
+    sums of logarithms, so neither a very certain student nor a zero in Q gives an infinite or
+    undefined gradient.
 
     Args:
         student_logits: s, ``(B, K)``.
-        matrix: Q, ``(K, K)``: row = true class, column = pseudo-label; rows sum to 1.
+        log_matrix: ln Q, ``(K, K)``: row = true class, column = pseudo-label; the rows of Q sum to
+            1. See :meth:`AdaptationMatrix.log`.
         pseudo_labels: ``(B,)`` int64 in [0, K).
         weight: ``(B,)``, not negative; ``None`` is 1 for each. Their sum is that of all processes.
 
@@ -36,9 +37,7 @@ def noisy_nll(
         A scalar >= 0, in float32 for half-precision logits. It does not reach 0: with a on the
         diagonal of Q a perfect student has -ln a.
     """
-    columns = matrix.t()[pseudo_labels]  # Q_iy of every true class i, (B, K)
-    possible = columns > torch.finfo(columns.dtype).tiny  # below it, 1 / Q overflows
-    log_columns = columns.where(possible, 1).log().where(possible, -torch.inf)
+    log_columns = log_matrix.t()[pseudo_labels]  # ln Q_iy of every true class i, (B, K)
     log_probability = F.log_softmax(at_least_float32(student_logits), dim=1)
     loss = -torch.logsumexp(log_probability + log_columns, dim=1)
     if weight is None:
@@ -62,9 +61,9 @@ class NoisyLabelLoss(nn.Module):
     def forward(
         self,
         student_logits: Tensor,
-        matrix: Tensor,
+        log_matrix: Tensor,
         pseudo_labels: Tensor,
         weight: Tensor | None = None,
     ) -> Tensor:
         """See :func:`noisy_nll`."""
-        return self.loss_weight * noisy_nll(student_logits, matrix, pseudo_labels, weight)
+        return self.loss_weight * noisy_nll(student_logits, log_matrix, pseudo_labels, weight)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
@@ -87,12 +88,22 @@ class AdaptationMatrix(nn.Module):
 
     def diagonal(self) -> Tensor:
         """The probabilities a_i that the pseudo-label is right, ``(K,)``."""
-        if self.diagonal_shift is None:
-            return self.accuracy.expand(len(self.weight))
-        return (self.accuracy.logit() + self.diagonal_shift).sigmoid()
+        return self._odds().sigmoid()
 
     def forward(self) -> Tensor:
         """Q ``(K, K)``: row = true class, column = pseudo-label; entries in [0, 1]."""
-        diagonal = self.diagonal()[:, None]
-        wrong = (1 - diagonal) * self.weight.softmax(1)
-        return torch.where(self.is_diagonal, diagonal, wrong.gather(1, self.columns))
+        return self.log().exp()
+
+    def log(self) -> Tensor:
+        """The logarithms of Q ``(K, K)``; finite, but for a = 1, where errors have none."""
+        odds = self._odds()[:, None]
+        right, wrong = F.logsigmoid(odds), F.logsigmoid(-odds)  # ln a and ln (1 - a)
+        errors = wrong + self.weight.log_softmax(1)
+        return torch.where(self.is_diagonal, right, errors.gather(1, self.columns))
+
+    def _odds(self) -> Tensor:
+        """``ln(a_i / (1 - a_i))``, ``(K,)``."""
+        odds = self.accuracy.logit()
+        if self.diagonal_shift is None:
+            return odds.expand(len(self.weight))
+        return odds + self.diagonal_shift

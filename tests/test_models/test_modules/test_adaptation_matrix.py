@@ -63,6 +63,17 @@ def test_certainty_is_the_identity():
     assert torch.equal(matrix(), torch.eye(4))
 
 
+@pytest.mark.parametrize('diagonal', ['fixed', 'learned'])
+def test_logarithms_outlast_the_matrix(diagonal):
+    matrix = build(torch.randn(4, 3), 0.8, diagonal)
+    torch.testing.assert_close(matrix.log(), matrix().log())
+    matrix = build(torch.tensor([[0.0, 200], [1, -1], [0.5, 0]]), 0.9, diagonal)
+    assert matrix()[0, 1] == 0.0  # .1 e^-200
+    assert matrix.log()[0, 1].item() == pytest.approx(-202.302585)
+    matrix.log()[0, 1].backward()
+    torch.testing.assert_close(matrix.weight.grad[0], torch.tensor([1.0, -1.0]))
+
+
 def test_fixed_diagonal_learns_the_rest_only():
     matrix = build(torch.randn(4, 3), 0.8)
     assert [name for name, _ in matrix.named_parameters()] == ['weight']
