@@ -53,7 +53,8 @@ class _SelfProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return (grad + grad.T) @ x
+        both = grad.T.clone(memory_format=torch.contiguous_format)  # copied in blocks, then added
+        return both.add_(grad) @ x
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
