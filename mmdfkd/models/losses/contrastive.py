@@ -80,7 +80,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     batch = len(first)
     with torch.autocast(first.device.type, enabled=False):
-        anchors = _unit(torch.cat([first, second])) / math.sqrt(temperature)
+        anchors = _unit(torch.cat([first, second])) / math.sqrt(temperature)  # u / sqrt(tau)
         everyone = gather_batch(anchors)
         alone = everyone is anchors  # in one process
         logits = _SelfProduct.apply(anchors) if alone else anchors @ everyone.T

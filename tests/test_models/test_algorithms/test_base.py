@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmdfkd.models.algorithms import KD, KD3, STKD, BaseDistiller, Supervised
-from mmdfkd.models.algorithms.base import build_teacher
+from mmdfkd.models.algorithms.base import add_up, build_teacher
 from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
 from mmdfkd.models.modules import Mixup
 from mmdfkd.models.selectors import RandomSelector
@@ -20,6 +20,17 @@ def model(teacher, student):
 def test_method_must_say_how_it_trains(student, teacher):
     with pytest.raises(TypeError, match='abstract'):
         BaseDistiller(student, teacher)
+
+
+def test_terms_of_a_loss_are_added_up():
+    terms = {
+        name: torch.tensor(value, requires_grad=True)
+        for name, value in dict(a=1.0, b=2.0, c=4.5).items()
+    }
+    loss = add_up(terms)
+    loss.backward()
+    assert loss.item() == 7.5 and [term.grad.item() for term in terms.values()] == [1.0, 1.0, 1.0]
+    assert add_up(dict(a=terms['c'])) is terms['c']
 
 
 def test_teacher_is_frozen_and_stays_in_eval_mode(model):
