@@ -121,12 +121,13 @@ class ZSKT(GenerativeDistiller):
         with optim_wrapper.optim_context(self), torch.no_grad():
             images = self.generate(latent)
             teacher = self.teacher.extract(images)
+            teacher_maps = [self.attention.condense(map_) for map_ in teacher.maps]  # A_l^T
         for _ in range(steps):
             with optim_wrapper.optim_context(self):
                 student = self.student.extract(images)
                 logs = dict(loss_kl=self.divergence(student.logits, teacher.logits))
                 if self.attention.loss_weight:
-                    logs['loss_attention'] = self.attention(student.maps, teacher.maps)
+                    logs['loss_attention'] = self.attention(student.maps, teacher_maps)
                 loss = add_up(logs)
             optim_wrapper.update_params(loss)
         return dict(loss_student=loss, **logs)

@@ -123,6 +123,11 @@ class AttentionTransferLoss(MapLoss):
                 'weight 0.'
             )
 
+    @torch.no_grad()
+    def condense(self, feature: Tensor) -> Tensor:
+        """One channel ``(B, 1, H, W)`` with the attention of all, for maps that are met often."""
+        return attention_map(feature, self.p).pow(1 / self.p)[:, None]
+
     def compare(self, index: int, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """The attention loss of one pair."""
         return attention_transfer(student_map, teacher_map, self.p, self.form)

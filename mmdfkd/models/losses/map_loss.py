@@ -35,6 +35,10 @@ class MapLoss(nn.Module, ABC):
     def compare(self, index: int, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """The loss of pair ``index``, a scalar; maps ``(B, C, H, W)`` of either network."""
 
+    def condense(self, feature: Tensor) -> Tensor:
+        """What may stand for a map of the teacher that is compared many times: less, or itself."""
+        return feature
+
     def fit_maps(
         self,
         student_shapes: Sequence[Shape],

@@ -101,6 +101,18 @@ def test_gradcheck_and_who_receives_gradient():
     assert student.grad.abs().sum() > 0 and teacher.grad is None
 
 
+@pytest.mark.parametrize('p', [1.0, 2.0, 4.0])
+def test_one_channel_stands_for_all(p):
+    loss = AttentionTransferLoss(p=p)
+    student, teacher = torch.randn(2, 3, 5, 6), torch.randn(2, 7, 5, 6)
+    condensed = loss.condense(teacher)
+    assert condensed.shape == (2, 1, 5, 6)
+    torch.testing.assert_close(attention_map(condensed, p), attention_map(teacher, p))
+    torch.testing.assert_close(loss([student], [condensed]), loss([student], [teacher]))
+    loud = loss.condense(300 * teacher.half())  # whose square exceeds the largest half
+    torch.testing.assert_close(loud, 300 * condensed, rtol=2e-3, atol=1e-2)
+
+
 def test_half_precision_is_computed_in_float32():
     # 300^2 exceeds the largest half
     student, teacher = (300 * m.float() for m in (STUDENT, TEACHER))
