@@ -121,7 +121,7 @@ class ZSKT(GenerativeDistiller):
         with optim_wrapper.optim_context(self), torch.no_grad():
             images = self.generate(latent)
             teacher = self.teacher.extract(images)
-            teacher_maps = [self.attention.condense(map_) for map_ in teacher.maps]  # A_l^T
+            teacher_maps = [self.attention.condense(feature) for feature in teacher.maps]  # A_l^T
         for _ in range(steps):
             with optim_wrapper.optim_context(self):
                 student = self.student.extract(images)
