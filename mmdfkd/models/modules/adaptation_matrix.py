@@ -86,10 +86,6 @@ class AdaptationMatrix(nn.Module):
             )
         self.accuracy.fill_(teacher_accuracy)
 
-    def diagonal(self) -> Tensor:
-        """The probabilities a_i that the pseudo-label is right, ``(K,)``."""
-        return self._odds().sigmoid()
-
     def forward(self) -> Tensor:
         """Q ``(K, K)``: row = true class, column = pseudo-label; entries in [0, 1]."""
         return self.log().exp()

@@ -82,7 +82,7 @@ def losses_of_classes(classes: int, device: str) -> dict[str, Callable[[], Any]]
     student.requires_grad_()
 
     return {
-        'noise matrix and its loss': lambda: noisy_nll(student, noise(), labels).backward(),
+        'noise matrix and its loss': lambda: noisy_nll(student, noise.log(), labels).backward(),
         'KL divergence': lambda: kl_divergence(student, teacher).backward(),
         'class balance': lambda: class_balance_loss(student).backward(),
         "KD3's thresholds, 10,000 images": lambda: selector(
@@ -99,7 +99,7 @@ def losses_of_batch(batch: int, device: str) -> dict[str, Callable[[], Any]]:
     student.requires_grad_(), first.requires_grad_()
     return {
         "KD3's contrast": lambda: nt_xent(first, second, 0.3).backward(),
-        'noise matrix and its loss': lambda: noisy_nll(student, noise(), labels).backward(),
+        'noise matrix and its loss': lambda: noisy_nll(student, noise.log(), labels).backward(),
         'KL divergence': lambda: kl_divergence(student, teacher).backward(),
     }
 
