@@ -1,5 +1,5 @@
 # ZSKT on CIFAR-100: WRN-40-2 teaches WRN-16-1, and no image is read.
-# Expected: 36.66 % (as FastDFKD, arXiv 2112.06253, prints it), with a teacher of 75.83 %.
+# FastDFKD (arXiv 2112.06253) prints 36.66 %, of its own form of ZSKT, with a teacher of 75.83 %.
 # Not reproduced yet.
 #   python tools/train.py configs/zskt/zskt_wrn-40-2_wrn-16-1_1xb128-200e_cifar100.py
 _base_ = [

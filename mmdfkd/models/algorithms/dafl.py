@@ -13,6 +13,7 @@ from mmdfkd.models.classifiers import Classifier, Features
 from mmdfkd.models.losses import KLDivergence
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice, check_least
+from mmdfkd.utils.precision import at_least_float32
 
 from .base import add_up
 from .generative import GenerativeDistiller
@@ -119,7 +120,8 @@ class DAFL(GenerativeDistiller):
             loss, logs = self.generator_loss(teacher)
         optim_wrapper.update_params(loss)
         logs = {name: value.detach() for name, value in logs.items()}
-        return images.detach(), teacher.logits.detach(), logs
+        # In float32, since the student's forward may be another optimiser's, without autocast.
+        return at_least_float32(images.detach()), teacher.logits.detach(), logs
 
     def generator_loss(self, teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
         """L_G of what the teacher sees, and its three weighted terms."""

@@ -214,10 +214,13 @@ def test_a_teacher_sure_of_one_class_breaks_nothing(teacher, student, make_laten
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-def test_mixed_precision(teacher, student, make_latents):
+@pytest.mark.parametrize('cast', [['student', 'generator'], ['student'], ['generator']])
+def test_mixed_precision(teacher, student, make_latents, cast):
     model = DAFL(teacher, student, SMALL, student_steps=2).train()
-    wrapper = dict(type=AutocastOptimWrapper, optimizer=dict(type='SGD', lr=0.01))
-    optimizers = RoleOptimWrapperConstructor({role: wrapper for role in model.roles()})(model)
+    config = {role: dict(optimizer=dict(type='SGD', lr=0.01)) for role in model.roles()}
+    for role in cast:
+        config[role]['type'] = AutocastOptimWrapper
+    optimizers = RoleOptimWrapperConstructor(config)(model)
     logs = model.train_step(make_latents(model), optimizers)
     assert all(value.isfinite() for value in logs.values())
     assert logs['loss_student'].dtype == logs['loss_balance'].dtype == torch.float32

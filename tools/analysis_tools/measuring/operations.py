@@ -81,11 +81,6 @@ class OperationCount(TorchDispatchMode):
             handle.remove()
 
     @property
-    def kernels(self) -> int:
-        """Number of operations outside of optimisers."""
-        return sum(self.operations.values())
-
-    @property
     def reads(self) -> int:
         """How often the host waited for a value."""
         return sum(self.operations[name] for name in READS)
