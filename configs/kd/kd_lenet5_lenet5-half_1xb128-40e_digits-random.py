@@ -1,4 +1,4 @@
-# The control of KD³: plain KD on as many pool images, drawn at random each epoch.
+# The control of KD³: plain KD on 80 % of the pool, drawn at random each epoch.
 #   python tools/train.py configs/kd/kd_lenet5_lenet5-half_1xb128-40e_digits-random.py
 _base_ = [
     '../_base_/models/lenet5_lenet5-half_digits.py',

@@ -1,4 +1,4 @@
-# The control of KD³ on real images: plain KD on as many pool images, drawn at random each epoch.
+# The control of KD³ on real images: plain KD on 80 % of the pool, drawn at random each epoch.
 #   python tools/train.py configs/kd/kd_resnet20_resnet8_1xb128-10e_cifar10-random.py
 _base_ = [
     '../_base_/models/resnet20-20e_resnet8_cifar10.py',

@@ -1,5 +1,5 @@
 # KD³ on CIFAR-100: WRN-40-2 teaches WRN-16-1 from the images of ImageNet at 32 pixels.
-# A pair that is not in the paper.
+# Perhaps a pair of the paper's Table 3, which is not legible to us.
 #   python tools/train.py configs/kd3/kd3_wrn-40-2_wrn-16-1_1xb1024-240e_cifar100.py
 _base_ = [
     '../_base_/models/wrn-40-2_wrn-16-1_cifar100.py',

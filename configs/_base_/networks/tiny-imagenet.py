@@ -1,5 +1,5 @@
-# The papers' networks for the 64-pixel images of Tiny-ImageNet, with the constants the papers
-# use for it (those of CIFAR-10, as many codes have them).
+# The papers' networks for the 64-pixel images of Tiny-ImageNet, with the constants that HiDFD's code
+# uses for it (those of CIFAR-10, as many codes have them).
 _base_ = './small-images.py'
 
 tiny_imagenet = dict(

@@ -23,6 +23,7 @@ from mmdfkd.models.classifiers import (
     load_classifier,
     network_fingerprint,
 )
+from mmdfkd.models.selectors import Selector
 from mmdfkd.registry import MODELS, TASK_UTILS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.modes import in_mode
@@ -58,6 +59,9 @@ class BaseDistiller(BaseModel):
     # Which images a method learns from; None where nothing is distilled.
     learns_from: Literal['original', 'collected', 'generated', 'both'] | None = None
 
+    # Whether a method asks its selector about every batch, where that is ``by_batch``.
+    asks_by_batch: bool = False
+
     # What a method does outside of its optimisers' wrappers, where float16 would not scale losses.
     unscaled: str = ''
 
@@ -84,7 +88,7 @@ class BaseDistiller(BaseModel):
         self.test_preprocessor = MODELS.build(inputs)
         self.teacher = teacher
         self.student = student
-        self.selector = TASK_UTILS.build(selector) if selector else None
+        self.selector = self.build_selector(selector) if selector else None
         self.teacher_predictions: Tensor | None = None
         self.check_classes()
 
@@ -96,6 +100,25 @@ class BaseDistiller(BaseModel):
                 f'{self.student.num_classes}. Set model.student.head.num_classes to '
                 f'{self.teacher.num_classes}.'
             )
+
+    def build_selector(self, config: dict) -> Selector:
+        """Build the selector from its config.
+
+        Raises:
+            UsageError: It is none, or wants to be asked about batches, which this method does not.
+        """
+        selector = TASK_UTILS.build(config)
+        if not isinstance(selector, Selector):
+            raise UsageError(
+                f'model.selector is a {type(selector).__name__}, which is no selector. Derive it '
+                'from mmdfkd.models.selectors.Selector.'
+            )
+        if selector.by_batch and not self.asks_by_batch:
+            raise UsageError(
+                f'model.selector keeps a share of every batch, and {self.method} asks it about '
+                "the pool only, so all images would count. Set model.selector.scope='global'."
+            )
+        return selector
 
     def build_part(self, name: str, config: dict | None, **defaults: Any) -> Any:
         """Build the loss or module that an argument describes; see :meth:`describe_part`."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.losses import kl_divergence
 from mmdfkd.models.modules import AdaptationMatrix, gather_batch
-from mmdfkd.models.selectors import ConfidenceSelector, Selection
+from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
@@ -85,6 +85,7 @@ class DFND(BaseDistiller):
     class_weights: Tensor
 
     default_types = dict(selector='ConfidenceSelector', noisy='NoisyLabelLoss')
+    asks_by_batch = True
 
     def __init__(
         self,
@@ -117,9 +118,6 @@ class DFND(BaseDistiller):
         self.noisy = self.build_part('noisy', noisy)
         self.temperature = temperature
         self.kd_norm = kd_norm
-        self.by_batch = isinstance(self.selector, ConfidenceSelector) and (
-            self.selector.scope == 'batch'
-        )
         self.estimated = estimated
         self.balanced = class_balance == 'inverse_freq'
         # Who asks for a selection; nobody once there was one.
@@ -128,7 +126,7 @@ class DFND(BaseDistiller):
             'model.class_balance=inverse_freq': self.balanced,
         }
         self.awaiting = next((key for key, asks in asking.items() if asks), '')
-        if self.awaiting and self.by_batch:
+        if self.awaiting and self.selector.by_batch:
             raise UsageError(
                 f"{self.awaiting} is computed from the selected images, and with scope='batch' "
                 "nothing is selected beforehand. Set model.selector.scope='global', or another "
@@ -201,7 +199,7 @@ class DFND(BaseDistiller):
         self, teacher_logits: Tensor, pseudo_labels: Tensor
     ) -> tuple[Tensor | None, Tensor | float]:
         """Weights ``(B,)`` of a batch's images, ``None`` for none, and the share that is kept."""
-        if self.by_batch:
+        if self.selector.by_batch:
             kept = self.selector.in_batch(teacher_logits)
             return kept, gather_batch(kept).mean() if self.kd_norm == 'kept' else 1.0
         return (self.class_weights[pseudo_labels] if self.balanced else None), 1.0

@@ -15,7 +15,7 @@ from mmdfkd.models.losses import KLDivergence, MapLoss
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
-from .base import BaseDistiller
+from .base import BaseDistiller, add_up
 
 
 @MODELS.register_module()
@@ -107,14 +107,17 @@ class KD(BaseDistiller):
             with torch.no_grad():
                 teacher = self.teacher.extract(images)
             student = self.student.extract(images)
-            logs = dict(loss_kd=self.divergence(student.logits, teacher.logits))
-            loss = self.alpha * logs['loss_kd']
+            logs, terms = {}, {}
+            if self.alpha > 0:
+                logs['loss_kd'] = self.divergence(student.logits, teacher.logits)
+                terms['kd'] = self.alpha * logs['loss_kd']
             if self.ce_weight > 0:
                 logs['loss_ce'] = F.cross_entropy(student.logits, self.labels(batch))
-                loss = loss + self.ce_weight * logs['loss_ce']
+                terms['ce'] = self.ce_weight * logs['loss_ce']
             for name, feature_loss in self.feature_losses.items():
-                logs[f'loss_{name}'] = feature_loss(student.maps, teacher.maps)
-                loss = loss + logs[f'loss_{name}']
+                loss = feature_loss(student.maps, teacher.maps)
+                logs[f'loss_{name}'] = terms[f'loss_{name}'] = loss
+            loss = add_up(terms)
         optim_wrapper['student'].update_params(loss)
         return {name: value.detach() for name, value in dict(loss=loss, **logs).items()}
 

@@ -17,11 +17,14 @@ class Selector(ABC):
         needs: Whose logits of the whole pool it wants: any of ``'teacher'`` and ``'student'``.
         once: Asked before the first epoch only, instead of before every one. The answer is part of
             the run's checkpoints, so that a resumed run goes on with it.
+        by_batch: Marks the images of every batch instead, in a method ``in_batch``, for methods
+            that ask it then.
         index_file: Where an answer is kept from run to run; ``None`` keeps none.
     """
 
     needs: tuple[Literal['teacher', 'student'], ...] = ()
     once: bool = False
+    by_batch: bool = False
     index_file: Path | None = None
 
     @abstractmethod

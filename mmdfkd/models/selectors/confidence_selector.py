@@ -115,7 +115,7 @@ class ConfidenceSelector(Selector):
             others fill up what is missing; ``'even'`` is the number kept divided by that of the
             classes, rounded up (HiDFD). ``None`` asks for nothing of the kind (DFND).
         scope: ``'global'``: of the whole pool, once. ``'batch'``: of every training batch, see
-            :meth:`in_batch`, which takes a ``keep_ratio``.
+            :meth:`in_batch`, which takes a ``keep_ratio``; of our methods DFND does so.
         index_file: ``.npz`` file to keep the selection in from run to run, with the scores, the
             teacher's fingerprint, the pool's content hash, the normalisation and the number kept.
             A file that fits is used instead of predicting the pool; another one is refused.
@@ -158,9 +158,9 @@ class ConfidenceSelector(Selector):
         self.num_select = num_select
         self.keep_ratio = 0.5 if keep_ratio is None else keep_ratio
         self.class_cap = class_cap
-        self.scope = scope
         self.index_file = None if index_file is None else Path(index_file).expanduser()
-        self.needs = ('teacher',) if scope == 'global' else ()
+        self.by_batch = scope == 'batch'
+        self.needs = () if self.by_batch else ('teacher',)
 
     def count(self, available: int) -> int:
         """How many of so many images are kept."""

@@ -83,8 +83,9 @@ def count_reads():
 def take_steps():
     """Train an algorithm with SGD; return the logs of the last step."""
 
-    def take(model, *batches, lr=0.1):
-        config = {role: dict(optimizer=dict(type='SGD', lr=lr)) for role in model.roles()}
+    def take(model, *batches, lr=0.1, **options):
+        sgd = dict(type='SGD', lr=lr, **options)
+        config = {role: dict(optimizer=sgd) for role in model.roles()}
         optimizers = RoleOptimWrapperConstructor(config)(model)
         model.train()
         for batch in batches:

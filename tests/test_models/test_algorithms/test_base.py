@@ -8,7 +8,7 @@ from mmdfkd.models.algorithms.base import add_up, build_teacher
 from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
 from mmdfkd.models.modules import Mixup
 from mmdfkd.models.selectors import RandomSelector
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import MODELS, TASK_UTILS
 from mmdfkd.utils import UsageError
 
 
@@ -31,6 +31,23 @@ def test_terms_of_a_loss_are_added_up():
     loss.backward()
     assert loss.item() == 7.5 and [term.grad.item() for term in terms.values()] == [1.0, 1.0, 1.0]
     assert add_up(dict(a=terms['c'])) is terms['c']
+
+
+@pytest.mark.parametrize('method', [KD, KD3])
+def test_a_selector_of_batches_is_refused_where_nobody_asks_it(teacher, student, method):
+    by_batch = dict(type='ConfidenceSelector', scope='batch')
+    with pytest.raises(UsageError, match=f"and {method.__name__} asks .*scope='global'"):
+        method(teacher=teacher, student=student, selector=by_batch)
+
+
+def test_a_selector_is_one(teacher, student):
+    chooses_nothing = dict(type='AccuracyOfNothing')
+    TASK_UTILS.register_module('AccuracyOfNothing', module=type('AccuracyOfNothing', (), {}))
+    try:
+        with pytest.raises(UsageError, match='is a AccuracyOfNothing, .*models.selectors.Selector'):
+            KD(teacher, student, selector=chooses_nothing)
+    finally:
+        TASK_UTILS.module_dict.pop('AccuracyOfNothing')
 
 
 def test_teacher_is_frozen_and_stays_in_eval_mode(model):
