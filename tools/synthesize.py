@@ -86,7 +86,8 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     logger = MMLogger.get_instance(
         'synthesize', log_level='WARNING'
     )  # how weights began: no matter
-    seed = cfg.get('randomness', {}).get('seed', 0) if seed is None else seed
+    if seed is None:  # a bank that is gone on with cannot have one drawn at random
+        seed = cfg.get('randomness', {}).get('seed') or 0
     set_random_seed(seed)
     config = dict(cfg.model)
     if cfg.get('data_preprocessor'):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.logging import print_log
 
@@ -70,7 +72,12 @@ def _facts(size: int, free: int | None, device: torch.device) -> str:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes of an accelerator; None where it does not tell, or for a CPU."""
-    module = getattr(torch, device.type, None)
-    read = getattr(module, 'mem_get_info', None)
-    return None if read is None else read(device)[0]
+    """Free bytes of an accelerator; None where it does not tell, or for a CPU.
+
+    What PyTorch holds in reserve, of tensors that are gone, is free too.
+    """
+    module: Any = getattr(torch, device.type, None)
+    if not hasattr(module, 'mem_get_info'):
+        return None
+    reserve = module.memory_reserved(device) - module.memory_allocated(device)
+    return module.mem_get_info(device)[0] + reserve

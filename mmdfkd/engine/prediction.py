@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.dist import all_gather_object, get_dist_info, get_world_size
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import network_fingerprint
@@ -85,8 +85,7 @@ class LogitsCache:
         logits = self._read(path, len(dataset))
         if logits is not None and not _still_true(logits, teacher, dataset, preprocessor):
             logits = None
-        # All ranks predict unless all have the file: machines need not share the folder.
-        if not all(all_gather_object(logits is not None)) or logits is None:
+        if not _is_shared(logits) or logits is None:
             name = dataset.metainfo['name']
             description = f'Teacher predicts {len(dataset):,} images of {name}'
             logits = predict_logits(
@@ -121,6 +120,15 @@ class LogitsCache:
                 np.save(file, logits.numpy())
         except OSError:
             pass  # a cache that cannot be written is no reason to stop
+
+
+def _is_shared(logits: Tensor | None) -> bool:
+    """Whether all processes have the same logits: machines need not share the folder."""
+    if get_world_size() == 1:
+        return logits is not None
+    digest = None if logits is None else hashlib.sha256(logits.numpy()).hexdigest()
+    found = set(all_gather_object(digest))
+    return found == {digest} and digest is not None
 
 
 @torch.no_grad()

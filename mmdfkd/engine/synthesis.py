@@ -67,9 +67,14 @@ def synthesize_round(
         UsageError: Pixels became NaN or infinite.
     """
     with advancing(f'Round {number + 1} of synthesis', model.iterations) as advance:
+
+        def on_step() -> None:
+            torch.compiler.cudagraph_mark_step_begin()  # results of this one may be overwritten
+            advance()
+
         with random_numbers_of(seed, number):
             started = time.perf_counter()
-            made = model.synthesize(optim_wrapper, number, adversary, advance)
+            made = model.synthesize(optim_wrapper, number, adversary, on_step)
             finite = bool(made.images.isfinite().all())  # waits for the device
             seconds = time.perf_counter() - started
     logs = {name: value.item() for name, value in made.logs.items()}

@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,18 @@ def accelerator(monkeypatch):
         return torch.device('meta')
 
     return of
+
+
+def test_memory_in_reserve_is_free(monkeypatch):
+    """Of 100 bytes others have 40; of the 50 that PyTorch took, tensors have 30."""
+    there = SimpleNamespace(
+        mem_get_info=lambda device: (10, 100),
+        memory_reserved=lambda device: 50,
+        memory_allocated=lambda device: 30,
+    )
+    monkeypatch.setattr(torch, 'cuda', there)
+    assert residency.free_memory(torch.device('cuda')) == 10 + 20
+    assert residency.free_memory(torch.device('cpu')) is None
 
 
 def test_batches_gathered_on_the_device_are_the_same(dataset):

@@ -58,3 +58,24 @@ def test_the_teacher_sees_what_the_bank_keeps():
         found.confidence, torch.tensor([0.54983, 0.99889]), atol=1e-5, rtol=0
     )
     assert found.logs == dict(loss=0.5) and found.as_asked() == pytest.approx(0.5)
+
+
+def test_a_recording_ends_with_each_step(monkeypatch):
+    """Else CUDA graphs would record the steps of a round as one."""
+    marks = []
+    monkeypatch.setattr(torch.compiler, 'cudagraph_mark_step_begin', lambda: marks.append(1))
+
+    def synthesize(optim_wrapper, number, adversary, on_step):
+        for step in range(3):
+            assert len(marks) == step
+            on_step()
+        return SimpleNamespace(images=torch.zeros(1, 1, 1, 1), targets=torch.zeros(1), logs={})
+
+    model = SimpleNamespace(
+        iterations=3,
+        synthesize=synthesize,
+        test_preprocessor=BatchPreprocessor([0.0], [1.0]),
+        teacher=lambda x: x.flatten(1),
+    )
+    synthesize_round(model, None, seed=0, number=0)
+    assert len(marks) == 3

@@ -232,12 +232,14 @@ def test_the_seed_is_that_of_the_command_else_of_the_config(run_tool, tmp_path):
         zero=['--seed', 0, *SMALL, 'randomness.seed=1'],
         one=['--seed', 1, *SMALL],
         config=[*SMALL, 'randomness.seed=1'],
+        none=[*SMALL, 'randomness.seed=None'],
     )
     images = {}
     for name, options in commands.items():
         run_tool('synthesize.py', DIGITS, '--num', 8, '--out', tmp_path / name, *options)
         images[name] = np.load(tmp_path / name / 'images.npy')
     assert (images['one'] == images['config']).all()
+    assert (images['zero'] == images['none']).all()
     assert not (images['zero'] == images['one']).all()
 
 

@@ -65,7 +65,7 @@ class GANHook(Hook):
                 "Set train_dataloader.dataset.synthetic=dict(type='ImageBank'), or "
                 'model.gan_epochs=0 to learn from the images there are.'
             )
-        if not gan_epochs and dataset.bank is not None and runner.cfg.get('load_from') is None:
+        if not gan_epochs and dataset.bank is not None and not model.iteration:
             raise UsageError(
                 'model.gan_epochs is 0, so nobody fills train_dataloader.dataset.synthetic. Give '
                 "the images of an earlier run, dict(type='ImagePool', root='WORK_DIR/bank'), or "

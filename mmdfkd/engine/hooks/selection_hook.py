@@ -102,6 +102,7 @@ class SelectionHook(Hook):
                 f'Goes on with the selection of {len(self.selection.indices):,} images in the '
                 'checkpoint.'
             )
+            self._tell(runner, self.selection)  # there may be no epoch left
 
     def before_train_epoch(self, runner: Any) -> None:
         """Select, tell the sampler and the algorithm, log."""
@@ -112,12 +113,16 @@ class SelectionHook(Hook):
         if self.selection is None or due:
             self.selection = self._select(runner)
             self._log(runner, self.selection)
-        loader = runner.train_dataloader
+        self._tell(runner, self.selection)
+
+    def _tell(self, runner: Any, selection: Selection) -> None:
+        """Tell the sampler, and the algorithm unless it knows."""
+        model, loader = runner.model, runner.train_dataloader
         batch_size = loader.batch_size or loader.batch_sampler.batch_size
-        loader.batch_sampler.sampler.select(self.selection.indices, batch_size)
-        if self.selection is not self.told and hasattr(model, 'remember_selection'):
-            model.remember_selection(self.selection)
-        self.told = self.selection
+        loader.batch_sampler.sampler.select(selection.indices, batch_size)
+        if selection is not self.told and hasattr(model, 'remember_selection'):
+            model.remember_selection(selection)
+        self.told = selection
 
     def _select(self, runner: Any) -> Selection:
         selector, pool = runner.model.selector, pool_of(runner)

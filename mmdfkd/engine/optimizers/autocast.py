@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
-from mmdfkd.models.algorithms import InversionDistiller
 from mmdfkd.registry import MODELS, OPTIM_WRAPPERS
 from mmdfkd.utils.errors import check_choice
 
@@ -64,14 +63,14 @@ class AutocastOptimWrapper(RoleOptimWrapper):
 def use_amp(cfg: Config) -> None:
     """Train every role in mixed precision, in place: what ``--amp`` does.
 
-    That is bfloat16, or float16 on a GPU that lacks it. Methods that fill a bank have no float16:
-    their images are optimised outside of any wrapper that would scale losses.
+    That is bfloat16, or float16 on a GPU that lacks it, but for methods that optimise images or
+    latents outside of any wrapper that would scale losses.
 
     Args:
         cfg: A config whose ``optim_wrapper`` has the roles.
     """
-    fills_bank = issubclass(MODELS.get(cfg.model.type), InversionDistiller)
-    half = torch.cuda.is_available() and not has_bfloat16('cuda') and not fills_bank
+    unscaled = getattr(MODELS.get(cfg.model.type), 'unscaled', '')
+    half = torch.cuda.is_available() and not has_bfloat16('cuda') and not unscaled
     for role, wrapper in cfg.optim_wrapper.items():
         if role != 'constructor':
             wrapper.type = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'

@@ -37,7 +37,7 @@ from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.files import atomic_path
 
 from .checkpoints import latest_checkpoint, restore_histories, to_plain
-from .launch import check_launcher, join_by_gloo
+from .launch import check_launcher, join_by_gloo, set_meeting_place
 from .schedules import all_schedulers, check_length, check_schedules, lengthen
 
 #: Default hooks that mmengine has in any run.
@@ -215,8 +215,11 @@ class DistillRunner(Runner):
                 '--launcher out.'
             )
         set_up_device(env_cfg)
-        if self.launcher != 'none' and not started and not torch.cuda.is_available():
-            join_by_gloo(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
+        if self.launcher != 'none' and not started:
+            if not torch.cuda.is_available():
+                join_by_gloo(self.launcher, env_cfg.get('dist_cfg', {}).get('timeout'))
+            elif self.launcher == 'mpi':  # mmengine finds it for the others
+                set_meeting_place(self.launcher)
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: Any) -> Any:

@@ -47,15 +47,14 @@ def check_launcher(launcher: str) -> None:
         )
 
 
-def join_by_gloo(launcher: str, timeout: float | None = None) -> None:
-    """Make one group of the processes that a launcher has started.
+def set_meeting_place(launcher: str) -> None:
+    """Say in the environment who this process is, and where all that a launcher started meet.
 
-    ``MASTER_ADDR`` and ``MASTER_PORT`` (29500) say where they meet. Slurm knows the first, and
-    processes of one machine need none.
+    ``MASTER_ADDR`` and ``MASTER_PORT`` (29500) say where. Slurm knows the first, and processes of
+    one machine need none.
 
     Args:
         launcher: A key of :data:`VARIABLES`.
-        timeout: Seconds after which they stop to wait for each other; half an hour if None.
 
     Raises:
         UsageError: They are of several machines, and nobody says where they meet.
@@ -65,6 +64,19 @@ def join_by_gloo(launcher: str, timeout: float | None = None) -> None:
     os.environ.setdefault('MASTER_PORT', '29500')
     if 'MASTER_ADDR' not in os.environ:
         os.environ['MASTER_ADDR'] = _meeting_place(launcher)
+
+
+def join_by_gloo(launcher: str, timeout: float | None = None) -> None:
+    """Make one group of the processes that a launcher has started.
+
+    Args:
+        launcher: A key of :data:`VARIABLES`.
+        timeout: Seconds after which they stop to wait for each other; half an hour if None.
+
+    Raises:
+        UsageError: See :func:`set_meeting_place`.
+    """
+    set_meeting_place(launcher)
     limit = None if timeout is None else timedelta(seconds=timeout)
     dist.init_process_group('gloo', timeout=limit)
 

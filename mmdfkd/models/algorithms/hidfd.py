@@ -82,10 +82,10 @@ class HiDFD(BaseDistiller):
         target: What is aligned: ``'map'`` (published code) or ``'pooled'``.
         data_preprocessor: Config of the training road's ``BatchPreprocessor``, for the student.
 
-    Differs from the published code, whose choices arguments restore: there, feature integration is
-    without effect (``feature_integration.detach``), classes are never counted
+    Differs from the published code: there, feature integration is without effect
+    (``feature_integration.detach`` restores that), classes are never counted
     (``smoothing.interval=0``), each collected image comes once (``HybridSampler.repeat=1``), and
-    both stages draw collected images of their own.
+    both stages draw collected images of their own, for which there is no argument.
     """
 
     learns_from = 'both'

@@ -93,6 +93,7 @@ class PREDFKD(GenerativeDistiller):
         reconstruction='VAELoss',
         tuning='Adam',
     )
+    unscaled = 'tunes latents'
 
     def __init__(
         self,
@@ -145,8 +146,6 @@ class PREDFKD(GenerativeDistiller):
         self.memory_ratio = memory_ratio
         self.student_mode = student_mode
         self.replay_grad_into_decoder = replay_grad_into_decoder
-        if replay_grad_into_decoder:
-            self.unscaled = 'takes the gradient of model.replay_grad_into_decoder'
         self.noise_draws = math.ceil(memory_steps / memory_ratio)
         # Of replayed images: latents for both learners, and noise for the auto-encoder.
         replay_draws = math.ceil((student_steps + 2 * memory_steps) / replay_ratio)
@@ -309,7 +308,7 @@ class PREDFKD(GenerativeDistiller):
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                return self.memory(latent)
+                return self.memory(latent.detach())  # autocast remembers what `latent` was
 
     def views(self, images: Tensor) -> dict[str, Tensor]:
         """What the auto-encoder may have to reproduce of images, by the names of ``VAELoss``."""

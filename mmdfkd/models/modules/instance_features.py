@@ -24,7 +24,8 @@ def record_instance_features(
     It goes together with ``record_batch_statistics`` around the same pass.
 
     Args:
-        layers: Layers whose maps are averaged.
+        layers: Layers whose maps are averaged; of one that takes or gives several, as backbones do,
+            the last.
         on: Whether what enters them counts, or what leaves them.
 
     Yields:
@@ -34,14 +35,14 @@ def record_instance_features(
     check_choice('on', on, ('input', 'output'))
     features: list[Tensor] = []
 
-    def record(maps: Tensor) -> None:
-        maps = at_least_float32(maps)
+    def record(maps: Tensor | Sequence[Tensor]) -> None:
+        maps = at_least_float32(maps if isinstance(maps, Tensor) else maps[-1])
         features.append(maps.flatten(2).mean(2) if maps.ndim > 2 else maps)
 
     def before(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         record(arguments[0])
 
-    def after(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    def after(layer: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         record(output)
 
     handles = [

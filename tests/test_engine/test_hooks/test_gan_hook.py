@@ -160,6 +160,49 @@ def test_the_gan_of_a_checkpoint_makes_the_images(train, hybrid, made):
     runner = train('student', **{**hybrid, **options}, load_from=f'{made.work_dir}/epoch_1.pth')
     images = [(Path(run.work_dir) / 'bank/images.npy').read_bytes() for run in (made, runner)]
     assert images[0] == images[1] and runner.iter == 4
+    again = train('student', **{**hybrid, **options, 'train_cfg.max_epochs': 2}, resume=True)
+    assert again.iter == 8
+
+
+def test_resuming_a_run_that_is_over(train, hybrid):
+    """Its record of the GAN is written again, with all that the selection says."""
+    folder = Path(train('whole', **hybrid).work_dir)
+    with np.load(folder / 'gan.npz') as record:
+        expected = dict(record)
+    (folder / 'gan.npz').unlink()
+    train('whole', **hybrid, resume=True)
+    with np.load(folder / 'gan.npz') as found:
+        assert found.files == list(expected)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+
+
+class InterruptRound(Hook):
+    """Kill a run between two rounds of making images, when the GAN is trained and saved."""
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner):
+        make = runner.model.synthesize
+
+        def killed(optim_wrapper, round_number, *args, **kwargs):
+            if round_number == 1:
+                raise KeyboardInterrupt
+            return make(optim_wrapper, round_number, *args, **kwargs)
+
+        runner.model.synthesize = killed
+
+
+def test_a_gan_killed_while_it_makes_its_images(train, hybrid, without_validation, monkeypatch):
+    """Resuming makes them: no epoch is left, so nothing else tells what was selected."""
+    monkeypatch.setattr(HiDFD, 'batch_size', 5)
+    alone = {**hybrid, **without_validation, 'train_cfg.max_epochs': 1}
+    whole = train('whole', **alone)
+    with pytest.raises(KeyboardInterrupt):
+        train('parts', lambda runner: runner.register_hook(InterruptRound()), **alone)
+    resumed = train('parts', **alone, resume=True)
+    images = [(Path(run.work_dir) / 'bank/images.npy').read_bytes() for run in (whole, resumed)]
+    assert images[0] == images[1] and len(ImagePool(Path(resumed.work_dir, 'bank'))) == 15
 
 
 @pytest.mark.parametrize(

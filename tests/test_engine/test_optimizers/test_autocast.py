@@ -116,10 +116,15 @@ def test_optimizers_are_foreach_or_fused_by_their_config(optimizer):
 
 @pytest.mark.parametrize(
     ('method', 'wrapper'),
-    [('kd', 'AmpOptimWrapper'), ('hidfd', 'AmpOptimWrapper'), ('cmi', 'AutocastOptimWrapper')],
+    [
+        ('kd', 'AmpOptimWrapper'),
+        ('hidfd', 'AmpOptimWrapper'),
+        ('cmi', 'AutocastOptimWrapper'),
+        ('pre_dfkd', 'AutocastOptimWrapper'),
+    ],
 )
 def test_mixed_precision_without_bfloat16(method, wrapper, monkeypatch):
-    """float16, but for methods that fill a bank."""
+    """float16, but for methods that optimise images or latents."""
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(autocast, 'has_bfloat16', lambda device: False)
     path = next(ROOT.glob(f'configs/{method}/{method}_resnet8_resnet8-half_1xb*[0-9]e_digits.py'))

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import torch.distributed as dist
+from mmengine.runner import Runner
 from two_processes import start_two
 
 from mmdfkd.engine import DistillRunner
@@ -93,6 +94,25 @@ def test_a_config_says_how_long_processes_wait(toy_config, monkeypatch):
     with pytest.raises(InterruptedError):
         DistillRunner.from_cfg(toy_config(launcher='pytorch', **{'env_cfg.dist_cfg.timeout': 7}))
     join.assert_called_once_with('pytorch', 7)
+
+
+def test_processes_of_mpi_meet_with_gpus_too(toy_config, monkeypatch):
+    """mmengine asks for a MASTER_ADDR, which processes of one machine need not be given."""
+    names = dict(RANK='9', WORLD_SIZE='9', LOCAL_RANK='9', MASTER_ADDR='', MASTER_PORT='29501')
+    for name, value in names.items():  # what the call sets is forgotten afterwards
+        monkeypatch.setenv(name, value)
+    del os.environ['MASTER_ADDR']
+    for name, value in zip(VARIABLES['mpi'], ('0', '2', '0'), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '2')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    joined = Mock(side_effect=InterruptedError)
+    monkeypatch.setattr(Runner, 'setup_env', joined)
+    with pytest.raises(InterruptedError):
+        DistillRunner.from_cfg(toy_config(launcher='mpi'))
+    assert [os.environ[name] for name in VARIABLES['pytorch']] == ['0', '2', '0']
+    assert os.environ['MASTER_ADDR'] == '127.0.0.1'
 
 
 @pytest.mark.parametrize('several', [True, False])

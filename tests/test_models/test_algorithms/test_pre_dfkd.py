@@ -213,12 +213,12 @@ def test_defaults_are_those_of_the_published_code(teacher, student):
     assert model.replay_ratio == 8 and not model.replay_grad_into_decoder
 
 
-def test_float16_is_not_for_the_gradient_that_is_left(published):
-    """It is not scaled as the loss that comes next is, so it would vanish beside that."""
+def test_float16_is_not_for_latents_that_are_tuned(published):
+    """Their loss is not scaled, and where its gradient is left in M it is beside one that is."""
     model, _, _ = published
     adam = dict(optimizer=dict(type='Adam', lr=1e-3))
     configs = dict(student=adam, generator=adam, memory=dict(adam, type='AmpOptimWrapper'))
-    with pytest.raises(UsageError, match=r'memory\.type=AmpOptimWrapper.*replay_grad_into_decoder'):
+    with pytest.raises(UsageError, match=r'memory\.type=AmpOptimWrapper.*tunes latents'):
         RoleOptimWrapperConstructor(configs)(model)
 
 
@@ -479,6 +479,18 @@ def test_images_are_the_teachers(side, channels, make_latents, take_steps):
     model = PREDFKD(build_teacher(teacher), config, **SMALL)
     assert take_steps(model, make_latents(model))['loss_memory'].isfinite()
     assert model.replay(torch.randn(2, 4), 'eval').shape == (2, channels, side, side)
+
+
+def test_latents_are_tuned_in_mixed_precision(build):
+    """Autocast remembers leaves in bfloat16: what is replayed is of the latents as they became."""
+    latent = torch.randn(6, 4)
+    images = []
+    for lr in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = build(tuning=dict(lr=lr)).train()
+        with torch.autocast('cpu', torch.bfloat16):
+            images.append(model.replay(latent, 'train'))
+    assert (images[0] - images[1]).abs().mean() > 0.1
 
 
 @pytest.mark.parametrize('switch', ['default', 'leak'])

@@ -48,6 +48,15 @@ def test_hand_worked_input_and_output():
         assert features[0].tolist() == expected
 
 
+def test_of_several_maps_the_last():
+    """A backbone gives a tuple, and a neck takes one."""
+    layer, maps = nn.Identity(), (torch.zeros(2, 3, 4, 4), torch.ones(2, 5, 2, 2))
+    for on in ('input', 'output'):
+        with record_instance_features([layer], on) as features:
+            layer(maps)
+        assert torch.equal(features[0], torch.ones(2, 5))
+
+
 def test_vectors_and_half_precision():
     layer = nn.Identity()
     with record_instance_features([layer]) as features:

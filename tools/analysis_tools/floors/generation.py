@@ -23,7 +23,7 @@ class GenerativeFloor(Floor):
     def prepare(self, data: dict) -> tuple[Tensor, ...]:
         """As many times latents ``(B, L)`` as the step needs."""
         device = next(self.generator.parameters()).device
-        return data['latent'].to(device).unbind(1)
+        return data['latent'].to(device, non_blocking=True).unbind(1)
 
     @contextlib.contextmanager
     def frozen_student(self, mode: str) -> Any:

@@ -95,7 +95,8 @@ def run_epoch(floor: KD3Floor, pool: Any, batch: int, device: str) -> None:
 
     def views(indices: torch.Tensor) -> torch.Tensor:
         data = pool.__getitems__(indices)
-        images = floor.prepare({name: value.to(device) for name, value in data.items()})
+        there = {name: value.to(device, non_blocking=True) for name, value in data.items()}
+        images = floor.prepare(there)
         return images.clone(memory_format=torch.contiguous_format)  # the layout of their loader
 
     floor.select(views(part) for part in torch.arange(len(pool)).split(batch))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdfkd.datasets import NoisePool
+from mmdfkd.datasets.residency import make_resident
 from mmdfkd.datasets.samplers import SelectionSampler
 from mmdfkd.datasets.transforms import BatchRandomResizedCrop
 from mmdfkd.models.data_preprocessors import BatchPreprocessor
@@ -24,6 +25,7 @@ MEAN, STD = 120.0, 60.0
 def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, float | str]]:
     """Ours and the plain way, in turn."""
     batch, pool = 128, NoisePool(4096, channels=3)
+    make_resident(pool, args.device)
     order = torch.randperm(len(pool)).split(batch)
     batches = [pool.__getitems__(part) for part in order]
     images = [part['inputs'].contiguous().to(args.device) for part in batches]
@@ -64,7 +66,9 @@ def measure_parts(args: argparse.Namespace, clock: Clock) -> list[dict[str, floa
         'resized crop + flip + normalise': road(dict(type='BatchRandomResizedCrop', size=32), flip),
     }
     rivals: dict[str, Callable[[], object]] = {
-        'gather a shuffled batch': lambda: [resident[part] for part in order],
+        'gather a shuffled batch': lambda: [
+            resident[part.to(args.device, non_blocking=True)] for part in order
+        ],
         'normalise': plain(Tensor.float),
         'crop + flip + normalise': plain(crop_and_flip),
         'resized crop + flip + normalise': plain(resized_crop_and_flip),
