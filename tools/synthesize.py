@@ -54,17 +54,21 @@ def main() -> None:
     with report_errors(resume_hint):
         if args.num < 1:
             raise UsageError(f'--num is {args.num}; give the number of images to make, 1 or more.')
+        if out.exists() and not out.is_dir():
+            raise UsageError(f'--out {out} is a file. Give the folder of the bank.')
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher, cfg.work_dir = 'none', str(out)
+        if args.seed is not None:
+            cfg.randomness = dict(cfg.get('randomness', {}), seed=args.seed)
         check_config(cfg)
         if args.amp:
             from mmdfkd.engine.optimizers.autocast import use_amp
 
             use_amp(cfg)
-        fill(cfg, out, args.num, args.seed)
+        fill(cfg, out, args.num)
 
 
-def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
+def fill(cfg: Config, out: Path, num: int) -> None:
     """Make rounds until the bank holds ``num`` images.
 
     Raises:
@@ -86,8 +90,8 @@ def fill(cfg: Config, out: Path, num: int, seed: int | None) -> None:
     logger = MMLogger.get_instance(
         'synthesize', log_level='WARNING'
     )  # how weights began: no matter
-    if seed is None:  # a bank that is gone on with cannot have one drawn at random
-        seed = cfg.get('randomness', {}).get('seed') or 0
+    # A bank that is gone on with cannot have a seed that is drawn at random.
+    seed = cfg.get('randomness', {}).get('seed') or 0
     set_random_seed(seed)
     config = dict(cfg.model)
     if cfg.get('data_preprocessor'):

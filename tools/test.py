@@ -10,6 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
+from mmdfkd.utils import UsageError
 from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
@@ -50,6 +51,8 @@ def main() -> None:
         cfg.work_dir = args.work_dir or f'{run}/test'  # the training's record stays as it is
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_config(cfg, phase='test')
+        if args.out and Path(args.out).is_dir():
+            raise UsageError(f'--out {args.out} is a folder. Give a .json file.')
         if args.out or args.show_dir:
             cfg.default_hooks.predictions = dict(
                 type='PredictionHook', out=args.out, show_dir=args.show_dir

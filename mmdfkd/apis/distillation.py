@@ -19,11 +19,12 @@ from mmdfkd.datasets import PackedDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
 from mmdfkd.models.algorithms import BaseDistiller
 from mmdfkd.models.classifiers import Classifier, ForeignClassifier, load_classifier
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import MODELS, describes
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import apply_options, load_config
 from mmdfkd.utils.progress import stop_bars
+from mmdfkd.utils.seeds import check_seed
 
 from .given import Images, as_dataset, as_student, as_teacher
 from .methods import find_method, find_recipe
@@ -79,7 +80,7 @@ def distill(
     options: dict[str, Any] | None = None,
     work_dir: str | os.PathLike | None = None,
     seed: int | None = None,
-    resume: bool = False,
+    resume: bool | str | os.PathLike = False,
 ) -> Distilled:
     """Distil a teacher into a student.
 
@@ -125,7 +126,8 @@ def distill(
             ``{'train_cfg.max_epochs': 20}``.
         work_dir: Where the run goes. Default: ``work_dirs/distill/<name of the recipe>``.
         seed: Random seed. Default: that of the recipe, 0.
-        resume: Continue from the latest checkpoint in ``work_dir``, if there is one.
+        resume: Continue from the latest checkpoint in ``work_dir``, if there is one, or from the
+            one at this path.
 
     Returns:
         The student and what was measured.
@@ -135,6 +137,9 @@ def distill(
     """
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise UsageError(ONE_PROCESS)
+    check_seed('seed', seed)
+    if not isinstance(options or {}, dict):
+        raise UsageError("options: give a dict, such as {'train_cfg.max_epochs': 20}.")
     kind = find_method(method)
     pool = _training_images(kind, images)
     tests = None if evaluation is None else as_dataset('evaluation', evaluation)
@@ -162,7 +167,9 @@ def distill(
     folder = _make_folder(work_dir or Path('work_dirs', 'distill', path.stem))
     cfg.work_dir = str(folder)
     cfg.experiment_name = f'{path.stem}_{uuid.uuid4().hex[:8]}'  # two runs of a second are two
-    cfg.resume = resume
+    cfg.resume = bool(resume)
+    if not isinstance(resume, bool):
+        cfg.load_from = os.fspath(resume)
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=int(seed))
     set_loader_defaults(cfg)
@@ -176,7 +183,7 @@ def distill(
 
     summary = json.loads((folder / 'summary.json').read_text(encoding='utf-8'))
     return Distilled(
-        student=_trained(folder / 'student.pth', student, parts.get('model.student')),
+        student=_trained(folder / 'student.pth', student, parts.get('model.student'), teacher),
         accuracy=summary['student_accuracy_last'],
         agreement=summary['agreement'],
         seconds=summary['seconds'],
@@ -208,7 +215,10 @@ def _shape(teacher: nn.Module, stated: Any, dataset: PackedDataset | None) -> tu
             )
         return teacher.input_shape
     if stated is not None:
-        return tuple(stated)
+        sizes = tuple(stated) if isinstance(stated, Sequence) else ()
+        if len(sizes) != 3 or (sizes[2] in (1, 3) and sizes[0] not in (1, 3)):
+            raise UsageError(f'input_shape={stated}: give (C, H, W), such as (3, 32, 32).')
+        return sizes
     if dataset is None:
         raise UsageError(
             'input_shape: there are neither images nor an evaluation set to read it off. Give '
@@ -251,8 +261,9 @@ def _config(
         if 'size' in transform:
             transform.size = tuple(teacher.input_shape[1:])
     cfg.model.pop('teacher_accuracy', None)  # is that of the recipe's own teacher
-    if by_default and isinstance(teacher, ForeignClassifier):
-        cfg.model.pop('feature_layers', None)  # are layers of the recipe's own teacher
+    layers = dict(teacher.named_modules())
+    if by_default and not all(name in layers for name in cfg.model.get('feature_layers') or ()):
+        del cfg.model.feature_layers  # which are those of the recipe's own teacher
     apply_options(cfg, options, 'options')
     if 'val_dataloader.dataset' not in parts:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
@@ -321,8 +332,13 @@ def _record(part: Classifier | PackedDataset) -> dict[str, Any]:
     return dict(type=type(part).__name__, **known, **content)
 
 
-def _trained(path: Path, given: nn.Module | dict, part: Classifier | None) -> nn.Module:
+def _trained(
+    path: Path, given: nn.Module | dict, part: Classifier | None, teacher: Classifier
+) -> nn.Module:
     """The student of a run as the caller knows it."""
+    if describes(MODELS, given, ForeignClassifier):  # its file cannot rebuild it
+        images = dict(input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std)
+        return load_classifier(path, MODELS.build({**given, **images})).eval()
     if not isinstance(part, ForeignClassifier):
         return load_classifier(path).eval()
     network = load_classifier(path, part.cpu()).eval()

@@ -79,14 +79,16 @@ def as_teacher(
             )
         return copy.deepcopy(network).cpu()
     images = dict(input_shape=shape, **_statistics(mean, std, shape[0]))
-    network = copy.deepcopy(network).cpu().eval()
+    network = _bare(network).eval()
     classes = _count_classes(network, shape)
     try:
         return ForeignClassifier(copy.deepcopy(network), **images)
     except UsageError as error:
         print_log(f'teacher: {error} It is taken for a black box.')
     name = type(network).__name__
-    return ForeignClassifier(nn.Sequential(network, _identity(classes)), name=name, **images)
+    return ForeignClassifier(
+        nn.Sequential(_LogitsOf(network), _identity(classes)), name=name, **images
+    )
 
 
 def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
@@ -100,9 +102,9 @@ def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
             f'student: found {network!r}, expected a torch module or a config such as '
             "dict(backbone=dict(type='CifarResNet', depth=8))."
         )
-    network = copy.deepcopy(network).cpu()
     if isinstance(network, Classifier):
-        return network
+        return copy.deepcopy(network).cpu()
+    network = _bare(network)
     images: dict[str, Any] = dict(
         input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std
     )
@@ -112,6 +114,29 @@ def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
         raise UsageError(f'student: {error}') from error
 
 
+def _bare(network: nn.Module) -> nn.Module:
+    """A copy on the CPU in single precision, without what it is wrapped in."""
+    while True:
+        if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            network = network.module
+        elif isinstance(network, torch._dynamo.OptimizedModule):
+            network = network._orig_mod
+        else:
+            return copy.deepcopy(network).cpu().float()
+
+
+class _LogitsOf(nn.Module):
+    """A network that may return an object with logits, and the logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.network(images)
+        return getattr(output, 'logits', output)
+
+
 def _statistics(mean: Any, std: Any, channels: int) -> dict[str, list[float]]:
     """Mean and standard deviation as lists, or what is wrong with them."""
     if mean is None or std is None:
@@ -119,7 +144,15 @@ def _statistics(mean: Any, std: Any, channels: int) -> dict[str, list[float]]:
             'mean and std: give those that the images of the teacher were normalised with, in '
             'units of 0 to 255. A network that sees images in [0, 1] has mean 0 and std 255.'
         )
-    mean, std = (torch.as_tensor(x, dtype=torch.float64).flatten().tolist() for x in (mean, std))
+    try:
+        mean, std = (
+            torch.as_tensor(x, dtype=torch.float64).flatten().tolist() for x in (mean, std)
+        )
+    except (TypeError, ValueError):
+        raise UsageError(
+            f'mean={mean!r} and std={std!r}: give numbers, one for each channel, in units of 0 to '
+            '255.'
+        ) from None
     if len(mean) != channels or len(std) != channels:
         raise UsageError(
             f'mean has {len(mean)} and std {len(std)} numbers, but the images have {channels} '

@@ -15,6 +15,7 @@ from mmdfkd.datasets.image_pool import is_pool
 from mmdfkd.engine.hooks.summary_hook import count_macs
 from mmdfkd.models.classifiers import (
     Classifier,
+    check_sight,
     load_classifier,
     resolve_checkpoint,
     save_classifier,
@@ -57,7 +58,12 @@ def make_quick(cfg: Config) -> Config:
     if 'max_epochs' in train:
         train['val_interval'] = 1
     downloads = _leave_downloads(cfg.model.get('teacher') or {})
-    network = _build(cfg.model.get('teacher') or cfg.model.student)
+    has_teacher = bool(cfg.model.get('teacher'))
+    network = _build(cfg.model.teacher if has_teacher else cfg.model.student)
+    if hasattr(network, 'backbone'):
+        check_sight(
+            network, network.input_shape, 'model.teacher' if has_teacher else 'model.student'
+        )
     macs = count_macs(network.to('meta')) or 1
     images = int(max(8, min(IMAGES, BUDGET // macs)))
     selector = cfg.model.get('selector') or {}

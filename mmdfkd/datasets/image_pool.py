@@ -149,11 +149,13 @@ def read_meta(root: Path, may_be_empty: bool = False) -> dict[str, Any]:
         'packs images, mmdfkd.datasets.write_pool arrays.'
     )
     if not root.exists():
-        raise UsageError(
-            f'{root} is no image pool: there is no such folder. Make one: '
-            'tools/dataset_converters/pack_images.py packs images, tools/synthesize.py fills a '
-            'bank with those of a teacher.'
+        advice = (
+            'Make one: tools/dataset_converters/pack_images.py packs images, tools/synthesize.py '
+            'fills a bank with those of a teacher.'
         )
+        for recipe in Path('configs').glob(f'*/{root.parent.name}.py') if root.parent.name else ():
+            advice = f'Make it first: python tools/train.py {recipe}'
+        raise UsageError(f'{root} is no image pool: there is no such folder. {advice}')
     try:
         meta = json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:

@@ -63,6 +63,11 @@ class PackedDataset(Dataset):
         info: dict[str, Any] = {'name': 'packed', 'classes': None, **(metainfo or {})}
         if info['classes'] is not None:
             info['classes'] = tuple(info['classes'])
+        if not hasattr(images, 'ndim'):
+            raise UsageError(
+                f"The images of '{info['name']}' are a {type(images).__name__}. Give one array of "
+                'them all, uint8 of shape (N, H, W, C): np.stack(images).'
+            )
         sizes = images.shape[1:] if self.may_be_empty else images.shape
         if images.ndim != 4 or images.dtype != np.uint8 or 0 in sizes:
             raise UsageError(
@@ -71,7 +76,14 @@ class PackedDataset(Dataset):
                 'for grey images with a last axis of length 1.'
             )
         if labels is not None:
-            labels = np.ascontiguousarray(labels, dtype=np.int64)
+            given = np.asarray(labels)
+            if given.dtype.kind not in 'iubf' or (given != given.astype(np.int64)).any():
+                raise UsageError(
+                    f"The labels of '{info['name']}' are {given.dtype} and no whole numbers. Give "
+                    'those of the classes, counted from 0; names belong into '
+                    'metainfo=dict(classes=[...]).'
+                )
+            labels = np.ascontiguousarray(given, dtype=np.int64)
             limit = len(info['classes']) if info['classes'] else np.iinfo(np.int64).max
             if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= limit:
                 span = f'in [0, {limit})' if info['classes'] else 'from 0 on'

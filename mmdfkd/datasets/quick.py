@@ -34,9 +34,6 @@ class QuickDataset(PackedDataset):
         labels: np.ndarray | None
         try:
             source = DATASETS.build(dataset)
-            images = np.array(source.images[:num_images])
-            labels = None if source.labels is None else source.labels[:num_images]
-            metainfo = source.metainfo
         except UsageError as error:
             print_log(f'{error} Random images stand in for {dataset["type"]}.', 'current')
             random = np.random.default_rng(0)
@@ -46,4 +43,13 @@ class QuickDataset(PackedDataset):
             if describes(DATASETS, dataset, ImagePool):
                 labels = None
             metainfo = dict(name=f'random images for {dataset["type"]}')
+        else:
+            if not isinstance(source, PackedDataset):
+                raise UsageError(
+                    f'A dataset is a {type(source).__name__}, which is none of mmdfkd.datasets. '
+                    'Derive it from PackedDataset, or pack its images into a pool.'
+                )
+            images = np.array(source.images[:num_images])
+            labels = None if source.labels is None else source.labels[:num_images]
+            metainfo = source.metainfo
         super().__init__(images, labels, metainfo)

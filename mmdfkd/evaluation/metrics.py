@@ -14,7 +14,7 @@ from mmdfkd.utils import UsageError
 from mmdfkd.utils.errors import check_choice
 
 
-class _ShareMetric(BaseMetric):
+class ShareMetric(BaseMetric):
     """A percentage of images, counted per batch without a loop over them.
 
     The counts of a batch stay on its device, and are read once when all batches are over.
@@ -27,6 +27,7 @@ class _ShareMetric(BaseMetric):
     """
 
     results: list[dict[str, Any]]
+    names: tuple[str, ...]  # of what is reported, behind the prefix
 
     def __init__(self, collect_device: str = 'gpu', prefix: str | None = None) -> None:
         check_choice('collect_device of a metric', collect_device, ('gpu', 'cpu'))
@@ -51,8 +52,21 @@ class _ShareMetric(BaseMetric):
         return {name: 100 * sum(r[name] for r in results) / total for name in names}
 
 
+def without_labels(split: str = 'val') -> UsageError:
+    """What is wrong where an accuracy is asked for.
+
+    Args:
+        split: Whose images they are: ``'val'`` or ``'test'``.
+    """
+    return UsageError(
+        f'The Accuracy metric needs labels and the images of {split}_dataloader have none. Use '
+        f"{split}_evaluator=[dict(type='Agreement')], or evaluate on a labelled dataset (distill() "
+        'takes evaluation=(images, labels)).'
+    )
+
+
 @METRICS.register_module()
-class Accuracy(_ShareMetric):
+class Accuracy(ShareMetric):
     """Top-k accuracy of the student in percent.
 
     Where a method evaluates another network too, under ``<network>_logits``, its accuracy is
@@ -74,15 +88,13 @@ class Accuracy(_ShareMetric):
     ) -> None:
         super().__init__(collect_device, prefix)
         self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
+        self.names = tuple(f'top{k}' for k in self.topk)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the hits of whole batches: ``*logits`` ``(B, K)`` against ``label`` ``(B,)``."""
         for batch in data_samples:
             if 'label' not in batch:
-                raise UsageError(
-                    'The Accuracy metric needs labels and the evaluation images have none. Use '
-                    "val_evaluator=dict(type='Agreement'), or evaluate on a labelled dataset."
-                )
+                raise without_labels()
             label = batch['label']
             counts = {'total': label.new_full((), len(label))}
             for name in [name for name in batch if name == 'logits' or name.endswith('_logits')]:
@@ -97,13 +109,14 @@ class Accuracy(_ShareMetric):
 
 
 @METRICS.register_module()
-class Agreement(_ShareMetric):
+class Agreement(ShareMetric):
     """Share of images where student and teacher predict the same class, in percent.
 
     Needs no labels. Reports nothing where there is no teacher.
     """
 
     default_prefix = 'agreement'
+    names = ('teacher',)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Compare ``logits`` ``(B, K)`` with ``teacher_prediction`` ``(B,)``."""

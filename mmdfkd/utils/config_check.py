@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, Literal
@@ -26,16 +27,19 @@ from .config_read import TYPO, closest
 from .config_read import load_config as load_config  # users read and check from here
 from .config_slots import (
     ENVIRONMENT_KEYS,
+    PATTERNS,
     PHASES,
     REQUIRED,
     RUNNER_KEYS,
     SCALING_KEYS,
+    WHOLE_BATCHES,
     KeyPath,
     Slot,
     argument_of,
     slot_of,
 )
-from .errors import UsageError, check_choice
+from .errors import UsageError, check_choice, check_least
+from .seeds import check_seed
 from .signatures import Arguments, keyword_arguments
 
 
@@ -81,6 +85,10 @@ def _check_top_level(cfg: Config, phase: str) -> None:
     seeds, randomness = keyword_arguments(set_random_seed), cfg.get('randomness') or {}
     _check_keys(randomness, 'randomness', 'set_random_seed', seeds.names)
     _check_kinds(randomness, ('randomness',), 'set_random_seed', seeds)
+    check_seed('randomness.seed', randomness.get('seed'))
+    level = cfg.get('log_level') or 'INFO'
+    if isinstance(level, str) and not isinstance(logging.getLevelName(level), int):
+        raise UsageError(f"log_level={level!r} is not known; give 'DEBUG', 'INFO' or 'WARNING'.")
     if not cfg.get('model'):
         raise UsageError("The config has no 'model'. Add model=dict(type=..., ...).")
     for name, keys in PHASES.items():
@@ -93,6 +101,11 @@ def _check_top_level(cfg: Config, phase: str) -> None:
             )
         if absent and name == phase:
             raise UsageError(f'The config cannot {phase}: it has no {_listed(keys)}. Add them.')
+        for key in keys:
+            if isinstance(cfg.get(key), (str, int, float)):
+                raise UsageError(
+                    f'{key}={cfg[key]!r}: give a dict, or set its keys, {key}.KEY=....'
+                )
         loader = cfg.get(f'{name}_dataloader')
         if isinstance(loader, dict):
             _check_dataloader(loader, f'{name}_dataloader')
@@ -109,6 +122,13 @@ def _check_top_level(cfg: Config, phase: str) -> None:
             "train_cfg has neither 'type' nor 'by_epoch'. Add train_cfg.by_epoch=True, or False to "
             'count in iterations.'
         )
+    if loop and 'type' in loop and 'by_epoch' in loop:
+        raise UsageError(
+            f"train_cfg has a 'type', {loop.type!r}, and 'by_epoch'. Give one of them: "
+            "train_cfg.type='IterBasedTrainLoop' counts in iterations."
+        )
+    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
+    check_least('default_hooks.logger.interval', logger.get('interval'), 1)
 
 
 def _check_ours(cfg: Config) -> None:
@@ -140,6 +160,13 @@ def _check_dataloader(loader: dict, path: str) -> None:
     for key in ('dataset', 'sampler'):
         if key not in loader:
             raise UsageError(f'{path} has no {key!r}. Add {path}.{key}=dict(type=...).')
+    for key, least in dict(batch_size=1, num_workers=0).items():
+        check_least(f'{path}.{key}', loader.get(key), least)
+    if loader.get('persistent_workers') and not loader.get('num_workers'):
+        raise UsageError(
+            f'{path}.persistent_workers=True, and there are no workers. Leave it out, or set '
+            f'{path}.num_workers.'
+        )
 
 
 def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> None:
@@ -155,6 +182,7 @@ def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> 
         for index, item in enumerate(value):
             _check(item, (*path, index), scope, owner)
     if not isinstance(value, dict):
+        _check_plain(value, path, owner)
         return
     if '_scope_' in value:
         scope = value['_scope_']
@@ -172,6 +200,16 @@ def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> 
     for key, item in value.items():
         if not str(key).endswith('_cfg'):  # norm_cfg, init_cfg, ...: read by rules of their own
             _check(item, (*path, key), scope, target if inspect.isclass(target) else None)
+
+
+def _check_plain(value: Any, path: KeyPath, owner: type | None) -> None:
+    """No string or number may stand where the runner builds something."""
+    pattern = slot_of(path).pattern
+    # Where a list or roles may stand, one part may: this is an argument of it.
+    inside = owner is not None and pattern.endswith('*') or path == ('optim_wrapper', 'constructor')
+    if isinstance(value, (str, int, float)) and pattern in PATTERNS and not inside:
+        where = _dotted(path)
+        raise UsageError(f'{where}={value!r}: give a dict, on a command line {where}.type=....')
 
 
 def _check_clipping(value: dict, path: KeyPath) -> None:
@@ -246,12 +284,15 @@ def _similar_types(name: str, known_to: Iterable[str], scope: str) -> str:
     import_module('mmpretrain.registry')  # its names are searched too
     spellings: dict[str, set[str]] = {}
     for registry in _in_scope(known_to, scope):
-        for library in (registry.root, *registry.root.children.values()):
+        whole_batches = scope == 'mmdfkd' and registry.name in WHOLE_BATCHES
+        libraries = (registry.root, *registry.root.children.values())
+        for library in (registry,) if whole_batches else libraries:
             if library.scope == 'mmpretrain':  # ours and the root's have been imported by now
                 library.import_from_location()
             prefix = '' if library in (registry, registry.root) else f'{library.scope}.'
             for key in library.module_dict:
-                spellings.setdefault(key.lower(), set()).add(prefix + key)
+                if prefix + key != name:  # which the import above may have registered
+                    spellings.setdefault(key.lower(), set()).add(prefix + key)
     bare = name.rpartition('.')[2].lower()
     close = [bare] if bare in spellings else difflib.get_close_matches(bare, spellings, 2)
     return ' or '.join(repr(spelling) for key in close for spelling in sorted(spellings[key]))
@@ -284,7 +325,9 @@ def _check_kinds(value: dict, path: KeyPath, name: str, arguments: Arguments) ->
     for key, item in value.items():
         wanted = arguments.misfit(key, item)
         if wanted:
-            raise UsageError(f'{_dotted((*path, key))}={item!r}: {name} needs {wanted} here.')
+            where = _dotted((*path, key))
+            hint = f' Set its keys, {where}.KEY=....' if 'a dict' in wanted else ''
+            raise UsageError(f'{where}={item!r}: {name} needs {wanted} here.{hint}')
 
 
 def _unknown_argument(path: KeyPath, name: str, known: Iterable[str]) -> UsageError:

@@ -62,6 +62,7 @@ _SAMPLER: dict[str, Any] = dict(
 #: What mmengine's runner builds.
 SLOTS = (
     Slot('model', ['MODELS'], REQUIRED),
+    Slot('model.feature_losses.*', ['MODELS'], REQUIRED),
     Slot('data_preprocessor', ['MODELS'], adds=['mean', 'std', 'input_shape']),
     Slot('model_wrapper_cfg', ['MODEL_WRAPPERS'], adds=['module']),
     Slot('*_dataloader.dataset', ['DATASETS'], REQUIRED),
@@ -87,6 +88,13 @@ SLOTS = (
     Slot('visualizer', ['VISUALIZERS'], REQUIRED, adds=['name']),
     Slot('visualizer.vis_backends.*', ['VISBACKENDS'], REQUIRED, adds=['save_dir']),
 )
+
+#: Their patterns.
+PATTERNS = {slot.pattern for slot in SLOTS}
+
+#: Registries whose classes take whole batches in mmdfkd, so that those of other libraries do not
+#: fit.
+WHOLE_BATCHES = ('transform', 'metric')
 
 #: Further inside, an argument's name tells.
 INNER_SLOTS = {

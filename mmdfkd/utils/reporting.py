@@ -77,6 +77,8 @@ def _sentence(error: BaseException) -> str | None:
         return f'{error.strerror}: {_file(error)}. Allow it, or choose another place.'
     if isinstance(error, RuntimeError) and _TORCH_SAVE_FAILED.search(str(error)):
         return f'Could not write {_file(error)}: the disk is full, most likely. Free some space.'
+    if isinstance(error, ImportError) and 'pip install' in str(error):  # a library says how
+        return f'A package is missing: {error}'
     # By name: torch keeps its class in different places, and need not be imported to ask.
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {'OutOfMemoryError', 'MemoryError'} or 'DefaultCPUAllocator' in str(error):

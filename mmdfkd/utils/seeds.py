@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+
+from .errors import UsageError
 
 
 def derive_seed(*numbers: int, stream: int | None = None) -> int:
@@ -23,6 +26,12 @@ def derive_seed(*numbers: int, stream: int | None = None) -> int:
     key = () if stream is None else (stream,)
     words = np.random.SeedSequence(numbers, spawn_key=key).generate_state(1, np.uint64)
     return int(words[0] >> 1)
+
+
+def check_seed(key: str, seed: Any) -> None:
+    """Raise a :class:`UsageError` where a seed is none of numpy's; ``None`` is left alone."""
+    if seed is not None and not 0 <= seed < 2**32:
+        raise UsageError(f'{key} is {seed}; give a whole number from 0 to 4294967295.')
 
 
 @contextmanager

@@ -21,11 +21,12 @@ PLAIN: dict[Any, str] = {
     str: '',
     Sequence[int]: 'a list of whole numbers',
     Sequence[float]: 'a list of numbers',
+    dict: 'a dict',
     type(None): 'None',
     Tensor: '',
 }
 NUMBERS = {int, float, bool, Tensor}
-LISTS: set[Any] = {Sequence[int], Sequence[float]}
+WHOLES: set[Any] = {Sequence[int], Sequence[float], dict}
 
 
 class Arguments(NamedTuple):
@@ -48,11 +49,11 @@ class Arguments(NamedTuple):
     def misfit(self, name: str, value: Any) -> str:
         """In words, what an argument has to be instead; empty if the value is fine.
 
-        A string, or one number for a list, does not fit; a fraction for a whole number may: where
-        others annotate ``int``, they may well take it.
+        A string, or one number for a list or a dict, does not fit; a fraction for a whole number
+        may: where others annotate ``int``, they may well take it.
         """
         kinds = self.kinds.get(name, {str})
-        lonely = isinstance(value, (int, float)) and kinds & LISTS and not kinds & NUMBERS
+        lonely = isinstance(value, (int, float)) and kinds & WHOLES and not kinds & NUMBERS
         if not (isinstance(value, str) or lonely) or str in kinds:
             return ''
         return ' or '.join(words for kind, words in PLAIN.items() if kind in kinds and words)
@@ -132,6 +133,8 @@ def _kinds(parameter: inspect.Parameter) -> set[type]:
     hint = parameter.annotation
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = set(typing.get_args(hint)) if union else {hint}
+    if dict in kinds:  # ``dict | Classifier``: no string is a network
+        kinds -= {kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, nn.Module)}
     if not all(kind in PLAIN for kind in kinds) or kinds == {Tensor}:
         return set()
     if parameter.default is not parameter.empty:  # ``limit: int = None``

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from torch import nn
 
 from mmdfkd.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from mmdfkd.utils import UsageError
@@ -44,7 +45,14 @@ class ToyBase(BaseModel):
 class ToyDistiller(ToyBase):
     default_types = dict(alignment='ToyLoss')
 
-    def __init__(self, teacher, student, alignment=None, head=None, data_preprocessor=None):
+    def __init__(
+        self,
+        teacher,
+        student: dict | nn.Module,
+        alignment: dict | None = None,
+        head=None,
+        data_preprocessor=None,
+    ):
         super().__init__(data_preprocessor)
 
 
@@ -208,6 +216,26 @@ MISTAKES = [
     ('log_processor.window', 1, "Did you mean 'window_size'?"),
     ('visualizer.vis_backends.0.type', 'TensorboardVis', "Did you mean 'TensorboardVisBackend'"),
     ('runner_type', 'DistilRunner', "Did you mean 'DistillRunner'"),
+    ('model.student', 'student.pth', "model.student='student.pth': ToyDistiller needs a dict"),
+    ('model.alignment', 3, 'Set its keys, model.alignment.KEY='),
+    ('model', 'KD', "model='KD': give a dict"),
+    ('train_cfg', 10, 'train_cfg=10: give a dict'),
+    ('train_dataloader', 'my_pool', "train_dataloader='my_pool': give a dict"),
+    ('train_dataloader.dataset', 'my_pool', 'a command line train_dataloader.dataset.type='),
+    ('train_dataloader.batch_size', 0, 'train_dataloader.batch_size is 0'),
+    ('train_dataloader.num_workers', -1, 'train_dataloader.num_workers is -1'),
+    ('train_dataloader.persistent_workers', True, 'set train_dataloader.num_workers'),
+    ('train_cfg.type', 'IterBasedTrainLoop', "and 'by_epoch'. Give one of them"),
+    ('optim_wrapper.generator', 'Adam', "optim_wrapper.generator='Adam': give a dict"),
+    ('optim_wrapper.generator.optimizer', 'Adam', 'optim_wrapper.generator.optimizer.type='),
+    ('param_scheduler.generator', 'LinearLR', "param_scheduler.generator='LinearLR': give a"),
+    ('val_evaluator', 'Accuracy', "val_evaluator='Accuracy': give a dict"),
+    ('default_hooks.toy', 'ToyHook', "default_hooks.toy='ToyHook': give a dict"),
+    ('default_hooks.logger', dict(type='LoggerHook', interval=0), 'logger.interval is 0; give 1'),
+    ('randomness', dict(seed=-1), 'randomness.seed is -1; give a whole number from 0'),
+    ('randomness', dict(seed=2**32), 'randomness.seed is 4294967296'),
+    ('log_level', 'warning', "log_level='warning' is not known"),
+    ('val_evaluator.0.type', 'Acuracy', "is not registered. Did you mean 'Accuracy'? ("),
     ('default_scope', 'mmdfk', "default_scope='mmdfk' is no installed library"),
     ('model', KeyError, "The config has no 'model'"),
     ('train_dataloaders', 1, "Nothing reads the key 'train_dataloaders'"),

@@ -170,7 +170,8 @@ class SynthesisHook(Hook):
         )
         self.counts += counts
         if self.counts.sum() >= 10 * len(counts):  # or else most classes may be absent by chance
-            words = describe_collapse(self.counts, self.names, 'Synthesis', _REMEDY)
+            remedy = _GAN_REMEDY if hasattr(runner.model, 'gan_epochs') else _REMEDY
+            words = describe_collapse(self.counts, self.names, 'Synthesis', remedy)
             if words:
                 runner.logger.warning(words)
             self.counts.zero_()
@@ -224,3 +225,4 @@ def spread(targets: Tensor, count: int) -> Tensor:
 _REMEDY = (
     'Raise model.iterations or the weight of the class loss, or lower those of the other terms.'
 )
+_GAN_REMEDY = 'Raise model.gan_epochs, model.class_weight or model.smoothing.loss_weight.'

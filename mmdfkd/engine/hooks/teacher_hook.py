@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
+from mmdfkd.datasets import PackedDataset
+from mmdfkd.evaluation import Accuracy
+from mmdfkd.evaluation.metrics import without_labels
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.errors import shorten
@@ -30,26 +33,26 @@ class TeacherHook(Hook):
         self.cache = LogitsCache(batch_size=batch_size)
 
     def before_train(self, runner: Any) -> None:
-        """Evaluate on the validation set, if the run has one."""
+        """Hold labels against classes; evaluate on the validation set, if the run has one."""
+        if runner.model.reads_labels:
+            check_classes(runner.model, runner.train_dataloader.dataset, 'train')
         if runner.val_loop is None:
             runner.logger.info('No validation set: accuracies are not measured during training.')
         else:
-            self._report(runner, runner.val_dataloader.dataset, 'val_dataloader')
+            self._report(runner, runner.val_loop, 'val')
 
     def before_test(self, runner: Any) -> None:
         """Evaluate on the test set."""
-        self._report(runner, runner.test_dataloader.dataset, 'test_dataloader')
+        self._report(runner, runner.test_loop, 'test')
 
-    def _report(self, runner: Any, dataset: Any, loader: str) -> None:
-        model, name = runner.model, dataset.metainfo['name']
-        classes = dataset.metainfo.get('classes')
-        if classes is not None and len(classes) != model.student.num_classes:
-            raise UsageError(
-                f'The dataset {name} has {len(classes)} classes ({shorten(classes)}), the networks '
-                f'have {model.student.num_classes}. Choose the teacher of this dataset '
-                f'(model.teacher), or the dataset of this teacher ({loader}.dataset); where it '
-                'lacks folders of some classes, name them all by classes=[...].'
-            )
+    def _report(self, runner: Any, loop: Any, split: str) -> None:
+        model, dataset = runner.model, loop.dataloader.dataset
+        check_classes(model, dataset, split)
+        if dataset.labels is None:
+            for metric in loop.evaluator.metrics:
+                if isinstance(metric, Accuracy):
+                    raise without_labels(split)
+        name = dataset.metainfo['name']
         runner.message_hub.update_info('eval_dataset', name)
         if model.teacher is None:
             return
@@ -89,3 +92,38 @@ class TeacherHook(Hook):
                 f'This checkpoint was trained with another teacher (fingerprint {found}, the '
                 f'config loads {own}). Set model.teacher.checkpoint to the one used then.'
             )
+
+
+def check_classes(model: Any, dataset: Any, split: str) -> None:
+    """Hold a dataset's classes and labels against the networks.
+
+    Args:
+        model: The algorithm.
+        dataset: What it learns from or is measured on.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+
+    Raises:
+        UsageError: It is none of ours, or has other classes.
+    """
+    loader, count = f'{split}_dataloader', model.student.num_classes
+    if not isinstance(dataset, PackedDataset):
+        raise UsageError(
+            f'{loader}.dataset is a {type(dataset).__name__}, which is none of mmdfkd.datasets. '
+            'Derive it from PackedDataset.'
+        )
+    name, classes = dataset.metainfo['name'], dataset.metainfo.get('classes')
+    remedy = (
+        f'Choose the teacher of this dataset (model.teacher), or the dataset of this teacher '
+        f'({loader}.dataset)'
+    )
+    if classes is not None and len(classes) != count:
+        raise UsageError(
+            f'The dataset {name} has {len(classes)} classes ({shorten(classes)}), the networks '
+            f'have {count}. {remedy}; where it lacks folders of some classes, name them all by '
+            'classes=[...].'
+        )
+    if dataset.labels is not None and dataset.labels.max(initial=0) >= count:
+        raise UsageError(
+            f'The dataset {name} has labels up to {dataset.labels.max()}, the networks have '
+            f'{count} classes, counted from 0. {remedy}.'
+        )

@@ -41,6 +41,12 @@ class RoleOptimWrapperConstructor:
             UsageError: Roles of config and algorithm differ.
         """
         roles = model.roles()
+        lists = [isinstance(part, (list, tuple)) for part in getattr(roles, 'values', list)()]
+        if not lists or not all(lists):
+            raise UsageError(
+                f'{model.method}.roles() says which modules each role trains. Return a dict of '
+                'lists, such as dict(student=[self.student]).'
+            )
         if set(self.configs) != set(roles):
             raise UsageError(
                 f'optim_wrapper has the roles {sorted(self.configs)}, {model.method} trains '

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import find_latest_checkpoint
+
+from mmdfkd.evaluation.metrics import ShareMetric
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.errors import shorten
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
@@ -19,6 +26,27 @@ def latest_checkpoint(work_dir: str) -> str | None:
     found = find_latest_checkpoint(work_dir)
     here = Path(work_dir, Path(found).name)
     return str(here) if here.is_file() else found
+
+
+def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
+    """Hold what ``save_best`` names against what validations will report, as far as that is known.
+
+    Raises:
+        UsageError: Nothing of that name is reported.
+    """
+    if not all(isinstance(metric, ShareMetric) for metric in metrics):
+        return
+    known = [f'{metric.prefix}/{name}' for metric in metrics for name in metric.names]
+    # A method may evaluate another network too: accuracy/<network>_top1.
+    patterns = [*known, *(name.replace('/', '/*_') for name in known), 'auto']
+    for hook in hooks:
+        wanted = getattr(hook, 'save_best', None) or []
+        for key in [wanted] if isinstance(wanted, str) else wanted:
+            if not any(fnmatchcase(key, pattern) for pattern in patterns):
+                raise UsageError(
+                    f'default_hooks.checkpoint.save_best={key!r} is nothing that validations '
+                    f'report: those are {shorten(known)}.'
+                )
 
 
 def to_plain(checkpoint: dict) -> None:

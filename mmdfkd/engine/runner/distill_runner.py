@@ -36,7 +36,7 @@ from mmdfkd.utils.device import choose_device, set_up_device
 from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.files import atomic_path
 
-from .checkpoints import latest_checkpoint, restore_histories, to_plain
+from .checkpoints import check_best, latest_checkpoint, restore_histories, to_plain
 from .launch import check_launcher, join_by_gloo, set_meeting_place
 from .schedules import all_schedulers, check_length, check_schedules, lengthen
 
@@ -103,8 +103,11 @@ class DistillRunner(Runner):
                 own = class_of(DATA_SAMPLERS, sampler).batch_sampler
                 defaults['batch_sampler'] = dict(type=own)
             dataloader = {**defaults, **dataloader}
-            for key, least in dict(batch_size=1, num_workers=0).items():
-                check_least(f'{key} of a dataloader', dataloader.get(key), least)
+            if dataloader.get('drop_last') and dataloader.get('batch_sampler'):
+                raise UsageError(
+                    f'drop_last=True of a dataloader: {dataloader["batch_sampler"]["type"]} makes '
+                    'the batches, and drops none. Leave it out, or set batch_sampler=None.'
+                )
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         dataset = loader.dataset
         parts = dataset.parts if isinstance(dataset, HybridDataset) else [dataset]
@@ -132,9 +135,21 @@ class DistillRunner(Runner):
         if isinstance(loop, dict):
             for key in ('max_epochs', 'max_iters', 'val_interval'):
                 check_least(f'train_cfg.{key}', loop.get(key), 1)
+                if isinstance(loop.get(key), float):
+                    raise UsageError(f'train_cfg.{key} is {loop[key]}; give a whole number.')
         loop = super().build_train_loop(loop)
         warm_up = getattr(self.model, 'warmup_iterations', 0)
         check_length(loop.max_iters, warm_up, self.optim_wrapper)
+        return loop
+
+    def build_val_loop(self, loop: Any) -> Any:
+        """Build the validation loop.
+
+        Raises:
+            UsageError: The best checkpoint is to be kept by something that no metric reports.
+        """
+        loop = super().build_val_loop(loop)
+        check_best(self.hooks, loop.evaluator.metrics)
         return loop
 
     def _complete(self, dataset: dict) -> None:

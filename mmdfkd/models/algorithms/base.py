@@ -62,6 +62,9 @@ class BaseDistiller(BaseModel):
     # Whether a method asks its selector about every batch, where that is ``by_batch``.
     asks_by_batch: bool = False
 
+    # Whether a step reads the labels of its images.
+    reads_labels: bool = False
+
     # What a method does outside of its optimisers' wrappers, where float16 would not scale losses.
     unscaled: str = ''
 
@@ -105,13 +108,20 @@ class BaseDistiller(BaseModel):
         """Build the selector from its config.
 
         Raises:
-            UsageError: It is none, or wants to be asked about batches, which this method does not.
+            UsageError: It is none, or wants predictions of nobody, or to be asked about batches,
+                which this method does not.
         """
         selector = TASK_UTILS.build(config)
         if not isinstance(selector, Selector):
             raise UsageError(
                 f'model.selector is a {type(selector).__name__}, which is no selector. Derive it '
                 'from mmdfkd.models.selectors.Selector.'
+            )
+        unknown = set(selector.needs) - {'teacher', 'student'}
+        if unknown:
+            raise UsageError(
+                f'{type(selector).__name__}.needs has {unknown.pop()!r}. Give any of '
+                "('teacher', 'student')."
             )
         if selector.by_batch and not self.asks_by_batch:
             raise UsageError(
@@ -133,7 +143,13 @@ class BaseDistiller(BaseModel):
             **defaults: What else there is to say.
         """
         types = ChainMap(*(vars(kind).get('default_types', {}) for kind in type(self).__mro__))
-        return dict(type=types[name], **defaults) | (config or {})
+        described = dict(defaults, type=types.get(name)) | (config or {})
+        if described['type'] is None:
+            raise UsageError(
+                f'model.{name} has no type, and default_types of {self.method} none for it. Add '
+                'it there, or to the config.'
+            )
+        return described
 
     @property
     def method(self) -> str:
@@ -230,8 +246,13 @@ class BaseDistiller(BaseModel):
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load what :meth:`state_dict` gave."""
-        teacher = self.teacher.state_dict(prefix='teacher.') if self.teacher is not None else {}
-        return super().load_state_dict({**teacher, **state_dict}, strict, assign)
+        whole = super().state_dict()  # knows the versions of the layers
+        known = getattr(state_dict, '_metadata', whole._metadata)
+        for key in [key for key in whole if not key.startswith('teacher.')]:
+            del whole[key]
+        whole.update(state_dict)
+        whole._metadata = known
+        return super().load_state_dict(whole, strict, assign)
 
 
 def add_up(terms: Mapping[str, Tensor]) -> Tensor:
@@ -278,10 +299,15 @@ def build_teacher(config: dict | Classifier | None) -> Classifier:
             network = load_classifier(checkpoint, network)
     else:
         network = config
+    keep_weights(network)  # also where a student shares the module
+    return network.requires_grad_(False).eval()
+
+
+def keep_weights(network: nn.Module) -> None:
+    """Let no ``init_cfg`` be applied any more: the network has its weights."""
     for module in network.modules():
         if isinstance(module, BaseModule):
-            module.is_init = True  # also where a student shares the module
-    return network.requires_grad_(False).eval()
+            module.is_init = True
 
 
 def build_student(
@@ -305,6 +331,7 @@ def build_student(
     if not isinstance(config, dict):
         if teacher is not None:
             check_inputs(config.config, teacher, key)
+        keep_weights(config)
         return config
     config = {'type': 'Classifier', **config}
     check_parts(config, key, method)

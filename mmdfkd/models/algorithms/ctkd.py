@@ -67,6 +67,7 @@ class CTKD(BaseDistiller):
     """
 
     learns_from = 'original'
+    reads_labels = True
     teacher: Classifier
 
     default_types = dict(

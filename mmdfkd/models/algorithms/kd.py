@@ -78,6 +78,7 @@ class KD(BaseDistiller):
         super().__init__(student, teacher, selector, data_preprocessor)
         self.alpha = alpha
         self.ce_weight = 1 - alpha if ce_weight is None else ce_weight
+        self.reads_labels = self.ce_weight > 0
         if not (self.alpha or self.ce_weight or feature_losses):
             raise UsageError(
                 'model.alpha and model.ce_weight are 0, so nothing is learnt. Raise one of them, '

@@ -91,6 +91,7 @@ class STKD(BaseDistiller):
         self.target = target
         self.kd_weight = kd_weight
         self.ce_weight = ce_weight
+        self.reads_labels = ce_weight > 0
         self.clean_branch = clean_branch
 
     def roles(self) -> dict[str, list[nn.Module]]:

@@ -23,6 +23,8 @@ class Supervised(BaseDistiller):
         data_preprocessor: Config of the training road's ``BatchPreprocessor``.
     """
 
+    reads_labels = True
+
     def __init__(self, student: dict, data_preprocessor: dict | None = None) -> None:
         super().__init__(student, data_preprocessor=data_preprocessor)
 

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import MODELS, WEIGHT_INITIALIZERS
 from mmdfkd.utils.errors import UsageError, shorten
 from mmdfkd.utils.files import atomic_path
 
 from .classifier import Classifier
+from .foreign import ForeignClassifier
 
 FORMAT = 'mmdfkd-classifier/1'
 ZOO = Path(__file__).parents[2] / 'zoo'
@@ -120,7 +121,7 @@ def state_dict_of(checkpoint: dict, path: str | os.PathLike) -> dict[str, torch.
             f'(its keys: {", ".join(map(str, list(checkpoint)[:8]))}). Save it as '
             'torch.save(network.state_dict(), PATH).'
         )
-    return {key.removeprefix('module.'): value for key, value in state.items()}
+    return dict(state)
 
 
 def names_of(network: Classifier, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -160,7 +161,7 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
     wrong = {key: (state[key].shape, own[key].shape) for key in shared}
     wrong = {key: shapes for key, shapes in wrong.items() if shapes[0] != shapes[1]}
     for key, (theirs, ours) in wrong.items():
-        if key.endswith('fc.weight'):
+        if f'.{key}'.endswith('.head.fc.weight'):
             foreign = 'source' in getattr(network, 'config', {})
             remedy = 'num_classes' if foreign else 'head.num_classes and head.in_channels'
             raise UsageError(
@@ -188,7 +189,8 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
             f'{source} fits the network only in part: {len(missing)} keys are missing '
             f'({_some(missing)}), {len(extra)} are left over ({_some(extra)}). {_REMEDY}'
         )
-    network.load_state_dict({**own, **state})
+    own.update(state)  # which knows the versions of the layers
+    network.load_state_dict(own)
 
 
 def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = None) -> Classifier:
@@ -247,8 +249,8 @@ def same_images(network: Classifier, truth: dict, source: str | os.PathLike) -> 
 def refuse_functions(config: Any, source: str | os.PathLike) -> None:
     """Check that a config from a file builds modules and calls nothing else.
 
-    A registry takes names with dots that it does not know for Python objects: ``type='os.system'``
-    would be called in building the network.
+    A registry takes names that it does not know for Python objects: ``type='os.system'`` would be
+    called in building the network. A network of another library calls a function that it names.
 
     Raises:
         UsageError: Some ``type`` is neither a name in a registry nor a module class.
@@ -258,23 +260,41 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
             refuse_functions(value, source)
     elif isinstance(config, dict):
         kind = config.get('type')
-        if kind in ('ForeignClassifier', 'mmdfkd.ForeignClassifier'):
+        found = _module_class(kind, source) if isinstance(kind, str) else None
+        if found is not None and issubclass(found, ForeignClassifier):
             raise UsageError(
                 f'Checkpoint {source} holds a network of another library, which its file cannot '
                 "rebuild. Describe it in the config: dict(type='ForeignClassifier', source=..., "
                 'checkpoint=...).'
             )
-        if isinstance(kind, str) and '.' in kind:
-            try:
-                found = MODELS.get(kind)
-            except RuntimeError:
-                found = None
-            if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-                raise UsageError(
-                    f'Checkpoint {source} wants to build its network with {kind!r}, which is no '
-                    'module. Do not trust this file.'
-                )
         refuse_functions(list(config.values()), source)
+
+
+def _module_class(kind: str, source: str | os.PathLike) -> type[nn.Module] | None:
+    """The module class that a ``type`` names; None for a way to initialise weights."""
+    if '.' not in kind:  # the registry would import a module of a name that it does not know
+        for registry in (MODELS, MODELS.root):
+            registry.import_from_location()
+        known = (MODELS.module_dict, MODELS.root.module_dict)
+        found = next((names[kind] for names in known if kind in names), None)
+        if found is None and kind in WEIGHT_INITIALIZERS.root.module_dict:
+            return None
+        if found is None:
+            raise UsageError(
+                f'Checkpoint {source} was made of a class that is not registered: {kind}. Import '
+                'the module that registers it.'
+            )
+    else:
+        try:
+            found = MODELS.get(kind)
+        except RuntimeError:
+            found = None
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise UsageError(
+            f'Checkpoint {source} wants to build its network with {kind!r}, which is no module. Do '
+            'not trust this file.'
+        )
+    return found
 
 
 def save_classifier(path: str | os.PathLike, network: Classifier, meta: dict) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any, NamedTuple
 
+import numpy as np
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -233,9 +235,13 @@ def check_parts(config: dict, key: str, head_for: str = '') -> None:
 
 
 def plain(config: Any) -> Any:
-    """Turn a (nested) mmengine config into plain dicts, lists and scalars."""
+    """Turn a (nested) mmengine config into plain dicts, lists and scalars; classes into names."""
     if isinstance(config, dict):
         return {key: plain(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
         return [plain(value) for value in config]
+    if isinstance(config, (np.ndarray, np.generic, Tensor)):
+        return config.tolist()
+    if isinstance(config, (type, FunctionType)):
+        return f'{config.__module__}.{config.__qualname__}'
     return config

@@ -23,6 +23,7 @@ class ClsHead(BaseModule):
         num_classes: Number of classes ``K``.
         hidden_channels: Widths of hidden fully connected layers, each followed by a ReLU
             (LeNet5 has one of 84).
+        bias: Whether the last layer has one.
         init_cfg: Initialisation config of mmengine.
     """
 
@@ -31,6 +32,7 @@ class ClsHead(BaseModule):
         in_channels: int,
         num_classes: int,
         hidden_channels: Sequence[int] = (),
+        bias: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -41,7 +43,7 @@ class ClsHead(BaseModule):
             layers += [nn.Linear(in_channels, width), nn.ReLU(inplace=True)]
             in_channels = width
         self.layers = nn.Sequential(*layers)
-        self.fc = nn.Linear(in_channels, num_classes)
+        self.fc = nn.Linear(in_channels, num_classes, bias)
 
     def forward(self, vector: Tensor) -> Tensor:
         """Map pooled vectors ``(B, in_channels)`` to logits ``(B, num_classes)``."""

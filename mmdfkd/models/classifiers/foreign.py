@@ -135,8 +135,8 @@ class ForeignClassifier(Classifier):
     @property
     def head_config(self) -> dict[str, Any]:
         """Config of a head of the same form."""
-        width = self.head.in_channels
-        return dict(type='ClsHead', in_channels=width, num_classes=self.num_classes)
+        sizes = dict(in_channels=self.head.in_channels, num_classes=self.num_classes)
+        return dict(type='ClsHead', **sizes, bias=self.head.fc.bias is not None)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images ``(B, C, H, W)`` of the run to logits ``(B, K)``."""
@@ -177,7 +177,14 @@ class ForeignClassifier(Classifier):
             size = (self.size, self.size)
             images = F.interpolate(images, size, mode='bilinear', antialias=True)
         output = self.network(images)
-        return output if isinstance(output, Tensor) else output.logits
+        output = getattr(output, 'logits', output)
+        if not isinstance(output, Tensor):
+            mode = 'train' if self.training else 'eval'
+            raise UsageError(
+                f'{self.name} returns a {type(output).__name__} in {mode} mode, expected logits '
+                '(B, classes). Wrap it in a module that returns them.'
+            )
+        return output
 
     # Finding its parts -------------------------------------------------------------------------
 
@@ -186,6 +193,8 @@ class ForeignClassifier(Classifier):
         """Logits of the untouched network."""
         try:
             logits = self._run(images)
+        except UsageError:
+            raise
         except Exception as error:
             seen = images.shape[1:] if self.size is None else (images.shape[1], *[self.size] * 2)
             raise UsageError(
@@ -230,7 +239,7 @@ class ForeignClassifier(Classifier):
             raise UsageError(f'{self.name} is a linear layer and nothing else; it has no features.')
         setattr(layers[parent], child, nn.Identity())
         with torch.device('meta'):  # draws no random weights
-            head = ClsHead(layer.in_features, layer.out_features)
+            head = ClsHead(layer.in_features, layer.out_features, bias=layer.bias is not None)
         head.fc = layer
         return head
 

@@ -81,6 +81,13 @@ def share_classifier(
         name=student.get('name'),
     )
     if not own:
+        if network.head.state_dict().keys() != teacher.head.state_dict().keys():
+            raise UsageError(
+                f'The classifier of the teacher {teacher.name} has the tensors '
+                f'{", ".join(teacher.head.state_dict())}, and nobody could rebuild the student '
+                'that shares it. Give the teacher a plain linear layer: nn.utils.parametrize.'
+                'remove_parametrizations takes a norm of weights away.'
+            )
         network.head = teacher.head
     return network
 

@@ -143,13 +143,15 @@ class BatchPreprocessor(BaseDataPreprocessor):
             remedy = f'give {type(cropped[-1]).__name__} in augment size={expected[1:]}'
         elif images.ndim == 4 and found[0] == channels:
             remedy = (
-                'resize the validation set or the pool to that size beforehand, or, for training, '
-                f"add dict(type='BatchRandomResizedCrop', size={expected[1:]}) to "
-                'data_preprocessor.augment'
+                f'give a labelled set image_size={expected[1]}, pack a pool by pack_images.py '
+                f"--size {expected[1]}, or, for training, add dict(type='BatchRandomResizedCrop', "
+                f'size={expected[1:]}) to data_preprocessor.augment'
             )
         else:
             remedy = 'convert the images beforehand, or choose another pool or teacher'
-            if channels == 1 and found[0] == 3:
+            if channels == 3 and found[0] == 1:
+                remedy = 'leave out grey=True of the set, or --grey of the pool, or choose another'
+            elif channels == 1 and found[0] == 3:
                 remedy = (
                     'read them in grey (grey=True of a LabelledFolder, pack_images.py --grey for a '
                     'pool), or choose another teacher'

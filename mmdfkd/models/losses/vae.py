@@ -85,6 +85,7 @@ class VAELoss(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        views = (views,) if isinstance(views, str) else views
         if not views:
             raise UsageError(f'VAELoss: views is empty; name one or more of {_VIEWS}.')
         for view in views:

@@ -1,11 +1,14 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from mmdfkd.datasets import PackedDataset
 from mmdfkd.engine.hooks import TeacherHook
 from mmdfkd.engine.prediction import LogitsCache
+from mmdfkd.models.algorithms import CTKD, KD, STKD, Supervised
 from mmdfkd.models.classifiers import load_classifier
 from mmdfkd.utils import UsageError
 
@@ -53,16 +56,71 @@ def test_classes_of_the_data_must_be_the_networks(train, monkeypatch):
 
 
 def test_a_test_without_a_teacher():
-    dataset = SimpleNamespace(metainfo=dict(name='letters', classes='abc'))
+    dataset = PackedDataset(
+        np.zeros((3, 2, 2, 1), np.uint8), range(3), dict(name='letters', classes='abc')
+    )
     model = SimpleNamespace(teacher=None, student=SimpleNamespace(num_classes=3))
-    loader, said = SimpleNamespace(dataset=dataset), {}
+    loop, said = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset)), {}
     hub = SimpleNamespace(update_info=said.__setitem__)
-    runner = SimpleNamespace(model=model, test_dataloader=loader, message_hub=hub)
+    runner = SimpleNamespace(model=model, test_loop=loop, message_hub=hub)
     TeacherHook().before_test(runner)
     assert said == dict(eval_dataset='letters')
     model.student.num_classes = 4
     with pytest.raises(UsageError, match=r'letters has 3 classes.*\(test_dataloader\.dataset\)'):
         TeacherHook().before_test(runner)
+
+
+STUDENT = dict(
+    backbone=dict(type='CifarResNet', depth=8, widths=(2, 2, 4), in_channels=1),
+    head=dict(in_channels=4, num_classes=5),
+)
+
+
+def labelled(labels, classes=None):
+    images = np.zeros((len(labels), 16, 16, 1), np.uint8)
+    return PackedDataset(images, labels, dict(name='letters', classes=classes))
+
+
+@pytest.mark.parametrize(
+    ('labels', 'classes', 'words'),
+    [
+        ([0, 5], None, r'letters has labels up to 5, the networks have 5 classes.*\(train_datal'),
+        ([0, 2], 'abc', r'letters has 3 classes \(a, b, c\), the networks have 5.*\(train_dataloa'),
+    ],
+)
+def test_labels_that_are_learnt_must_be_of_the_networks(teacher_file, labels, classes, words):
+    teacher, student = dict(checkpoint=str(teacher_file)), STUDENT
+    dataset = labelled(labels, classes)
+    attention = dict(loss_weight=0.0)
+    for model in (
+        KD(teacher, student),
+        STKD(teacher, student),
+        CTKD(teacher, student, attention=attention),
+    ):
+        with pytest.raises(UsageError, match=words):
+            learn_from(model, dataset)
+    for model in (KD(teacher, student, alpha=1.0), STKD(teacher, student, ce_weight=0.0)):
+        learn_from(model, dataset)  # labels are not read
+
+
+def learn_from(model, dataset):
+    loader, logger = SimpleNamespace(dataset=dataset), SimpleNamespace(info=lambda text: None)
+    runner = SimpleNamespace(model=model, train_dataloader=loader, val_loop=None, logger=logger)
+    TeacherHook().before_train(runner)
+
+
+def test_labels_of_teachers_too():
+    images = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
+    with pytest.raises(UsageError, match='labels up to 5'):
+        learn_from(Supervised(dict(STUDENT, **images)), labelled([5]))
+    with pytest.raises(UsageError, match=r'train_dataloader\.dataset is a range, which is none of'):
+        learn_from(Supervised(dict(STUDENT, **images)), range(3))
+
+
+def test_accuracies_without_labels_are_refused_before_the_first_step(train):
+    unlabelled = {'val_dataloader.dataset.labelled': False}
+    with pytest.raises(UsageError, match=r"val_evaluator=\[dict\(type='Agreement'\)\]"):
+        train(**unlabelled)
 
 
 def test_a_set_may_have_no_names_of_classes(train):

@@ -662,9 +662,8 @@ def test_more_processes_make_the_batches_of_a_gan_larger(toy_config, hybrid):
 @pytest.mark.parametrize(
     ('key', 'value'),
     [
-        ('train_dataloader.batch_size', 0),
-        ('train_dataloader.num_workers', -1),
         ('train_cfg.max_epochs', -1),
+        ('train_cfg.max_epochs', 10.5),
         ('train_cfg.val_interval', 0),
         ('optim_wrapper.student.optimizer.lr', -1.0),
     ],
