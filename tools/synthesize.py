@@ -59,7 +59,7 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher, cfg.work_dir = 'none', str(out)
         if args.seed is not None:
-            cfg.randomness = dict(cfg.get('randomness', {}), seed=args.seed)
+            cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
         check_config(cfg)
         if args.amp:
             from mmdfkd.engine.optimizers.autocast import use_amp
@@ -86,12 +86,12 @@ def fill(cfg: Config, out: Path, num: int) -> None:
     from mmdfkd.utils.progress import advancing
 
     init_default_scope(cfg.get('default_scope', 'mmdfkd'))
-    set_up_device(cfg.get('env_cfg', {}))
+    set_up_device(cfg.get('env_cfg') or {})
     logger = MMLogger.get_instance(
         'synthesize', log_level='WARNING'
     )  # how weights began: no matter
     # A bank that is gone on with cannot have a seed that is drawn at random.
-    seed = cfg.get('randomness', {}).get('seed') or 0
+    seed = (cfg.get('randomness') or {}).get('seed') or 0
     set_random_seed(seed)
     config = dict(cfg.model)
     if cfg.get('data_preprocessor'):

@@ -54,13 +54,12 @@ def main() -> None:
         if args.out and Path(args.out).is_dir():
             raise UsageError(f'--out {args.out} is a folder. Give a .json file.')
         if args.out or args.show_dir:
-            cfg.default_hooks.predictions = dict(
-                type='PredictionHook', out=args.out, show_dir=args.show_dir
-            )
+            predictions = dict(type='PredictionHook', out=args.out, show_dir=args.show_dir)
+            cfg.default_hooks = dict(cfg.get('default_hooks') or {}, predictions=predictions)
         from mmdfkd.engine import leave_processes
-        from mmdfkd.registry import RUNNERS
+        from mmdfkd.registry import RUNNERS, class_of
 
-        RUNNERS.get(cfg.get('runner_type', 'DistillRunner')).from_cfg(cfg).test()
+        class_of(RUNNERS, dict(type=cfg.get('runner_type', 'DistillRunner'))).from_cfg(cfg).test()
         leave_processes()
 
 

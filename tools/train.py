@@ -70,7 +70,7 @@ def make_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.seed is not None:
-        cfg.randomness = dict(cfg.get('randomness', {}), seed=args.seed)
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
     check_config(cfg)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -79,7 +79,7 @@ def make_config(args: argparse.Namespace) -> Config:
 
         use_amp(cfg)
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UsageError(
                 f'--auto-scale-lr: {args.config} does not say which batch size its learning rates '
                 'belong to. Add auto_scale_lr = dict(base_batch_size=...).'
@@ -128,9 +128,9 @@ def main() -> None:
         cfg = make_config(args)
         work_dir = cfg.work_dir
         from mmdfkd.engine import leave_processes
-        from mmdfkd.registry import RUNNERS
+        from mmdfkd.registry import RUNNERS, class_of
 
-        RUNNERS.get(cfg.get('runner_type', 'DistillRunner')).from_cfg(cfg).train()
+        class_of(RUNNERS, dict(type=cfg.get('runner_type', 'DistillRunner'))).from_cfg(cfg).train()
         leave_processes()
 
 

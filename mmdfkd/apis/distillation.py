@@ -336,7 +336,8 @@ def _trained(
     path: Path, given: nn.Module | dict, part: Classifier | None, teacher: Classifier
 ) -> nn.Module:
     """The student of a run as the caller knows it."""
-    if describes(MODELS, given, ForeignClassifier):  # its file cannot rebuild it
+    foreign = describes(MODELS, given, ForeignClassifier)
+    if isinstance(given, dict) and foreign:  # its file cannot rebuild it
         images = dict(input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std)
         return load_classifier(path, MODELS.build({**given, **images})).eval()
     if not isinstance(part, ForeignClassifier):

@@ -20,7 +20,7 @@ from mmdfkd.models.classifiers import (
     resolve_checkpoint,
     save_classifier,
 )
-from mmdfkd.registry import DATASETS, MODELS, describes
+from mmdfkd.registry import DATASETS, MODELS, class_of, describes
 from mmdfkd.utils import UsageError
 
 IMAGES = 256
@@ -149,7 +149,7 @@ def _look_at_few(cfg: Config, images: int) -> None:
 
 def _keep_shares(model: Any, batch_size: int) -> None:
     """Where a method learns from one of so many latents, two of them are to be left."""
-    parameters = inspect.signature(MODELS.get(model.type)).parameters
+    parameters = inspect.signature(class_of(MODELS, model)).parameters
     for key in SHARES & parameters.keys():
         model[key] = min(model.get(key, parameters[key].default), batch_size // 2)
 

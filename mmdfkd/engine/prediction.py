@@ -126,7 +126,7 @@ def _is_shared(logits: Tensor | None) -> bool:
     """Whether all processes have the same logits: machines need not share the folder."""
     if get_world_size() == 1:
         return logits is not None
-    digest = None if logits is None else hashlib.sha256(logits.numpy()).hexdigest()
+    digest = None if logits is None else hashlib.sha256(logits.numpy().data).hexdigest()
     found = set(all_gather_object(digest))
     return found == {digest} and digest is not None
 

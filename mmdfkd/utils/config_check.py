@@ -42,6 +42,9 @@ from .errors import UsageError, check_choice, check_least
 from .seeds import check_seed
 from .signatures import Arguments, keyword_arguments
 
+#: Classes whose ``**kwargs`` go where no further key is known.
+CLOSED = ('CheckpointHook',)
+
 
 def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None:
     """Check every key of a config against the class that will receive it.
@@ -255,7 +258,9 @@ def _default_type(value: dict, path: KeyPath, slot: Slot, owner: type | None) ->
 
 
 def _find(name: Any, path: KeyPath, known_to: Iterable[str], scope: str) -> Callable:
-    """Look a type up as the framework will."""
+    """Look a type up as the framework will; a class is what it is."""
+    if callable(name):
+        return name
     for registry in _in_scope(known_to, scope) if isinstance(name, str) else ():
         try:
             found = registry.get(name)
@@ -307,7 +312,7 @@ def _check_arguments(
     for key in value:
         if key in known or key in ('type', '_scope_', *slot.takes):
             continue
-        if arguments.complete or closest(key, known, TYPO):
+        if arguments.complete or name in CLOSED or closest(key, known, TYPO):
             raise _unknown_argument((*path, key), name, arguments.names)
     _check_kinds(value, path, name, arguments)
     # A model may complete the configs of its parts; so may whoever chooses a default type.

@@ -16,6 +16,7 @@ from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import write_npz
 
+from ..runner.schedules import check_epochs
 from .class_names import class_names
 from .selection_hook import pool_of
 from .synthesis_hook import facts_of
@@ -53,6 +54,7 @@ class GANHook(Hook):
                 "dataset=dict(type='HybridDataset', collected=..., synthetic=...) and "
                 "sampler=dict(type='HybridSampler')."
             )
+        check_epochs(runner.train_loop, f'{model.method} trains its GAN in epochs')
         dataset, gan_epochs = loader.dataset, model.gan_epochs
         if gan_epochs > runner.max_epochs:
             raise UsageError(

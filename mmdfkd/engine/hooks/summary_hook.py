@@ -25,6 +25,7 @@ from mmdfkd.registry import HOOKS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import write_json
 from mmdfkd.utils.modes import dry_run
+from mmdfkd.utils.seeds import random_numbers_apart
 from mmdfkd.version import __version__
 
 
@@ -63,7 +64,9 @@ class SummaryHook(Hook):
         if runner.iter:
             self._recall(runner)
         elif runner.rank == 0:  # what an earlier run left here is not to be gone on with
-            Path(runner.work_dir, 'last_checkpoint').unlink(missing_ok=True)
+            for name in ('last_checkpoint', 'summary.json'):
+                Path(runner.work_dir, name).unlink(missing_ok=True)
+        self.missed = runner.iter > 0 and runner.iter not in self.accuracies and is_due(runner)
         teacher = model.teacher
         self.facts = dict(
             method=model.method,
@@ -87,6 +90,8 @@ class SummaryHook(Hook):
     def _recall(self, runner: Any) -> None:
         """On resuming, take over what the record says of the part that is not repeated."""
         path = Path(runner.work_dir, 'summary.json')
+        if Path(runner._load_from).parent.resolve() != path.parent.resolve():
+            return  # it is that of another run
         record = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
         history = record.get('student_accuracies', [])
         self.accuracies.update((step, value) for step, value in history if step <= runner.iter)
@@ -95,12 +100,24 @@ class SummaryHook(Hook):
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the clock and mark the images this epoch uses."""
+        self._catch_up(runner)
         sampler = runner.train_dataloader.batch_sampler.sampler
         indices = getattr(sampler, 'indices', None)
+        indices = (
+            indices if isinstance(indices, torch.Tensor) else None
+        )  # a generator of mmengine's
         grown = len(runner.train_dataloader.dataset) - len(self.used)  # a bank grows
         self.used = torch.cat([self.used, torch.zeros(grown, dtype=torch.bool)])
         self.used[slice(None) if indices is None else indices] = True
         self.started = time.perf_counter()
+
+    def _catch_up(self, runner: Any) -> None:
+        """Repeat the validation that a run was killed in: its checkpoint is older than that."""
+        if self.missed:
+            self.missed = False
+            with random_numbers_apart():
+                runner.val_loop.run()
+            runner.model.train()
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -137,6 +154,7 @@ class SummaryHook(Hook):
 
     def after_train(self, runner: Any) -> None:
         """Write the final record and the student."""
+        self._catch_up(runner)
         summary = self.write(runner, finished=True)
         if getattr(runner.model, 'gan_epochs', 0) >= runner.max_epochs:
             runner.logger.info(f'Wrote summary.json to {runner.work_dir}. No student was trained.')
@@ -174,6 +192,16 @@ class SummaryHook(Hook):
     @master_only
     def _dump(work_dir: str, summary: dict[str, Any]) -> None:
         write_json(Path(work_dir, 'summary.json'), summary)
+
+
+def is_due(runner: Any) -> bool:
+    """Whether a run validates what it has done so far."""
+    loop = runner.train_loop
+    if runner.val_loop is None:
+        return False
+    counts_iterations = isinstance(loop, IterBasedTrainLoop)
+    done, last = (loop.iter, loop.max_iters) if counts_iterations else (loop.epoch, loop.max_epochs)
+    return done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
 
 
 @contextmanager

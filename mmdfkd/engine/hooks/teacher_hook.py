@@ -106,6 +106,7 @@ def check_classes(model: Any, dataset: Any, split: str) -> None:
         UsageError: It is none of ours, or has other classes.
     """
     loader, count = f'{split}_dataloader', model.student.num_classes
+    dataset = getattr(dataset, '_dataset', dataset)  # mmengine's slice of an epoch
     if not isinstance(dataset, PackedDataset):
         raise UsageError(
             f'{loader}.dataset is a {type(dataset).__name__}, which is none of mmdfkd.datasets. '

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
-from mmdfkd.registry import MODELS, OPTIM_WRAPPERS
+from mmdfkd.registry import MODELS, OPTIM_WRAPPERS, class_of
 from mmdfkd.utils.errors import check_choice
 
 from .role_wrapper import RoleOptimWrapper
@@ -69,7 +69,7 @@ def use_amp(cfg: Config) -> None:
     Args:
         cfg: A config whose ``optim_wrapper`` has the roles.
     """
-    unscaled = getattr(MODELS.get(cfg.model.type), 'unscaled', '')
+    unscaled = getattr(class_of(MODELS, cfg.model), 'unscaled', '')
     half = torch.cuda.is_available() and not has_bfloat16('cuda') and not unscaled
     for role, wrapper in cfg.optim_wrapper.items():
         if role != 'constructor':

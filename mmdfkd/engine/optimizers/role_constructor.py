@@ -54,6 +54,8 @@ class RoleOptimWrapperConstructor:
             )
         wrappers = {}
         for role, config in self.configs.items():
+            if config is None:
+                raise UsageError(f'optim_wrapper.{role} is None. Give it an optimizer.')
             if 'AmpOptimWrapper' in str(config.get('type')) and model.unscaled:
                 raise UsageError(
                     f'optim_wrapper.{role}.type=AmpOptimWrapper scales losses, and {model.method} '

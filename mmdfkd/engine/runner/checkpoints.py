@@ -53,6 +53,20 @@ def to_plain(checkpoint: dict) -> None:
     """Turn what mmengine says about a run into tensors and plain Python values, in place."""
     for part in ('message_hub', 'meta'):
         checkpoint[part] = as_data(checkpoint[part])
+    for schedulers in (checkpoint.get('param_schedulers') or {}).values():
+        for state in schedulers:  # OneCycleLR keeps a function of its own
+            for key in [key for key, value in state.items() if callable(value)]:
+                del state[key]
+
+
+def move_best(runtime_info: dict[str, Any], work_dir: str) -> None:
+    """Let a copied run know its own best checkpoints, in place, and forget those of the other."""
+    for key in [key for key in runtime_info if key.startswith(('best_ckpt', 'last_ckpt'))]:
+        here = Path(work_dir, Path(str(runtime_info[key])).name)
+        if here.is_file():
+            runtime_info[key] = str(here)
+        else:
+            del runtime_info[key]
 
 
 def restore_histories(checkpoint: dict) -> None:

@@ -16,7 +16,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmdfkd.datasets import (
@@ -36,9 +36,9 @@ from mmdfkd.utils.device import choose_device, set_up_device
 from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.files import atomic_path
 
-from .checkpoints import check_best, latest_checkpoint, restore_histories, to_plain
+from .checkpoints import check_best, latest_checkpoint, move_best, restore_histories, to_plain
 from .launch import check_launcher, join_by_gloo, set_meeting_place
-from .schedules import all_schedulers, check_length, check_schedules, lengthen
+from .schedules import Schedules, check_length, check_schedules
 
 #: Default hooks that mmengine has in any run.
 OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -66,7 +66,8 @@ class DistillRunner(Runner):
                 It is used as it is; the config is left to describe it.
         """
         arguments = inspect.signature(Runner.__init__).parameters
-        settings = {name: copy.deepcopy(cfg[name]) for name in arguments if name in cfg}
+        given = [name for name in arguments if cfg.get(name) is not None]
+        settings = {name: copy.deepcopy(cfg[name]) for name in given}
         for split in ('val', 'test'):  # no image counts twice where processes share them unevenly
             sampler: Any = (settings.get(f'{split}_dataloader') or {}).get('sampler')
             if describes(DATA_SAMPLERS, sampler, DefaultSampler):
@@ -75,6 +76,14 @@ class DistillRunner(Runner):
         for name in [name for name, hook in hooks.items() if hook is None]:
             if name not in OF_MMENGINE:  # which mmengine leaves out itself
                 hooks.pop(name)
+        checkpoint = hooks.get('checkpoint') or {}
+        if 'agreement' in str(
+            checkpoint.get('save_best')
+        ):  # mmengine does not know which is better
+            checkpoint.setdefault('rule', 'greater')
+        schedules = settings.get('param_scheduler')
+        if isinstance(schedules, dict) and 'type' not in schedules:
+            settings['param_scheduler'] = {role: each or [] for role, each in schedules.items()}
         for place, part in (parts or {}).items():
             *path, key = place.split('.')
             node = settings
@@ -197,7 +206,8 @@ class DistillRunner(Runner):
                 )
             scheduler = {role: scheduler.get(role, []) for role in roles}
             selects = self.model.selector is not None
-            check_schedules(scheduler, self.max_epochs, self.max_iters, selects)
+            in_epochs = isinstance(self.train_loop, EpochBasedTrainLoop)
+            check_schedules(scheduler, self.max_epochs, self.max_iters, selects, in_epochs)
         return super().build_param_scheduler(scheduler)
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
@@ -271,6 +281,9 @@ class DistillRunner(Runner):
         for hook in self._acting[fn_name]:
             getattr(hook, fn_name)(self, **kwargs)
         if fn_name == 'before_save_checkpoint':
+            optimizers = {role: each.optimizer for role, each in self.optim_wrapper.items()}
+            kinds = {role: type(each).__name__ for role, each in optimizers.items()}
+            kwargs['checkpoint']['meta']['optimizers'] = kinds
             to_plain(kwargs['checkpoint'])
 
     def load_checkpoint(
@@ -322,18 +335,20 @@ class DistillRunner(Runner):
         map_location: str | Callable = 'cpu',
     ) -> None:
         """Resume from a training checkpoint; arguments are those of mmengine's runner."""
-        meta = read_checkpoint(filename).get('meta', {})
-        if 'epoch' not in meta or meta.get('format') == FORMAT:
+        checkpoint = read_checkpoint(filename)
+        meta = checkpoint.get('meta', {})
+        if 'epoch' not in meta or meta.get('format') == FORMAT or 'optimizer' not in checkpoint:
             raise UsageError(
-                f'{filename} holds a network, not the state of a training, so nothing can be '
-                'resumed from it. Resume from an epoch_N.pth, or use load_from to start from it.'
+                f'{filename} holds a network, not the state of a training (those of the best epoch '
+                'have none either), so nothing can be resumed from it. Resume from an epoch_N.pth, '
+                'or use load_from to start from it.'
             )
+        self._check_optimizers(checkpoint, filename)
         seed = self.seed
-        schedulers = all_schedulers(self.param_schedulers)
-        ends = [scheduler.end for scheduler in schedulers]
+        schedules = Schedules(self.param_schedulers or {}, self.optim_wrapper)
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
-        for scheduler, end in zip(schedulers, ends, strict=True):
-            lengthen(scheduler, end)
+        self._go_on(schedules, checkpoint.get('param_schedulers') or {})
+        move_best(self.message_hub.runtime_info, self.work_dir)
         if self.seed != seed:
             self.logger.info(f'Goes on with the seed {self.seed} of the checkpoint, not {seed}.')
         # Loader and data were made with the config's seed.
@@ -344,6 +359,40 @@ class DistillRunner(Runner):
         for part in (sampler, dataset) if isinstance(dataset, LatentDataset) else (sampler,):
             if getattr(part, 'seed', None) == seed:
                 part.seed = self.seed
+
+    def _check_optimizers(self, checkpoint: dict, filename: str) -> None:
+        """The state of another optimiser is none of this one's."""
+        kinds = checkpoint['meta'].get('optimizers', {})
+        for role, wrapper in self.optim_wrapper.items():
+            known, own = checkpoint['optimizer'].get(role, {}), wrapper.optimizer
+            groups = [len(group['params']) for group in known.get('param_groups', ())]
+            same = groups == [len(group['params']) for group in own.param_groups]
+            if kinds.get(role, type(own).__name__) != type(own).__name__ or not same:
+                raise UsageError(
+                    f'{filename} holds the state of another optimiser of {role} '
+                    f'({kinds.get(role, "unknown")}, {len(groups)} groups of parameters) than '
+                    f'optim_wrapper.{role} describes ({type(own).__name__}, '
+                    f'{len(own.param_groups)}). Resume with that of the run, or use load_from to '
+                    'start from its weights.'
+                )
+
+    def _go_on(self, schedules: Schedules, known: Mapping[str, list]) -> None:
+        """Where schedules are no longer those of the checkpoint, follow those of this run."""
+        iterations = self.iter
+        if isinstance(self.train_loop, EpochBasedTrainLoop) and self.model.selector is None:
+            iterations = self.epoch * len(self.train_dataloader)  # of as many processes as now
+        for role in schedules.states:
+            if not schedules.changed(role, known.get(role, [])):
+                continue
+            before = self.optim_wrapper[role].get_lr()['lr']
+            schedules.replay(role, self.epoch, iterations)
+            now = self.optim_wrapper[role].get_lr()['lr']
+            if now != before:
+                self.logger.info(
+                    f'The schedule of {role} is not that of the checkpoint: its learning rate goes '
+                    f'on at {now[0]:.4g}, where a run of this config would be, not at '
+                    f'{before[0]:.4g}.'
+                )
 
 
 def acts(hook: Hook, stage: str) -> bool:

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmdfkd.utils import UsageError
 
 
 def check_schedules(
-    schedulers: Mapping[str, Any], epochs: int, iterations: int, selects: bool
+    schedulers: Mapping[str, Any], epochs: int, iterations: int, selects: bool, in_epochs: bool
 ) -> None:
     """A schedule begins before the run is over, and ends with it.
 
@@ -22,6 +24,7 @@ def check_schedules(
         iterations: Likewise.
         selects: Whether epochs of a selection are shorter than the pool, by whose length mmengine
             converts epochs to iterations.
+        in_epochs: Whether the run has epochs at all.
 
     Raises:
         UsageError: One does not.
@@ -37,7 +40,14 @@ def check_schedules(
                     f'and the run has {last}. Leave it out (param_scheduler.{role}=[]), lower its '
                     'begin, or raise train_cfg.max_epochs.'
                 )
-            if selects and each.get('convert_to_iter_based'):
+            converted = each.get('convert_to_iter_based')
+            if not in_epochs and each.get('by_epoch', True) and not converted:
+                raise UsageError(
+                    f'param_scheduler.{role}: {each["type"]} counts epochs, and train_cfg has '
+                    'none, so it would never step. Set its by_epoch=False and count iterations, or '
+                    'convert_to_iter_based=True.'
+                )
+            if selects and converted:
                 raise UsageError(
                     f'param_scheduler.{role}: convert_to_iter_based counts iterations of the whole '
                     'pool, but model.selector makes epochs shorter, so the schedule would never '
@@ -88,19 +98,74 @@ def check_epochs(loop: Any, doing: str) -> None:
         )
 
 
-def lengthen(scheduler: Any, end: int) -> None:
-    """Let a scheduler go on to ``end``: by default that of its run, which may be longer now.
+#: What a scheduler changes as it steps; all else in its state comes from its config and its run.
+MOVING = {'_global_step', 'last_step', '_last_value', 'anneal_func'}
 
-    It did not take the step with which its run was over.
+
+class Schedules:
+    """What the schedules of a run were before its first step, for a checkpoint that is resumed.
+
+    A run that goes on as it began takes its schedules from the checkpoint. One that is longer now,
+    or has other schedules, rates or numbers of iterations, goes on where a run of its own config
+    would be by now: its schedules take the steps of what was done.
+
+    Args:
+        schedulers: By role, just built.
+        optimizers: By role.
     """
-    was_over = scheduler._global_step == scheduler.end < end
-    scheduler.end = end
-    if was_over:
-        scheduler._global_step -= 1
-        scheduler.step()
+
+    def __init__(self, schedulers: Mapping[str, list], optimizers: Mapping[str, Any]) -> None:
+        self.schedulers, self.optimizers = schedulers, optimizers
+        self.states = {
+            role: [scheduler.state_dict() for scheduler in each]
+            for role, each in schedulers.items()
+        }
+        self.values = {
+            role: [
+                {
+                    key: group[key]
+                    for scheduler in each
+                    for key in (scheduler.param_name, f'initial_{scheduler.param_name}')
+                }
+                for group in optimizers[role].param_groups
+            ]
+            for role, each in schedulers.items()
+        }
+
+    def changed(self, role: str, known: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether those of a role are others than those of a checkpoint."""
+        own = self.states[role]
+        return len(own) != len(known) or any(map(differ, own, known))
+
+    def replay(self, role: str, epochs: int, iterations: int) -> None:
+        """Step those of a role as a run does that has done so much."""
+        if any(isinstance(each, ReduceOnPlateauParamScheduler) for each in self.schedulers[role]):
+            return  # it depends on what was measured
+        for group, values in zip(
+            self.optimizers[role].param_groups, self.values[role], strict=True
+        ):
+            group.update(values)
+        for scheduler, state in zip(self.schedulers[role], self.states[role], strict=True):
+            scheduler.load_state_dict(state)
+        in_epochs = [each for each in self.schedulers[role] if each.by_epoch]
+        in_iterations = [each for each in self.schedulers[role] if not each.by_epoch]
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Detected call of `scheduler')
+            for epoch in range(epochs):
+                first, stop = (iterations * count // epochs for count in (epoch, epoch + 1))
+                take_steps(in_iterations, stop - first)
+                take_steps(in_epochs, 1)
+            if not epochs:
+                take_steps(in_iterations, iterations)
 
 
-def all_schedulers(schedulers: Any) -> list[Any]:
-    """Schedulers of one optimiser or of several roles in one list."""
-    roles = schedulers.values() if isinstance(schedulers, dict) else [schedulers or ()]
-    return [scheduler for role in roles for scheduler in role]
+def take_steps(schedulers: Sequence[Any], count: int) -> None:
+    """Step some schedulers so many times, in turn."""
+    for _ in range(count if schedulers else 0):
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def differ(own: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether two states of schedulers are of different schedules."""
+    return any(own[key] != known.get(key, own[key]) for key in own.keys() - MOVING)

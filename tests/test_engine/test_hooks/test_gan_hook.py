@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
 
 from mmdfkd.datasets import HybridDataset, HybridSampler, ImageBank, ImagePool, NoisePool
 from mmdfkd.engine import DistillRunner
@@ -268,7 +269,7 @@ def test_a_schedule_that_begins_with_the_gan(train, hybrid, warnings, begin, epo
 def test_which_schedules_begin_with_the_student(schedules, warns):
     pool = NoisePool(8, image_size=16)
     dataset = HybridDataset(pool, ImageBank())
-    runner = Mock(max_epochs=4)
+    runner = Mock(max_epochs=4, train_loop=Mock(spec=EpochBasedTrainLoop))
     runner.model.gan_epochs, runner.train_dataloader.dataset = 2, dataset
     runner.train_dataloader.batch_sampler.sampler = HybridSampler(dataset, seed=0)
     runner.param_schedulers = dict(

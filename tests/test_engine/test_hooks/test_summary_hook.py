@@ -174,6 +174,55 @@ def test_a_killed_run_leaves_its_record(train, tmp_path):
     assert not (tmp_path / 'run/student.pth').exists()
 
 
+class InValidation(Hook):
+    """Kill a run in the validation after an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def before_val_epoch(self, runner):
+        if runner.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('epoch', [1, 2])
+def test_a_validation_that_a_run_was_killed_in_is_made_up_for(train, tmp_path, epoch):
+    whole = train('whole')
+    with pytest.raises(KeyboardInterrupt):
+        train('run', before=lambda runner: runner.register_hook(InValidation(epoch)))
+    resumed = train('run', resume=True)
+    records = [json.loads((tmp_path / n / 'summary.json').read_text()) for n in ('whole', 'run')]
+    for key in ('student_accuracies', 'student_accuracy_last', 'agreement', 'finished'):
+        assert records[0][key] == records[1][key], key
+    assert len(records[1]['student_accuracies']) == 2
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_record_of_another_run_is_not_taken_over(train, tmp_path):
+    first = train('run')
+    with pytest.raises(KeyboardInterrupt):
+        train('run', before=lambda runner: runner.register_hook(InValidation(1)))
+    assert not (tmp_path / 'run/summary.json').exists()
+    train('other', **{'train_cfg.max_epochs': 1, 'randomness.seed': 5})
+    train('run', load_from=f'{tmp_path}/other/epoch_1.pth', resume=True)
+    record = json.loads((tmp_path / 'run/summary.json').read_text())
+    other = json.loads((tmp_path / 'other/summary.json').read_text())
+    assert record['student_accuracies'][0] == other['student_accuracies'][0]
+    assert len(record['student_accuracies']) == 2 and first.iter
+
+
+def test_the_endless_sampler_of_mmengine(train, tmp_path):
+    """Its indices are a generator."""
+    endless = {
+        'model': dict(type='KD', alpha=1.0, selector=None),
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=2, _delete_=True),
+        'param_scheduler': None,
+        'train_dataloader.sampler': dict(type='InfiniteSampler', _delete_=True),
+    }
+    assert train(**endless).iter == 4
+
+
 def test_an_averaged_student_is_kept_and_tested(train, toy_config, tmp_path):
     """With mmengine's EMAHook, student.pth is what validation saw, and so is a test of it."""
     average = dict(type='EMAHook', momentum=0.5)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sklearn.datasets
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.device import get_device, utils
 from mmengine.fileio import LocalBackend
@@ -271,6 +272,107 @@ def test_a_run_may_be_resumed_for_longer(train, toy_config, tmp_path):
     rates = [[g['lr'] for g in end['optimizer']['student']['param_groups']] for end in ends]
     third = 0.05 * (1 + math.cos(math.pi * 3 / 4)) / 2
     assert rates[0] == rates[1] == [pytest.approx(third)]
+
+
+SHORT = {'model': dict(type='KD', alpha=1.0, selector=None), 'train_cfg.max_epochs': 2}
+LONG = {'train_cfg.max_epochs': 4, 'default_hooks.checkpoint.max_keep_ckpts': 9}
+COSINE = dict(type='CosineAnnealingLR', convert_to_iter_based=True)
+SCHEDULES = [
+    [dict(type='LinearLR', start_factor=1.0, end_factor=0.1)],
+    [dict(type='PolyLR', power=1.0)],
+    [dict(type='CosineAnnealingLR')],
+    [dict(type='OneCycleLR', eta_max=0.2, total_steps=24, by_epoch=False)],
+    [
+        dict(type='LinearLR', start_factor=0.1, end=1, convert_to_iter_based=True),
+        dict(type='CosineAnnealingLR', begin=1, convert_to_iter_based=True),
+    ],
+]
+
+
+def rates(path):
+    return [group['lr'] for group in weights(path)['optimizer']['student']['param_groups']]
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES, ids=[parts[0]['type'] for parts in SCHEDULES])
+def test_a_longer_run_has_the_rates_of_a_run_as_long_from_then_on(train, tmp_path, schedule):
+    changes = {**SHORT, 'param_scheduler.student': schedule}
+    train('whole', **{**changes, **LONG})
+    train('parts', **changes)
+    train('parts', **{**changes, **LONG}, resume=True)
+    for epoch in (3, 4):
+        found, expected = (
+            rates(tmp_path / f'{run}/epoch_{epoch}.pth') for run in ('parts', 'whole')
+        )
+        assert found == expected and min(found) >= 0
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'train_dataloader.batch_size': 32},
+        {'optim_wrapper.student.optimizer.lr': 0.02},
+        {'param_scheduler.student': [dict(COSINE, eta_min=0.01)]},
+    ],
+)
+def test_schedules_of_a_resumed_run_are_those_of_its_config(train, tmp_path, change):
+    """As many iterations as two processes would have, another rate, another schedule."""
+    changes = {**SHORT, **LONG, 'param_scheduler.student': [COSINE]}
+    train('whole', **{**changes, **change})
+    train('other', **changes)
+    resumed = dict(load_from=f'{tmp_path}/other/epoch_2.pth', resume=True)
+    train('parts', **{**changes, **change}, **resumed)
+    for epoch in (3, 4):
+        assert rates(tmp_path / f'parts/epoch_{epoch}.pth') == pytest.approx(
+            rates(tmp_path / f'whole/epoch_{epoch}.pth')
+        )
+
+
+def test_what_cannot_be_resumed(train, tmp_path):
+    train('run', **SHORT, **{'default_hooks.checkpoint.save_best': 'accuracy/top1'})
+    (best,) = (tmp_path / 'run').glob('best*.pth')
+    with pytest.raises(UsageError, match=r'best_.*\.pth holds a network, .*of the best epoch'):
+        train('best', **SHORT, load_from=str(best), resume=True)
+    adam = {'optim_wrapper.student.optimizer': dict(type='Adam', lr=1e-3, _delete_=True)}
+    with pytest.raises(UsageError, match=r'another optimiser of student \(SGD, 1 .* \(Adam, 1\)'):
+        train('run', **SHORT, **adam, resume=True)
+    parts = {'optim_wrapper.student.paramwise_cfg': dict(bias_decay_mult=0.0)}
+    with pytest.raises(UsageError, match=r'\(SGD, 1 groups .* \(SGD, \d\d\)'):
+        train('run', **SHORT, **parts, resume=True)
+
+
+def test_a_copied_run_leaves_the_best_of_the_other_alone(train, tmp_path):
+    best = {'default_hooks.checkpoint.save_best': 'accuracy/top1'}
+    train('run', **SHORT, **best)
+    shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
+    before = sorted(path.name for path in (tmp_path / 'run').glob('best*'))
+
+    def improve(runner):
+        runner.model.val_step = lambda batch: [
+            dict(logits=F.one_hot(batch['label'], 5).float(), label=batch['label'])
+        ]
+
+    train('copy', before=improve, **{**SHORT, 'train_cfg.max_epochs': 3}, **best, resume=True)
+    assert sorted(path.name for path in (tmp_path / 'run').glob('best*')) == before
+    assert [path.name for path in (tmp_path / 'copy').glob('best*')] == [
+        'best_accuracy_top1_epoch_3.pth'
+    ]
+
+
+@pytest.mark.parametrize('key', ['accuracy', 'top1', 'accuracy/top5'])
+def test_what_is_best_must_be_measured(train, key):
+    with pytest.raises(UsageError, match=rf"save_best='{key}' .*: those are accuracy/top1, agr"):
+        train(**{'default_hooks.checkpoint.save_best': key})
+
+
+def test_the_best_by_agreement(train, tmp_path):
+    """Without labels there is nothing else."""
+    train(**SHORT, **{'default_hooks.checkpoint.save_best': 'agreement/teacher'})
+    assert len(list((tmp_path / 'run').glob('best_agreement_teacher_epoch_*.pth'))) == 1
+
+
+def test_nothing_where_mmengine_has_something(train):
+    """None is as good as a key that is not there."""
+    train(**SHORT, randomness=None, env_cfg=None, **{'param_scheduler.student': None})
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import pytest
 
-from mmdfkd.engine.runner.schedules import all_schedulers, check_length, check_schedules
+from mmdfkd.engine.runner.schedules import check_length, check_schedules
 from mmdfkd.utils import UsageError
 
-RUN = dict(epochs=2, iterations=12, selects=False)
+RUN = dict(epochs=2, iterations=12, selects=False, in_epochs=True)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,11 @@ def test_a_run_of_twelve_iterations():
         check_length(12, 0, dict(student={}, critic=dict(accumulative_counts=13)))
 
 
-def test_schedulers_of_any_number_of_roles():
-    assert all_schedulers(None) == [] and all_schedulers([1, 2]) == [1, 2]
-    assert all_schedulers(dict(student=[1, 2], critic=[3])) == [1, 2, 3]
+def test_a_schedule_of_epochs_in_a_run_without():
+    run = dict(RUN, in_epochs=False)
+    for fine in (dict(by_epoch=False), dict(by_epoch=True, convert_to_iter_based=True)):
+        check_schedules(dict(student=dict(type='LinearLR', **fine)), **run)
+    with pytest.raises(
+        UsageError, match=r'student: LinearLR counts epochs, and train_cfg has none'
+    ):
+        check_schedules(dict(student=dict(type='LinearLR')), **run)
