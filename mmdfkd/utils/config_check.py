@@ -268,6 +268,9 @@ def _find(name: Any, path: KeyPath, known_to: Iterable[str], scope: str) -> Call
             if not str(error).startswith('Failed to get'):
                 raise
             continue
+        single_images = found is not None and found.__module__.startswith(('mmcv.', 'mmpretrain.'))
+        if single_images and scope == 'mmdfkd' and registry.name in WHOLE_BATCHES:
+            continue
         if callable(found):
             return found
     meant = _similar_types(str(name), known_to, scope)

@@ -361,6 +361,63 @@ def test_resumes(teacher, make_net, images, tmp_path, monkeypatch):
     assert resumed.summary['images_seen'] == whole.summary['images_seen']
 
 
+def test_resumes_from_a_path(teacher, make_net, images, tmp_path):
+    still = {'optim_wrapper.student.optimizer.lr': 0.0}
+    distill_by_kd(teacher, make_net(2), images, tmp_path / 'first', **still)
+    result = distill(
+        teacher,
+        make_net(3),
+        images,
+        method='KD',
+        options={**SHORT, 'model.alpha': 1.0, **still, 'train_cfg.max_epochs': 3},
+        work_dir=tmp_path / 'second',
+        resume=tmp_path / 'first/epoch_2.pth',
+        **STATISTICS,
+    )
+    assert torch.equal(result.student.out.weight, make_net(2).out.weight)
+    assert result.summary['epoch'] == 3
+
+
+def test_a_student_keeps_the_weights_it_has(teacher, images, tmp_path):
+    """Backbones of other libraries have an init_cfg, which is for new ones."""
+    backbone = dict(type='mmpretrain.ResNet_CIFAR', depth=18, in_channels=1, base_channels=4)
+    config = dict(
+        backbone=dict(backbone, stem_channels=4), head=dict(in_channels=32, num_classes=5)
+    )
+    shape = dict(input_shape=(1, 16, 16), **STATISTICS)
+    student = Classifier(**config, **shape)
+    before = [weight.clone() for weight in student.parameters()]
+    still = {'optim_wrapper.student.optimizer.lr': 0.0}
+    result = distill_by_kd(teacher, student, images, tmp_path, **still)
+    assert all(map(torch.equal, before, result.student.parameters()))
+
+
+def test_a_student_of_another_library_by_its_config(teacher, images, tmp_path):
+    config = dict(type='ForeignClassifier', source='test_distillation:small_network', num_classes=5)
+    result = distill_by_kd(teacher, config, images, tmp_path)
+    assert isinstance(result.student, ForeignClassifier)
+    assert result.student(torch.randn(2, 1, 16, 16)).shape == (2, 5)
+
+
+def small_network(num_classes):
+    layers = nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(4, num_classes))
+
+
+def test_layers_of_the_recipes_teacher_and_those_of_ours(tmp_path):
+    teacher = Classifier(
+        dict(type='CifarResNet', depth=8, widths=(2, 2, 4)),
+        dict(in_channels=4, num_classes=5),
+        input_shape=(3, 16, 16),
+        mean=[120.0] * 3,
+        std=[60.0] * 3,
+    )
+    options = {'train_cfg.max_epochs': 1, **BANK, 'model.bank_size': 32, 'model.negatives': 8}
+    student = dict(teacher.config, input_shape=None, mean=None, std=None)
+    result = distill(teacher, student, method='CMI', options=options, work_dir=tmp_path, seed=1)
+    assert result.summary['method'] == 'CMI'
+
+
 # Mistakes --------------------------------------------------------------------------------------
 
 
@@ -371,6 +428,11 @@ def test_resumes(teacher, make_net, images, tmp_path, monkeypatch):
         (dict(images=None), r'images: DFND learns from collected images and got none'),
         (dict(method='DAFL'), r'images: DAFL makes its own images. Leave them out'),
         (dict(method='DAFL', images=None), r'input_shape: there are neither images'),
+        (dict(mean='imagenet'), r"mean='imagenet' and std=.*: give numbers"),
+        (dict(seed=-1), r'seed is -1; give a whole number from 0'),
+        (dict(options=['a=1']), r"options: give a dict, such as \{'train_cfg"),
+        (dict(input_shape=16), r'input_shape=16: give \(C, H, W\)'),
+        (dict(input_shape=(16, 16, 1)), r'input_shape=\(16, 16, 1\): give \(C, H, W\)'),
         (dict(mean=[0.47], std=[0.24]), r'mean=\[0\.47\] .* units of 0 to 255.*by 255'),
         (dict(input_shape=(3, 16, 16)), r'mean has 1 .* the images have 3 channels'),
         (dict(method='KD3'), r'model\.student is a network that is built.*dict\(backbone'),

@@ -1,4 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import copy
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +115,57 @@ def test_logits_that_leave_no_linear_layer(make_net, tmp_path, capsys):
     assert not (tmp_path / 'earlier.log').read_text()
     torch.testing.assert_close(copied(x), expected, rtol=0, atol=1e-7)
     torch.testing.assert_close(copied.extract(x).vector, expected, rtol=0, atol=1e-7)
+
+
+class Answer(NamedTuple):
+    logits: torch.Tensor
+
+
+def test_a_black_box_may_answer_with_an_object(make_net):
+    one, two = make_net(1).eval(), make_net(2).eval()
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = one, two
+
+        def forward(self, x):
+            return Answer((self.one(x) + self.two(x)) / 2)
+
+    x = torch.randn(3, *SHAPE)
+    found = as_teacher(Mean(), [120.0], [60.0], SHAPE)(x)
+    torch.testing.assert_close(found, (one(x) + two(x)) / 2, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [nn.DataParallel, lambda network: torch.compile(network, backend='eager'), nn.Module.double],
+)
+def test_what_networks_are_wrapped_in(make_net, wrap):
+    x, plain = torch.randn(3, *SHAPE), make_net(1).eval()
+    given = wrap(copy.deepcopy(plain))
+    teacher = as_teacher(given, [120.0], [60.0], SHAPE).eval()
+    student = as_student(given, teacher).eval()
+    for found in (teacher, student):
+        assert found.fc_name == 'out' and found(x).dtype == torch.float32
+        torch.testing.assert_close(found(x), plain(x))
+
+
+def test_a_student_that_answers_otherwise_in_training(make_net):
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = make_net(1)
+
+        def forward(self, x):
+            return (self.net(x), self.net(x)) if self.training else self.net(x)
+
+    teacher = as_teacher(make_net(2), [120.0], [60.0], SHAPE)
+    student = as_student(Auxiliary(), teacher)
+    with pytest.raises(
+        UsageError, match='Auxiliary returns a tuple in train mode, expected logits'
+    ):
+        student.train()(torch.randn(3, *SHAPE))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,20 @@ def test_writing_to_a_batch_leaves_the_set_alone(images, indices):
     np.testing.assert_array_equal(wanted, indices)
 
 
+@pytest.mark.parametrize(
+    ('labels', 'words'),
+    [(['cat'] * 20, '<U3 and no whole numbers'), (np.full(20, 0.6), 'float64 and no whole')],
+)
+def test_labels_are_numbers_of_classes(images, labels, words):
+    with pytest.raises(UsageError, match=f'The labels .* {words}.*counted from 0; names belong'):
+        PackedDataset(images, labels)
+
+
+def test_images_are_one_array(images):
+    with pytest.raises(UsageError, match=r'are a list. Give one array .*np\.stack\(images\)'):
+        PackedDataset(list(images))
+
+
 def test_unlabelled_set_yields_no_label(images):
     dataset = PackedDataset(images)
     assert set(dataset.__getitems__([0, 1])) == {'inputs', 'index'}

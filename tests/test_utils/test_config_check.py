@@ -3,6 +3,7 @@ import glob
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from torch import nn
 
+from mmdfkd.engine import DistillRunner, RoleOptimWrapperConstructor
 from mmdfkd.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
@@ -260,6 +262,30 @@ def test_mistakes(key, value, message):
     with pytest.raises(UsageError) as error:
         check_config(cfg)
     assert message in str(error.value)
+
+
+def test_types_may_be_classes_everywhere():
+    cfg = toy()
+    cfg.runner_type = DistillRunner
+    cfg.optim_wrapper.constructor = RoleOptimWrapperConstructor
+    check_config(cfg)
+
+
+def test_checkpoints_take_no_key_that_nobody_knows():
+    cfg = toy()
+    cfg.default_hooks.checkpoint.max_keep = 2
+    with pytest.raises(UsageError, match=r'max_keep is no argument of CheckpointHook. Did you mea'):
+        check_config(cfg)
+
+
+def test_augmentations_of_single_images_are_not_recommended():
+    cfg = toy()
+    cfg.model.data_preprocessor = dict(
+        type='BatchPreprocessor', mean=[1.0], std=[2.0], augment=[dict(type='RandomFlip')]
+    )
+    import_module('mmcv.transforms')  # registers a RandomFlip of its own
+    with pytest.raises(UsageError, match=r"RandomFlip' is not .* Did you mean 'BatchRandomFlip'"):
+        check_config(cfg)
 
 
 def test_name_of_another_library_gets_its_prefix():

@@ -2,14 +2,18 @@
 import argparse
 import os
 import pickle
+import sys
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mmdfkd.datasets import DigitsDataset
+from mmdfkd.models.backbones import LeNet5
 from mmdfkd.models.classifiers import (
+    Classifier,
     ForeignClassifier,
     load_classifier,
     network_fingerprint,
@@ -267,6 +271,56 @@ def test_code_in_the_description_is_refused_and_not_run(tmp_path, saved, place):
     with pytest.raises(UsageError, match=r"with 'os\.system', which is no module"):
         load_classifier(path)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'words'),
+    [
+        ('mmdfkd.models.classifiers.ForeignClassifier', 'of another library, which its file'),
+        ('mmdfkd.models.classifiers.foreign.ForeignClassifier', 'of another library, which its'),
+        ('ForeignClassifier', 'of another library, which its file'),
+        ('antigravity', 'of a class that is not registered: antigravity'),
+    ],
+)
+def test_no_spelling_makes_a_file_call_something(tmp_path, saved, kind, words):
+    path, trace = saved[0], tmp_path / 'trace'
+    content = read_checkpoint(path)
+    call = dict(type=kind, source='os:system', arguments=dict(command=f'touch {trace}'))
+    content['meta']['model']['backbone'] = call
+    torch.save(content, path)
+    with pytest.raises(UsageError, match=words):
+        load_classifier(path)
+    assert not trace.exists() and 'antigravity' not in sys.modules
+
+
+def test_a_class_and_numbers_of_numpy_in_a_config_are_written_as_data(tmp_path):
+    network = Classifier(
+        dict(type=LeNet5),
+        dict(in_channels=120, num_classes=10, hidden_channels=[84]),
+        input_shape=np.array([1, 32, 32]),
+        mean=torch.tensor([33.0]),
+        std=[np.float64(78.0)],
+    )
+    save_classifier(tmp_path / 'network.pth', network, {})
+    again = load_classifier(tmp_path / 'network.pth')
+    assert same_tensors(again, network) and again.input_shape == (1, 32, 32)
+    assert (again.mean, again.std) == ([33.0], [78.0])
+
+
+class Versioned(nn.Linear):
+    """A layer that asks which version of it wrote its weights, as MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *others):
+        assert metadata.get('version') == 2
+        super()._load_from_state_dict(state, prefix, metadata, *others)
+
+
+def test_versions_of_layers_are_known():
+    network, state = Versioned(2, 3), Versioned(2, 3).state_dict()
+    load_state(network, dict(state), 'The file')
+    assert torch.equal(network.weight, state['weight'])
 
 
 def test_registered_names_of_other_libraries_are_fine(tmp_path):

@@ -1,8 +1,15 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import pytest
 import torch
+from torch import nn
 
-from mmdfkd.models.classifiers import load_classifier, map_shape, save_classifier, share_classifier
+from mmdfkd.models.classifiers import (
+    ForeignClassifier,
+    load_classifier,
+    map_shape,
+    save_classifier,
+    share_classifier,
+)
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
@@ -92,6 +99,30 @@ def test_map_shape_leaves_no_trace(teacher, training):
 def test_what_a_student_cannot_have(teacher, extra, named):
     with pytest.raises(UsageError, match=named):
         share_classifier(dict(backbone=BACKBONE, **extra), teacher, {})
+
+
+@pytest.mark.parametrize('own', [False, True])
+def test_a_classifier_without_a_bias(tmp_path, own):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    settings = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
+    teacher = ForeignClassifier(
+        nn.Sequential(*net, nn.Linear(4, 3, bias=False)), name='biased by nothing', **settings
+    )
+    student = share_classifier(dict(backbone=BACKBONE), teacher, {}, own)
+    assert student.head.fc.bias is None
+    save_classifier(tmp_path / 'student.pth', student, {})
+    images = torch.randn(2, 1, 16, 16)
+    again = load_classifier(tmp_path / 'student.pth')
+    assert torch.equal(again.eval()(images), student.eval()(images))
+
+
+def test_a_classifier_that_nobody_could_rebuild():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    settings = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
+    teacher = ForeignClassifier(nn.Sequential(*net, layer), **settings)
+    with pytest.raises(UsageError, match=r'nobody could rebuild .*remove_parametrizations'):
+        share_classifier(dict(backbone=BACKBONE), teacher, {})
 
 
 def test_a_network_that_is_built_already(teacher):
