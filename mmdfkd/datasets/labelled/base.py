@@ -28,7 +28,7 @@ from .archive import File, stamp
 from .download import Download, fetch, require_md5
 from .reader import Part, read_images
 
-_READER_VERSION = 1  # raise it with every change that may change a pixel or a label
+_READER_VERSION = 2  # raise it with every change that may change a pixel or a label
 
 
 class LabelledSet(PackedDataset):

@@ -199,13 +199,17 @@ class Source:
     def _zip(self, path: Path, prefix: str, report: Callable[[float], None]) -> Iterator[Entry]:
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [member for member in archive.infolist() if not member.is_dir()]
-                members.sort(key=lambda member: sort_key(member.filename))
-                for place, member in enumerate(members):
+                members = [
+                    (plain_name(member.filename), member)
+                    for member in archive.infolist()
+                    if not member.is_dir()
+                ]
+                members.sort(key=lambda item: sort_key(item[0]))
+                for place, (inner, member) in enumerate(members):
                     report(place / len(members))
-                    if _is_hidden(member.filename):
+                    if _is_hidden(inner):
                         continue
-                    name, inside = prefix + member.filename, f'{path}: {member.filename}'
+                    name, inside = prefix + inner, f'{path}: {inner}'
                     if _is_tar(name):
                         with archive.open(member) as stream:
                             yield from self._tar(_decompressed(stream, inside), inside, f'{name}/')
@@ -230,7 +234,7 @@ class Source:
             ) as archive:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
-                    inner = member.name.removeprefix('./')
+                    inner = plain_name(member.name)
                     if _is_hidden(inner) or member.isdir():
                         continue
                     if not member.isreg():
@@ -275,6 +279,11 @@ class Source:
 def sort_key(name: str) -> str:
     """Order of a pool: folder by folder, as a walk over sorted folders visits them."""
     return name.replace('/', '\0')
+
+
+def plain_name(name: str) -> str:
+    """Returns a name in an archive without the parts that name no folder: '', '.' and '..'."""
+    return '/'.join(part for part in name.split('/') if part not in ('', '.', '..'))
 
 
 class _Sample:

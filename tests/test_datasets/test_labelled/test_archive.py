@@ -44,6 +44,13 @@ def test_tar_written_from_a_dot_and_with_links(tmp_path):
     assert read_all(tmp_path / 'set.tar') == {'a/1.png': b'png'}
 
 
+@pytest.mark.parametrize('name', ['set.tar', 'set.zip'])
+def test_names_that_lead_through_dots(name, write_files):
+    files = {'../set/cat/1.png': b'1', 'set/./dog/2.png': b'2', '././/3.png': b'3'}
+    path = write_files(name, files | {'../.git/4.png': b'4', './__MACOSX/5.png': b'5'})
+    assert read_all(path) == {'set/cat/1.png': b'1', 'set/dog/2.png': b'2', '3.png': b'3'}
+
+
 def test_linked_folders_are_followed(write_files, tmp_path):
     write_files('far/cat', {'1.png': b'png'})
     (tmp_path / 'near').mkdir()

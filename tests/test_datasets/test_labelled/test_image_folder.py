@@ -118,6 +118,13 @@ def test_one_folder_around_an_archive_is_no_class(make_files, write_files):
     assert found(LabelledFolder(path)) == {(0, 'cat'), (1, 'cat')}
 
 
+def test_classes_whose_names_lead_through_dots(make_files, write_files):
+    files = make_files('../set/cat/1.png', 'set/dog/1.png', 'set/./dog/2.png')
+    assert found(LabelledFolder(write_files('set.zip', files))) == {
+        (0, 'cat'), (1, 'dog'), (2, 'dog')
+    }  # fmt: skip
+
+
 def test_class_missing_in_a_split(make_files, write_files):
     # Numbered alone, the dogs of the validation set would be label 0.
     names = ('train/cat/1.png', 'train/dog/1.png', 'val/dog/1.png')

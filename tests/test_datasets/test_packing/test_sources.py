@@ -2,6 +2,7 @@
 import io
 import os
 import pickle
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -71,6 +72,21 @@ def test_what_is_no_image_is_passed_over_and_counted(tmp_path):
         for _ in range(2):  # read again, it counts anew
             assert [entry.name for entry in source] == ['a.JPG', 'without-suffix']
             assert source.ignored == {'.txt': 2}
+
+
+@pytest.mark.parametrize('kind', ['tar', 'zip'])
+def test_names_that_lead_through_dots(tmp_path, kind):
+    # `tar cf a.tar set/ant/. ../b` writes such names, and so do tarfile and zipfile when asked to.
+    files = {'set/ant/./0.png': b'0', '././1.png': b'1', '../b/2.png': b'2', '/c//3.png': b'3'}
+    hidden = {'../.git/4.png': b'4', './__MACOSX/./5.png': b'5', 'd/../.6.png': b'6'}
+    write = write_tar if kind == 'tar' else write_zip
+    path = write(tmp_path / f'a.{kind}', files | hidden)
+    assert read(path) == {'1.png': b'1', 'b/2.png': b'2', 'c/3.png': b'3', 'set/ant/0.png': b'0'}
+    assert {entry.label for entry in Source(path)} == {'', 'b', 'c', 'set/ant'}
+    # GNU tar itself, of a folder that was given with a dot.
+    write_folder(tmp_path / 'imgs', {'a/0.png': b'0', 'b/1.png': b'1'})
+    subprocess.run(['tar', 'cf', 'gnu.tar', 'imgs/a/.', 'imgs/b'], cwd=tmp_path, check=True)
+    assert read(tmp_path / 'gnu.tar') == {'imgs/a/0.png': b'0', 'imgs/b/1.png': b'1'}
 
 
 def test_links_in_a_tar_are_counted(tmp_path):
