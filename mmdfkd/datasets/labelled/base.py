@@ -104,18 +104,19 @@ class LabelledSet(PackedDataset):
         is_ours = len(folders) > 2 and folders[-3] in self.splits[self.split]
         return folders[-2] if is_ours else None
 
-    def resolve(self, names: list[str], labels: Sequence[int | str]) -> list[int]:
+    def resolve(self, names: list[str], labels: Sequence[int | str | None]) -> list[int]:
         """Turns classes given by name into numbers, once all files are read.
 
         Args:
             names: Names of the N images.
-            labels: Class numbers from :meth:`read` and class names from :meth:`label`.
+            labels: Class numbers from :meth:`read` and class names from :meth:`label`; None for
+                an image to leave out after all.
 
         Returns:
-            N class numbers.
+            N class numbers, -1 for what is left out.
         """
-        numbers: dict[int | str, int] = {name: k for k, name in enumerate(self.classes)}
-        numbers |= {k: k for k in range(len(self.classes))}
+        numbers: dict[int | str | None, int] = {name: k for k, name in enumerate(self.classes)}
+        numbers |= {k: k for k in range(len(self.classes))} | {None: -1}
         for name, label in zip(names, labels, strict=True):
             if label not in numbers:
                 raise UsageError(
@@ -229,13 +230,14 @@ class LabelledSet(PackedDataset):
                 bar.advance(task, len(rows))
             self._require_count(len(names))
             numbers = np.array(self.resolve(names, labels), dtype=np.int64)
-            self._require_every_class(numbers)
+            self._require_every_class(numbers[numbers >= 0])
             self.notes.clear()
             spool.flush()
             pixels = np.memmap(spool, np.uint8, 'r', shape=(len(names), *shape))
             # By name: the same order from a folder as from an archive.
             order = np.array(sorted(range(len(names)), key=names.__getitem__))
-            is_sorted = (np.diff(order) > 0).all()
+            order = order[numbers[order] >= 0]
+            is_sorted = len(order) == len(names) and (np.diff(order) > 0).all()
             description = {
                 'created_by': f'mmdfkd.datasets.{type(self).__name__}',
                 'source': str(self.source),
