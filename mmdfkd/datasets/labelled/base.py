@@ -147,10 +147,13 @@ class LabelledSet(PackedDataset):
 
     def _find(self, data_root: Path, download: bool) -> Path:
         source = self._look(data_root)
-        if download and self.downloads() and (source is None or not self._is_set(source)):
-            for file in self.downloads():
-                fetch(file, data_root)
-            source = self._look(data_root)
+        if download:
+            files = self.downloads()
+            folder = source if source is not None and self._is_set(source) else None
+            if folder is None or _is_begun(folder, files):
+                for file in files:
+                    fetch(file, folder or data_root)
+                source = self._look(data_root)
         if source is None:
             raise UsageError(
                 f"{type(self).__name__}: data_root='{data_root}' {self.expected(data_root)}."
@@ -289,3 +292,12 @@ class LabelledSet(PackedDataset):
         """Maps the images again."""
         self.__dict__.update(state)
         self.images = self.pool.images
+
+
+def _is_begun(folder: Path, files: Sequence[Download]) -> bool:
+    """Tells whether some of the files, but not all, are in a folder, gzipped or not."""
+    there = [
+        (folder / file.filename).exists() or (folder / file.filename.removesuffix('.gz')).exists()
+        for file in files
+    ]
+    return any(there) and not all(there)
