@@ -157,11 +157,15 @@ def _fill(
                 bar.update(task, completed=part.entries, total=min(total, limit or total))
         except CutArchive as error:
             state = f'wait in {part.folder}' if part.count else 'were kept'
+            remedy = 'Copy the archive again'
             if not part.count:
                 part.discard()
+            elif any(source.cuts and source.path.is_file() for source in sources):
+                # What waits can only be continued with an archive of the same size and time.
+                remedy += f' and remove {part.folder}'
             raise UsageError(
-                f'{error}. {part.count:,} images could be read so far and {state}. Copy the '
-                'archive again, or pass --allow-truncated to make do with what precedes the damage.'
+                f'{error}. {part.count:,} images could be read so far and {state}. {remedy}, or '
+                'pass --allow-truncated to make do with what precedes the damage.'
             ) from error
         except BrokenProcessPool as error:
             raise UsageError(

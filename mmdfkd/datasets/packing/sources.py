@@ -78,7 +78,7 @@ class Source:
             and tars in a tar or zip, are read as well.
         include: Patterns of which an image's name must match one, such as ``*/train/*``; ``*``
             stands for '/' too. Empty for all images.
-        allow_truncated: Go on after the cut of an archive; ``cuts`` then lists it.
+        allow_truncated: Go on after the cut of an archive; ``cuts`` lists it in any case.
 
     Raises:
         UsageError: There is nothing at ``path``, or it is none of these.
@@ -264,9 +264,9 @@ class Source:
 
     def _cut(self, title: str, error: BaseException) -> None:
         text = f'{title} ends early, is damaged or is no archive ({type(error).__name__}: {error})'
+        self.cuts.append(text)
         if not self.allow_truncated:
             raise CutArchive(text) from error
-        self.cuts.append(text)
 
     def _is_image(self, name: str) -> bool:
         suffix = os.path.splitext(name)[1].lower()
@@ -361,9 +361,14 @@ def walk_folder(
         if entry.name.startswith('.') or entry.name == '__MACOSX':
             continue
         name = prefix + entry.name
-        if entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+            is_file = entry.is_file() or entry.is_symlink()  # neither a pipe nor a device
+        except OSError:  # a link to itself; who reads it gets the reason
+            is_folder, is_file = False, True
+        if is_folder:
             yield from walk_folder(entry.path, left_out, f'{name}/', (*above, identity))
-        elif entry.is_file() or entry.is_symlink():  # neither a pipe nor a device
+        elif is_file:
             yield name, entry.path
 
 

@@ -89,6 +89,14 @@ def test_links_to_a_folder_above_end(write_files):
     assert len(stamp(folder)) == 3
 
 
+def test_a_link_to_itself_is_named(write_files):
+    folder = write_files('set', {'a/1.png': b'one'})
+    (folder / 'loop.png').symlink_to('loop.png')
+    stamp(folder)
+    with pytest.raises(UsageError, match=r'set cannot be read to its end .*loop\.png'):
+        read_all(folder)
+
+
 @pytest.mark.parametrize('name', FORMATS[1:])
 @pytest.mark.parametrize('share', [0.02, 0.2, 0.4])
 def test_truncated_archive(name, share, write_files):

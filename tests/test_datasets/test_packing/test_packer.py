@@ -4,6 +4,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import sys
 
@@ -198,6 +200,26 @@ def test_a_cut_archive(tmp_path, pictures):
     assert report.images == report.resumed > 5  # all of them waited
     assert 'a.tar ends early' in report.cuts[0]
     assert ImagePool(tmp_path / 'pool').meta['cut_archives'] == report.cuts
+
+
+def test_a_cut_archive_that_is_copied_again(tmp_path, pictures):
+    whole = write_tar(tmp_path / 'whole.tar', pictures).read_bytes()
+    root, again = tmp_path / 'pool', 'Copy the archive again'
+    path = tmp_path / 'set' / 'a.tar'
+    path.parent.mkdir()
+    for source, remedy in (
+        (path, f'{again} and remove {root}.part, or'),
+        (path.parent, f'{again}, or'),  # a folder is told by its names
+    ):
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UsageError, match=re.escape(remedy)):
+            pack([Source(source)], root, RECIPE, workers=0)
+        path.write_bytes(whole)
+        if source is path:
+            shutil.rmtree(f'{root}.part')
+        report = pack([Source(source)], root, RECIPE, workers=0)
+        assert report.images == 24 and (report.resumed > 0) == (source is not path)
+        shutil.rmtree(root)
 
 
 # --- interruptions ----------------------------------------------------------------------------

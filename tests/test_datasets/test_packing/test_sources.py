@@ -1,4 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import errno
 import io
 import os
 import pickle
@@ -12,7 +13,8 @@ import pytest
 from scipy.io import savemat
 
 from mmdfkd.datasets import write_pool
-from mmdfkd.datasets.packing import CutArchive, Source, UnreadableImage
+from mmdfkd.datasets.packing import CutArchive, Recipe, Source, UnreadableImage
+from mmdfkd.datasets.packing.decode import decode_block
 from mmdfkd.datasets.packing.sources import sort_key
 from mmdfkd.utils import UsageError
 
@@ -410,6 +412,19 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert [entry.name for entry in Source(tmp_path / 'set')] == [
         'a/1.png', 'b/1.png', 'gone.png'
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs links')
+def test_a_link_to_itself_is_an_unreadable_image(tmp_path):
+    write_folder(tmp_path / 'set', {'a/1.png': b'1'})
+    for name in ('loop', 'loop.png', 'loop.txt'):
+        (tmp_path / 'set' / name).symlink_to(name)
+    source = Source(tmp_path / 'set')
+    entries = list(source)
+    assert [entry.name for entry in entries] == ['a/1.png', 'loop', 'loop.png']
+    assert source.ignored == {'.txt': 1}
+    _, reasons = decode_block([entry.content for entry in entries[1:]], Recipe(8))
+    assert reasons == dict.fromkeys((0, 1), os.strerror(errno.ELOOP))
 
 
 def test_the_stamp_changes_with_the_source(tmp_path, folder, pictures):
