@@ -88,6 +88,10 @@ def reported(path: Path) -> Iterator[None]:
     """Turns what reading a damaged archive raises into one :class:`UsageError` that names it."""
     try:
         yield
+    except NotImplementedError as error:  # zipfile knows few methods
+        raise UsageError(
+            f'{path} cannot be read: {error}. Unpack it, and give the folder instead.'
+        ) from error
     except DAMAGE as error:
         reason = str(error).split('\n')[0].rstrip(':') or 'no reason given'
         raise UsageError(

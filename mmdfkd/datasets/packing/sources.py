@@ -46,6 +46,7 @@ DAMAGE = (
     zipfile.BadZipFile,
     lzma.LZMAError,
     zlib.error,
+    UnicodeDecodeError,  # a name in a zip
     EOFError,
     OSError,
 )
@@ -210,12 +211,18 @@ class Source:
                     if _is_hidden(inner):
                         continue
                     name, inside = prefix + inner, f'{path}: {inner}'
-                    if _is_tar(name):
-                        with archive.open(member) as stream:
-                            yield from self._tar(_decompressed(stream, inside), inside, f'{name}/')
-                    elif is_batch(name):
-                        with archive.open(member) as stream:
-                            yield from self._rows(stream, inside, f'{name}/')
+                    if _is_tar(name) or is_batch(name):
+                        try:
+                            stream = archive.open(member)
+                        except RuntimeError as error:  # encrypted, or of an unknown method
+                            self._cut(inside, error)
+                            continue
+                        with stream:
+                            if _is_tar(name):
+                                file = _decompressed(stream, inside)
+                                yield from self._tar(file, inside, f'{name}/')
+                            else:
+                                yield from self._rows(stream, inside, f'{name}/')
                     elif self._is_image(name):
                         content = _read(member.file_size, partial(archive.read, member))
                         yield Entry(name, content, _folder_of(name))
@@ -394,7 +401,7 @@ def _read(size: int, read: Callable[[], bytes]) -> bytes | UnreadableImage:
         return UnreadableImage(TOO_LARGE)
     try:
         return read()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, RuntimeError) as error:
         return UnreadableImage(f'damaged or encrypted in its zip: {error}')
 
 

@@ -149,6 +149,23 @@ def test_encrypted_zip(write_files):
         read_all(path)
 
 
+def test_zip_of_a_method_that_is_not_read(write_files):
+    path = write_files('set.zip', {'1.png': b'a'})
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b'PK\x03\x04', 8), (b'PK\x01\x02', 10)):
+        data[data.index(mark) + offset] = 9  # Deflate64, which Windows chooses for large files
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=r'set\.zip cannot be read: .*method.* Unpack it,'):
+        read_all(path)
+
+
+def test_damaged_name_in_a_zip(write_files):
+    path = write_files('set.zip', {'ä.png': b'a'})
+    path.write_bytes(path.read_bytes().replace('ä'.encode(), b'\xff\xfe'))
+    with pytest.raises(UsageError, match=r'set\.zip cannot be read to its end \(UnicodeDecode'):
+        read_all(path)
+
+
 def test_file_that_claims_to_be_huge(write_files, monkeypatch):
     monkeypatch.setattr(archive, '_MAX_BYTES', 4000)
     for name in ('set.tar.xz', 'set.zip'):

@@ -3,6 +3,7 @@ import errno
 import io
 import os
 import pickle
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -362,6 +363,55 @@ def test_damaged_and_encrypted_members_of_a_zip(tmp_path):
     assert good.content == b'good'
     assert isinstance(bad.content, UnreadableImage) and 'CRC' in str(bad.content)
     assert isinstance(secret.content, UnreadableImage) and 'encrypted' in str(secret.content)
+
+
+def spoil(path, name, offset, value):
+    """Changes a byte of the headers of a zip's member: 6 is its flags, 8 its method."""
+    data = bytearray(path.read_bytes())
+    for mark, length, shift in ((b'PK\x03\x04', 30, 0), (b'PK\x01\x02', 46, 2)):
+        found = re.search(mark + b'.{%d}' % (length - 4) + name.encode(), data, re.DOTALL)
+        data[found.start() + offset + shift] = value
+    path.write_bytes(data)
+
+
+ENCRYPTED, DEFLATE64 = (6, 1), (8, 9)
+
+
+@pytest.mark.parametrize(
+    ('name', 'damage', 'reason'),
+    [
+        ('b.tar', DEFLATE64, 'NotImplementedError'),
+        ('data_batch_1', DEFLATE64, 'NotImplementedError'),
+        ('data_batch_1', ENCRYPTED, 'RuntimeError: .* is encrypted'),
+    ],
+)
+def test_archives_in_a_zip_that_cannot_be_opened(tmp_path, name, damage, reason):
+    path = write_zip(tmp_path / 'a.zip', {'a.png': b'1', name: b'unread', 'z.png': b'2'})
+    spoil(path, name, *damage)
+    with pytest.raises(CutArchive, match=f'a.zip: {name} ends early, is damaged.*{reason}'):
+        list(Source(path))
+    source = Source(path, allow_truncated=True)
+    assert [entry.name for entry in source] == ['a.png', 'z.png'] and len(source.cuts) == 1
+
+
+@pytest.mark.parametrize(('damage', 'reason'), [(DEFLATE64, 'NotImpl'), (ENCRYPTED, 'Runtime')])
+def test_an_npz_that_cannot_be_opened(tmp_path, batch, damage, reason):
+    path = tmp_path / 'train_data_batch_1.npz'
+    path.write_bytes(npz(batch[1]))
+    spoil(path, 'data.npy', *damage)
+    with pytest.raises(UsageError, match=rf'batch_1\.npz cannot be read to its end \({reason}'):
+        list(Source(path))
+
+
+def test_names_in_a_zip_that_are_no_text(tmp_path):
+    path = write_zip(tmp_path / 'a.zip', {'ä.png': b'1', 'b.png': b'2'})
+    whole, name = path.read_bytes(), 'ä'.encode()
+    path.write_bytes(whole.replace(name, b'\xff\xfe', 1))  # in the image's own header
+    other, bad = sorted(Source(path), key=lambda entry: entry.name)
+    assert other.content == b'2' and 'utf-8' in str(bad.content)
+    path.write_bytes(whole.replace(name, b'\xff\xfe'))
+    with pytest.raises(CutArchive, match=r'a\.zip ends early, is damaged.*utf-8'):
+        list(Source(path))
 
 
 ZIP = write_zip(io.BytesIO(), {'a.png': b'x'}).getvalue()
