@@ -73,7 +73,7 @@ def pack(
 
     Args:
         sources: Where the images come from.
-        root: Folder to make.
+        root: Folder to make; where it is a link, the folder it leads to.
         recipe: Size, filter, mode and colours.
         name: Name of the pool; that of the folder by default.
         workers: Processes that decode; 0 decodes in this one. By default one per processor.
@@ -84,7 +84,7 @@ def pack(
         UsageError: ``root`` is taken, nothing can be read, an archive is cut short, or the disk is
             full. What has been packed is kept.
     """
-    root = Path(root).expanduser()
+    root = Path(root).expanduser().resolve()  # '.' has no name, and a link cannot be replaced
     recipe.check()
     workers = default_workers() if workers is None else workers
     if workers < 0 or (limit is not None and limit < 1):
