@@ -139,7 +139,9 @@ def generate(
     for part in track(chunks, 'Drawing the glyph pool', transient=True, disable=quiet):
         glyph = kinds[part] != PHOTO
         canvas = torch.empty(len(glyph), image_size, image_size)
-        canvas[torch.from_numpy(glyph)] = _compose(random, masks[rows[part][glyph]], image_size)
+        if glyph.any():
+            drawn = _compose(random, masks[rows[part][glyph]], image_size)
+            canvas[torch.from_numpy(glyph)] = drawn
         canvas[torch.from_numpy(~glyph)] = torch.from_numpy(crops[rows[part][~glyph]])
         canvas = _degrade(random, canvas)
         images[part, ..., 0] = canvas.mul_(255).round_().clamp_(0, 255).to(torch.uint8).numpy()

@@ -110,6 +110,13 @@ def test_tiny_pools_can_be_made(num_images):
     assert images.shape == (num_images, 8, 8, 1) and len(kinds) == len(chars) == num_images
 
 
+def test_a_last_chunk_of_photographs_only():
+    # 1,001 images are drawn as 1,000 and 1, which by this seed is a photograph.
+    images, kinds, chars = glyph_pool.generate(1001, 8, 18)
+    assert kinds[1000] == 3 and chars[1000] in {'china.jpg', 'flower.jpg'}
+    assert np.ptp(images[1000]) >= 10
+
+
 # --- cache ------------------------------------------------------------------------------------
 
 

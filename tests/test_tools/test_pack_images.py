@@ -111,6 +111,16 @@ def test_a_set_that_cannot_be_compared_is_refused_before_packing(
     assert not out.exists() and not Path(f'{out}.part').exists()
 
 
+def test_into_the_current_folder(tmp_path, folder, run, monkeypatch):
+    (tmp_path / 'pool').mkdir()
+    monkeypatch.chdir(tmp_path / 'pool')
+    options = ['--workers', 0, '--size', 16, '--dedup-against', os.path.relpath(folder / 'val')]
+    result = run('pack_images', folder, '--out', '.', *options)
+    assert result.returncode == 0, result.stderr
+    assert f'{tmp_path / "pool"}: 33 images\n' in result.stdout
+    assert (tmp_path / 'pool' / 'keep.npy').exists()
+
+
 @pytest.mark.parametrize(
     ('problem', 'code', 'before'),
     [(KeyboardInterrupt(), 130, ''), (UsageError('No room.'), 2, 'No room. ')],

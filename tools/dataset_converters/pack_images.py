@@ -74,13 +74,14 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Pack."""
     args = parse_args()
+    args.out = Path(args.out).expanduser().resolve()
 
     again = (
         f'{args.out} is finished; filter_pool.py {args.out} --dedup-against {args.dedup_against}'
     )
 
     def resume_hint() -> str:
-        if (Path(args.out) / 'meta.json').exists():
+        if (args.out / 'meta.json').exists():
             return (
                 f'{again} lists its duplicates.' if args.dedup_against else 'the pool is finished.'
             )
@@ -92,7 +93,7 @@ def main() -> None:
         from mmdfkd.datasets.packing.dedup import perceptual_hashes
         from mmdfkd.utils import UsageError
 
-        refuse_taken(Path(args.out).expanduser())
+        refuse_taken(args.out)
         recipe = Recipe(args.size, args.filter, args.mode, args.grey)
         others = None
         if args.dedup_against:  # what is wrong with it is said before the hours

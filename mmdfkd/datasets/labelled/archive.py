@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 from mmdfkd.utils import UsageError
 
 from ..packing.decode import UnreadableImage
-from ..packing.sources import DAMAGE, IMAGE_SUFFIXES, StrictHeader, walk_folder
+from ..packing.sources import DAMAGE, IMAGE_SUFFIXES, StrictHeader, plain_name, walk_folder
 
 _MAX_BYTES = 2**32  # of one file; what claims more is a bomb
 
@@ -56,9 +56,10 @@ def walk(path: Path) -> Iterator[File]:
             is_zip = stream.read(4) in (b'PK\x03\x04', b'PK\x05\x06')
         files = _walk_zip(path) if is_zip else _walk_tar(path)
     for file in files:
-        folders = file.name.split('/')
+        name = plain_name(file.name)
+        folders = name.split('/')
         if folders[0] != '__MACOSX' and not any(part.startswith('.') for part in folders):
-            yield file
+            yield file._replace(name=name)
 
 
 def stamp(path: Path) -> list[list]:
@@ -87,6 +88,10 @@ def reported(path: Path) -> Iterator[None]:
     """Turns what reading a damaged archive raises into one :class:`UsageError` that names it."""
     try:
         yield
+    except NotImplementedError as error:  # zipfile knows few methods
+        raise UsageError(
+            f'{path} cannot be read: {error}. Unpack it, and give the folder instead.'
+        ) from error
     except DAMAGE as error:
         reason = str(error).split('\n')[0].rstrip(':') or 'no reason given'
         raise UsageError(
@@ -120,7 +125,7 @@ def _walk_tar(path: Path) -> Iterator[File]:
         if member.islnk():
             links[member.linkname].append(member.name)
         elif member.isfile():
-            yield File(member.name.removeprefix('./'), partial(_extract, archive, member))
+            yield File(member.name, partial(_extract, archive, member))
     if symbolic:
         print_log(f'{path}: {symbolic:,} symbolic links left out', 'current', logging.WARNING)
     if links:  # in another pass, for a compressed archive cannot be read backwards
@@ -128,7 +133,7 @@ def _walk_tar(path: Path) -> Iterator[File]:
             if member.isfile():
                 read = cache(partial(_extract, archive, member))
                 for name in links.pop(member.name, ()):
-                    yield File(name.removeprefix('./'), read)
+                    yield File(name, read)
     for target, names in links.items():
         raise tarfile.ReadError(f'{names[0]} is a link to {target}, which is not there')
 

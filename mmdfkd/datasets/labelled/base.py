@@ -28,7 +28,7 @@ from .archive import File, stamp
 from .download import Download, fetch, require_md5
 from .reader import Part, read_images
 
-_READER_VERSION = 1  # raise it with every change that may change a pixel or a label
+_READER_VERSION = 2  # raise it with every change that may change a pixel or a label
 
 
 class LabelledSet(PackedDataset):
@@ -104,18 +104,19 @@ class LabelledSet(PackedDataset):
         is_ours = len(folders) > 2 and folders[-3] in self.splits[self.split]
         return folders[-2] if is_ours else None
 
-    def resolve(self, names: list[str], labels: Sequence[int | str]) -> list[int]:
+    def resolve(self, names: list[str], labels: Sequence[int | str | None]) -> list[int]:
         """Turns classes given by name into numbers, once all files are read.
 
         Args:
             names: Names of the N images.
-            labels: Class numbers from :meth:`read` and class names from :meth:`label`.
+            labels: Class numbers from :meth:`read` and class names from :meth:`label`; None for
+                an image to leave out after all.
 
         Returns:
-            N class numbers.
+            N class numbers, -1 for what is left out.
         """
-        numbers: dict[int | str, int] = {name: k for k, name in enumerate(self.classes)}
-        numbers |= {k: k for k in range(len(self.classes))}
+        numbers: dict[int | str | None, int] = {name: k for k, name in enumerate(self.classes)}
+        numbers |= {k: k for k in range(len(self.classes))} | {None: -1}
         for name, label in zip(names, labels, strict=True):
             if label not in numbers:
                 raise UsageError(
@@ -146,10 +147,13 @@ class LabelledSet(PackedDataset):
 
     def _find(self, data_root: Path, download: bool) -> Path:
         source = self._look(data_root)
-        if download and self.downloads() and (source is None or not self._is_set(source)):
-            for file in self.downloads():
-                fetch(file, data_root)
-            source = self._look(data_root)
+        if download:
+            files = self.downloads()
+            folder = source if source is not None and self._is_set(source) else None
+            if folder is None or _is_begun(folder, files):
+                for file in files:
+                    fetch(file, folder or data_root)
+                source = self._look(data_root)
         if source is None:
             raise UsageError(
                 f"{type(self).__name__}: data_root='{data_root}' {self.expected(data_root)}."
@@ -229,13 +233,14 @@ class LabelledSet(PackedDataset):
                 bar.advance(task, len(rows))
             self._require_count(len(names))
             numbers = np.array(self.resolve(names, labels), dtype=np.int64)
-            self._require_every_class(numbers)
+            self._require_every_class(numbers[numbers >= 0])
             self.notes.clear()
             spool.flush()
             pixels = np.memmap(spool, np.uint8, 'r', shape=(len(names), *shape))
             # By name: the same order from a folder as from an archive.
             order = np.array(sorted(range(len(names)), key=names.__getitem__))
-            is_sorted = (np.diff(order) > 0).all()
+            order = order[numbers[order] >= 0]
+            is_sorted = len(order) == len(names) and (np.diff(order) > 0).all()
             description = {
                 'created_by': f'mmdfkd.datasets.{type(self).__name__}',
                 'source': str(self.source),
@@ -287,3 +292,12 @@ class LabelledSet(PackedDataset):
         """Maps the images again."""
         self.__dict__.update(state)
         self.images = self.pool.images
+
+
+def _is_begun(folder: Path, files: Sequence[Download]) -> bool:
+    """Tells whether some of the files, but not all, are in a folder, gzipped or not."""
+    there = [
+        (folder / file.filename).exists() or (folder / file.filename.removesuffix('.gz')).exists()
+        for file in files
+    ]
+    return any(there) and not all(there)

@@ -125,14 +125,16 @@ class LabelledFolder(LabelledSet):
         self.notes.setdefault(split, set()).add(label)
         return label if split == self.split else None
 
-    def resolve(self, names: list[str], labels: Sequence[int | str]) -> list[int]:
+    def resolve(self, names: list[str], labels: Sequence[int | str | None]) -> list[int]:
         """Finds the classes, unless they are given."""
         folders = [str(label).split('/') for label in labels]
         if self.source.is_file() and self.split is None:
-            # An archive often has one folder at its top that is no class.
-            while len({path[0] for path in folders}) == 1 and min(map(len, folders)) > 1:
+            # An archive often has one folder at its top that is no class; images right in it are
+            # outside of any.
+            while len({path[0] for path in folders if path}) == 1 and max(map(len, folders)) > 1:
                 folders = [path[1:] for path in folders]
-        found = {path[0] for path in folders}
+            self.left_out['outside a class folder'] += folders.count([])
+        found = {path[0] for path in folders if path}
         if self.split is None and found <= set(_SPLIT_OF):
             raise UsageError(
                 f'{self.source} holds the folders {shorten(sorted(found))}, which are splits '
@@ -152,7 +154,7 @@ class LabelledFolder(LabelledSet):
             text = f'{self.source}: {self.left_out.total():,} files left out: {reasons}'
             print_log(text, 'current', logging.WARNING)
         self.classes = self.given or _in_order(found)
-        return super().resolve(names, [path[0] for path in folders])
+        return super().resolve(names, [path[0] if path else None for path in folders])
 
     def _require_no_empty_folder(self, found: set[str]) -> None:
         tops = [self.source / name for name in self.splits[self.split]] or [self.source]

@@ -61,7 +61,7 @@ class TinyImageNet(LabelledSet):
         inside = folders[folders.index(folder) + 1 :]
         return next((name for name in inside if _WNID.fullmatch(name)), '')
 
-    def resolve(self, names: list[str], labels: Sequence[int | str]) -> list[int]:
+    def resolve(self, names: list[str], labels: Sequence[int | str | None]) -> list[int]:
         """Looks validation images up in the list, then names and numbers the classes."""
         listed = {row[0]: row[1] for row in self.notes.get('val_annotations.txt', [])}
         wnids = []

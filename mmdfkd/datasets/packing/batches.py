@@ -32,6 +32,7 @@ _DAMAGE = (
     tarfile.TarError,
     lzma.LZMAError,
     zlib.error,
+    RuntimeError,  # an encrypted zip, or one of an unknown method
     ValueError,
     EOFError,
     OSError,

@@ -7,6 +7,7 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -189,11 +190,10 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8))
 
 
+@cache
 def _known_formats() -> tuple[str, ...]:
-    if not _known:
-        Image.init()  # imports the plugins of this Pillow; AVIF and others may not be among them
-        _known.extend(name for name in _FORMATS if name in Image.OPEN)
-    return tuple(_known)
+    Image.init()  # imports the plugins of this Pillow; AVIF and others may not be among them
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _reason(error: Exception) -> str:
@@ -204,6 +204,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-
-
-_known: list[str] = []

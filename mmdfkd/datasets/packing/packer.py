@@ -73,7 +73,7 @@ def pack(
 
     Args:
         sources: Where the images come from.
-        root: Folder to make.
+        root: Folder to make; where it is a link, the folder it leads to.
         recipe: Size, filter, mode and colours.
         name: Name of the pool; that of the folder by default.
         workers: Processes that decode; 0 decodes in this one. By default one per processor.
@@ -84,7 +84,7 @@ def pack(
         UsageError: ``root`` is taken, nothing can be read, an archive is cut short, or the disk is
             full. What has been packed is kept.
     """
-    root = Path(root).expanduser()
+    root = Path(root).expanduser().resolve()  # '.' has no name, and a link cannot be replaced
     recipe.check()
     workers = default_workers() if workers is None else workers
     if workers < 0 or (limit is not None and limit < 1):
@@ -157,11 +157,15 @@ def _fill(
                 bar.update(task, completed=part.entries, total=min(total, limit or total))
         except CutArchive as error:
             state = f'wait in {part.folder}' if part.count else 'were kept'
+            remedy = 'Copy the archive again'
             if not part.count:
                 part.discard()
+            elif any(source.cuts and source.path.is_file() for source in sources):
+                # What waits can only be continued with an archive of the same size and time.
+                remedy += f' and remove {part.folder}'
             raise UsageError(
-                f'{error}. {part.count:,} images could be read so far and {state}. Copy the '
-                'archive again, or pass --allow-truncated to make do with what precedes the damage.'
+                f'{error}. {part.count:,} images could be read so far and {state}. {remedy}, or '
+                'pass --allow-truncated to make do with what precedes the damage.'
             ) from error
         except BrokenProcessPool as error:
             raise UsageError(

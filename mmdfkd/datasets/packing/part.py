@@ -339,6 +339,8 @@ def _lock(file: IO[bytes], folder: Path) -> None:
             return
         except BlockingIOError:
             time.sleep(0.1)
+        except OSError:  # some network file systems know no locks
+            return
     raise UsageError(
         f'Another process is packing into {folder}. Wait for it, or choose another --out.'
     )

@@ -46,6 +46,7 @@ DAMAGE = (
     zipfile.BadZipFile,
     lzma.LZMAError,
     zlib.error,
+    UnicodeDecodeError,  # a name in a zip
     EOFError,
     OSError,
 )
@@ -78,7 +79,7 @@ class Source:
             and tars in a tar or zip, are read as well.
         include: Patterns of which an image's name must match one, such as ``*/train/*``; ``*``
             stands for '/' too. Empty for all images.
-        allow_truncated: Go on after the cut of an archive; ``cuts`` then lists it.
+        allow_truncated: Go on after the cut of an archive; ``cuts`` lists it in any case.
 
     Raises:
         UsageError: There is nothing at ``path``, or it is none of these.
@@ -199,19 +200,29 @@ class Source:
     def _zip(self, path: Path, prefix: str, report: Callable[[float], None]) -> Iterator[Entry]:
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [member for member in archive.infolist() if not member.is_dir()]
-                members.sort(key=lambda member: sort_key(member.filename))
-                for place, member in enumerate(members):
+                members = [
+                    (plain_name(member.filename), member)
+                    for member in archive.infolist()
+                    if not member.is_dir()
+                ]
+                members.sort(key=lambda item: sort_key(item[0]))
+                for place, (inner, member) in enumerate(members):
                     report(place / len(members))
-                    if _is_hidden(member.filename):
+                    if _is_hidden(inner):
                         continue
-                    name, inside = prefix + member.filename, f'{path}: {member.filename}'
-                    if _is_tar(name):
-                        with archive.open(member) as stream:
-                            yield from self._tar(_decompressed(stream, inside), inside, f'{name}/')
-                    elif is_batch(name):
-                        with archive.open(member) as stream:
-                            yield from self._rows(stream, inside, f'{name}/')
+                    name, inside = prefix + inner, f'{path}: {inner}'
+                    if _is_tar(name) or is_batch(name):
+                        try:
+                            stream = archive.open(member)
+                        except RuntimeError as error:  # encrypted, or of an unknown method
+                            self._cut(inside, error)
+                            continue
+                        with stream:
+                            if _is_tar(name):
+                                file = _decompressed(stream, inside)
+                                yield from self._tar(file, inside, f'{name}/')
+                            else:
+                                yield from self._rows(stream, inside, f'{name}/')
                     elif self._is_image(name):
                         content = _read(member.file_size, partial(archive.read, member))
                         yield Entry(name, content, _folder_of(name))
@@ -230,7 +241,7 @@ class Source:
             ) as archive:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
-                    inner = member.name.removeprefix('./')
+                    inner = plain_name(member.name)
                     if _is_hidden(inner) or member.isdir():
                         continue
                     if not member.isreg():
@@ -260,9 +271,9 @@ class Source:
 
     def _cut(self, title: str, error: BaseException) -> None:
         text = f'{title} ends early, is damaged or is no archive ({type(error).__name__}: {error})'
+        self.cuts.append(text)
         if not self.allow_truncated:
             raise CutArchive(text) from error
-        self.cuts.append(text)
 
     def _is_image(self, name: str) -> bool:
         suffix = os.path.splitext(name)[1].lower()
@@ -275,6 +286,11 @@ class Source:
 def sort_key(name: str) -> str:
     """Order of a pool: folder by folder, as a walk over sorted folders visits them."""
     return name.replace('/', '\0')
+
+
+def plain_name(name: str) -> str:
+    """Returns a name in an archive without the parts that name no folder: '', '.' and '..'."""
+    return '/'.join(part for part in name.split('/') if part not in ('', '.', '..'))
 
 
 class _Sample:
@@ -352,9 +368,14 @@ def walk_folder(
         if entry.name.startswith('.') or entry.name == '__MACOSX':
             continue
         name = prefix + entry.name
-        if entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+            is_file = entry.is_file() or entry.is_symlink()  # neither a pipe nor a device
+        except OSError:  # a link to itself; who reads it gets the reason
+            is_folder, is_file = False, True
+        if is_folder:
             yield from walk_folder(entry.path, left_out, f'{name}/', (*above, identity))
-        elif entry.is_file() or entry.is_symlink():  # neither a pipe nor a device
+        elif is_file:
             yield name, entry.path
 
 
@@ -380,7 +401,7 @@ def _read(size: int, read: Callable[[], bytes]) -> bytes | UnreadableImage:
         return UnreadableImage(TOO_LARGE)
     try:
         return read()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, RuntimeError) as error:
         return UnreadableImage(f'damaged or encrypted in its zip: {error}')
 
 

@@ -44,6 +44,13 @@ def test_tar_written_from_a_dot_and_with_links(tmp_path):
     assert read_all(tmp_path / 'set.tar') == {'a/1.png': b'png'}
 
 
+@pytest.mark.parametrize('name', ['set.tar', 'set.zip'])
+def test_names_that_lead_through_dots(name, write_files):
+    files = {'../set/cat/1.png': b'1', 'set/./dog/2.png': b'2', '././/3.png': b'3'}
+    path = write_files(name, files | {'../.git/4.png': b'4', './__MACOSX/5.png': b'5'})
+    assert read_all(path) == {'set/cat/1.png': b'1', 'set/dog/2.png': b'2', '3.png': b'3'}
+
+
 def test_linked_folders_are_followed(write_files, tmp_path):
     write_files('far/cat', {'1.png': b'png'})
     (tmp_path / 'near').mkdir()
@@ -80,6 +87,14 @@ def test_links_to_a_folder_above_end(write_files):
     (folder / 'b' / 'here').symlink_to(folder / 'b')
     assert read_all(folder) == {'a/1.png': b'one', 'b/2.png': b'two'}
     assert len(stamp(folder)) == 3
+
+
+def test_a_link_to_itself_is_named(write_files):
+    folder = write_files('set', {'a/1.png': b'one'})
+    (folder / 'loop.png').symlink_to('loop.png')
+    stamp(folder)
+    with pytest.raises(UsageError, match=r'set cannot be read to its end .*loop\.png'):
+        read_all(folder)
 
 
 @pytest.mark.parametrize('name', FORMATS[1:])
@@ -131,6 +146,23 @@ def test_encrypted_zip(write_files):
     data[data.index(b'PK\x01\x02') + 8] |= 1  # the flag in the central directory
     path.write_bytes(data)
     with pytest.raises(UsageError, match='is encrypted; unpack it'):
+        read_all(path)
+
+
+def test_zip_of_a_method_that_is_not_read(write_files):
+    path = write_files('set.zip', {'1.png': b'a'})
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b'PK\x03\x04', 8), (b'PK\x01\x02', 10)):
+        data[data.index(mark) + offset] = 9  # Deflate64, which Windows chooses for large files
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=r'set\.zip cannot be read: .*method.* Unpack it,'):
+        read_all(path)
+
+
+def test_damaged_name_in_a_zip(write_files):
+    path = write_files('set.zip', {'ä.png': b'a'})
+    path.write_bytes(path.read_bytes().replace('ä'.encode(), b'\xff\xfe'))
+    with pytest.raises(UsageError, match=r'set\.zip cannot be read to its end \(UnicodeDecode'):
         read_all(path)
 
 

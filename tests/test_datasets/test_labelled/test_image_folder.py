@@ -118,6 +118,37 @@ def test_one_folder_around_an_archive_is_no_class(make_files, write_files):
     assert found(LabelledFolder(path)) == {(0, 'cat'), (1, 'cat')}
 
 
+def test_classes_whose_names_lead_through_dots(make_files, write_files):
+    files = make_files('../set/cat/1.png', 'set/dog/1.png', 'set/./dog/2.png')
+    assert found(LabelledFolder(write_files('set.zip', files))) == {
+        (0, 'cat'), (1, 'dog'), (2, 'dog')
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('classes', [None, ['dog', 'cat']])
+def test_images_beside_the_folders_of_classes(classes, make_files, write_files, monkeypatch):
+    lines = []
+    monkeypatch.setattr(image_folder, 'print_log', lambda text, *options: lines.append(text))
+    names = ['preview.png', 'cat/0.png', 'cat/1.png', 'dog/0.png', 'dog/1.png']
+    folder = write_files('set', make_files(*names))
+    tops = ('', 'set/', 'some/set/')
+    paths = [folder] + [
+        write_files(f'{k}.tar.gz', make_files(*(top + name for name in names)))
+        for k, top in enumerate(tops)
+    ]
+    for path in paths:
+        dataset = LabelledFolder(path, classes=classes)
+        assert found(dataset) == {(1, 'cat'), (2, 'cat'), (3, 'dog'), (4, 'dog')}
+        assert dataset.metainfo['classes'] == tuple(classes or ['cat', 'dog'])
+    left_out = '1 files left out: 1 outside a class folder'
+    assert lines == [f'{path}: {left_out}' for path in paths]
+    # One more above them.
+    names = ['some/0.png', 'some/set/1.png', 'some/set/dog/2.png', 'some/set/cat/3.png']
+    dataset = LabelledFolder(write_files('deep.zip', make_files(*names)), classes=classes)
+    assert found(dataset) == {(2, 'dog'), (3, 'cat')}
+    assert lines[-1].endswith('2 files left out: 2 outside a class folder')
+
+
 def test_class_missing_in_a_split(make_files, write_files):
     # Numbered alone, the dogs of the validation set would be label 0.
     names = ('train/cat/1.png', 'train/dog/1.png', 'val/dog/1.png')

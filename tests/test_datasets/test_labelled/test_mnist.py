@@ -12,6 +12,7 @@ import torchvision
 from torchvision.transforms.v2 import functional as T
 
 from mmdfkd.datasets import MNIST
+from mmdfkd.datasets.labelled import base
 from mmdfkd.datasets.labelled.mnist import parse_idx
 from mmdfkd.utils import UsageError
 
@@ -95,6 +96,34 @@ def test_missing_labels(official, write_files):
     del files['t10k-labels-idx1-ubyte']
     with pytest.raises(UsageError, match='holds 0 images of mnist test, expected 10'):
         MNIST(write_files('set', files), 'test')
+
+
+@pytest.mark.parametrize('folder', ['', 'MNIST/raw/'])
+@pytest.mark.parametrize('first', ['images-idx3', 'labels-idx1'])
+def test_an_interrupted_download_is_completed(folder, first, official, write_files, monkeypatch):
+    images, labels, _, zipped = official
+    name = f't10k-{first}-ubyte.gz'
+    root = write_files('set', {folder + name: zipped[name]})
+    fetched = []
+
+    def fetch(file, folder):
+        if not (folder / file.filename).exists():
+            fetched.append(file.filename)
+            (folder / file.filename).write_bytes(zipped[file.filename])
+
+    monkeypatch.setattr(base, 'fetch', fetch)
+    for _ in range(2):
+        test = MNIST(root, 'test', download=True)
+        np.testing.assert_array_equal(test.images, images)
+        np.testing.assert_array_equal(test.labels, labels)
+    assert fetched[0] == next(other for other in zipped if other != name)
+
+
+def test_a_set_of_gzipped_and_unpacked_files_is_whole(official, write_files, monkeypatch):
+    _, _, files, zipped = official
+    mixed = dict([list(zipped.items())[0], list(files.items())[1]])
+    monkeypatch.setattr(base, 'fetch', None)  # would fail if it were called
+    assert len(MNIST(write_files('set', mixed), 'test', download=True)) == 10
 
 
 def test_only_the_other_split(official, write_files):

@@ -1,7 +1,9 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import importlib.util
 import io
 import struct
 import zlib
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
+from mmdfkd.datasets.packing import decode as decode_module
 from mmdfkd.datasets.packing.decode import Recipe, UnreadableImage, decode_block, decode_image
 from mmdfkd.utils import UsageError
 
@@ -182,6 +185,34 @@ def test_block_keeps_what_it_can(tmp_path):
     rows, reasons = decode_block(contents, Recipe(2))
     assert reasons == {1: 'the file is empty', 2: 'encrypted'}
     np.testing.assert_array_equal(rows[:, 0, 0], [RED, GREEN])
+
+
+@pytest.fixture
+def fresh_decode():
+    """The module as a process has it that has decoded nothing yet."""
+    spec = importlib.util.spec_from_file_location('fresh_decode', decode_module.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_threads_see_all_formats(fresh_decode, monkeypatch):
+    # While the first thread asks for the third format of its list, another decodes a BMP.
+    data, decoded = save(halves(), 'BMP'), []
+
+    class Openers(dict):
+        def __contains__(self, name):
+            if name == 'WEBP' and not decoded:
+                decoded.append(None)
+                thread = Thread(target=lambda: decoded.append(fresh_decode.open_image(data)))
+                thread.start()
+                thread.join()
+            return super().__contains__(name)
+
+    Image.init()
+    monkeypatch.setattr(Image, 'OPEN', Openers(Image.OPEN))
+    assert fresh_decode.open_image(data).size == (4, 4)
+    assert len(decoded) == 2 and decoded[1].size == (4, 4)
 
 
 @pytest.mark.parametrize('bad', [dict(filter='nearest'), dict(mode='stretch'), dict(size=0)])

@@ -4,6 +4,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import sys
 
@@ -152,6 +154,20 @@ def test_limit_and_name(tmp_path, folder, pictures):
     assert ImagePool(tmp_path / 'pool').metainfo['name'] == 'few'
 
 
+@pytest.mark.parametrize('place', ['.', 'link'])
+def test_an_empty_folder_becomes_the_pool(tmp_path, folder, monkeypatch, place):
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    if place == 'link':
+        (tmp_path / 'link').symlink_to(empty)
+        place = tmp_path / 'link'
+    monkeypatch.chdir(empty)
+    report = pack([Source(folder)], place, RECIPE, workers=0)
+    assert report.root == empty and len(ImagePool(empty)) == 24
+    assert ImagePool(empty).metainfo['name'] == 'empty'
+    assert not list(tmp_path.glob('*.part'))
+
+
 @pytest.mark.parametrize('bad', [dict(limit=0), dict(workers=-1)])
 def test_numbers_that_mean_nothing(tmp_path, folder, bad):
     with pytest.raises(UsageError, match='workers=.* limit='):
@@ -198,6 +214,26 @@ def test_a_cut_archive(tmp_path, pictures):
     assert report.images == report.resumed > 5  # all of them waited
     assert 'a.tar ends early' in report.cuts[0]
     assert ImagePool(tmp_path / 'pool').meta['cut_archives'] == report.cuts
+
+
+def test_a_cut_archive_that_is_copied_again(tmp_path, pictures):
+    whole = write_tar(tmp_path / 'whole.tar', pictures).read_bytes()
+    root, again = tmp_path / 'pool', 'Copy the archive again'
+    path = tmp_path / 'set' / 'a.tar'
+    path.parent.mkdir()
+    for source, remedy in (
+        (path, f'{again} and remove {root}.part, or'),
+        (path.parent, f'{again}, or'),  # a folder is told by its names
+    ):
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UsageError, match=re.escape(remedy)):
+            pack([Source(source)], root, RECIPE, workers=0)
+        path.write_bytes(whole)
+        if source is path:
+            shutil.rmtree(f'{root}.part')
+        report = pack([Source(source)], root, RECIPE, workers=0)
+        assert report.images == 24 and (report.resumed > 0) == (source is not path)
+        shutil.rmtree(root)
 
 
 # --- interruptions ----------------------------------------------------------------------------
@@ -353,6 +389,16 @@ def test_two_processes_on_one_pool(tmp_path, folder, monkeypatch):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match='Another process is packing into .*pool.part'):
             pack([Source(folder)], tmp_path / 'pool', RECIPE, workers=0)
+
+
+def test_a_file_system_without_locks(tmp_path, folder, monkeypatch):
+    fcntl = pytest.importorskip('fcntl')
+
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    assert pack([Source(folder)], tmp_path / 'pool', RECIPE, workers=0).images == 24
 
 
 def test_a_full_disk(tmp_path, folder, monkeypatch):

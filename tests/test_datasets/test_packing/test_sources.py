@@ -1,7 +1,10 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import errno
 import io
 import os
 import pickle
+import re
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,7 +14,8 @@ import pytest
 from scipy.io import savemat
 
 from mmdfkd.datasets import write_pool
-from mmdfkd.datasets.packing import CutArchive, Source, UnreadableImage
+from mmdfkd.datasets.packing import CutArchive, Recipe, Source, UnreadableImage
+from mmdfkd.datasets.packing.decode import decode_block
 from mmdfkd.datasets.packing.sources import sort_key
 from mmdfkd.utils import UsageError
 
@@ -71,6 +75,21 @@ def test_what_is_no_image_is_passed_over_and_counted(tmp_path):
         for _ in range(2):  # read again, it counts anew
             assert [entry.name for entry in source] == ['a.JPG', 'without-suffix']
             assert source.ignored == {'.txt': 2}
+
+
+@pytest.mark.parametrize('kind', ['tar', 'zip'])
+def test_names_that_lead_through_dots(tmp_path, kind):
+    # `tar cf a.tar set/ant/. ../b` writes such names, and so do tarfile and zipfile when asked to.
+    files = {'set/ant/./0.png': b'0', '././1.png': b'1', '../b/2.png': b'2', '/c//3.png': b'3'}
+    hidden = {'../.git/4.png': b'4', './__MACOSX/./5.png': b'5', 'd/../.6.png': b'6'}
+    write = write_tar if kind == 'tar' else write_zip
+    path = write(tmp_path / f'a.{kind}', files | hidden)
+    assert read(path) == {'1.png': b'1', 'b/2.png': b'2', 'c/3.png': b'3', 'set/ant/0.png': b'0'}
+    assert {entry.label for entry in Source(path)} == {'', 'b', 'c', 'set/ant'}
+    # GNU tar itself, of a folder that was given with a dot.
+    write_folder(tmp_path / 'imgs', {'a/0.png': b'0', 'b/1.png': b'1'})
+    subprocess.run(['tar', 'cf', 'gnu.tar', 'imgs/a/.', 'imgs/b'], cwd=tmp_path, check=True)
+    assert read(tmp_path / 'gnu.tar') == {'imgs/a/0.png': b'0', 'imgs/b/1.png': b'1'}
 
 
 def test_links_in_a_tar_are_counted(tmp_path):
@@ -346,6 +365,55 @@ def test_damaged_and_encrypted_members_of_a_zip(tmp_path):
     assert isinstance(secret.content, UnreadableImage) and 'encrypted' in str(secret.content)
 
 
+def spoil(path, name, offset, value):
+    """Changes a byte of the headers of a zip's member: 6 is its flags, 8 its method."""
+    data = bytearray(path.read_bytes())
+    for mark, length, shift in ((b'PK\x03\x04', 30, 0), (b'PK\x01\x02', 46, 2)):
+        found = re.search(mark + b'.{%d}' % (length - 4) + name.encode(), data, re.DOTALL)
+        data[found.start() + offset + shift] = value
+    path.write_bytes(data)
+
+
+ENCRYPTED, DEFLATE64 = (6, 1), (8, 9)
+
+
+@pytest.mark.parametrize(
+    ('name', 'damage', 'reason'),
+    [
+        ('b.tar', DEFLATE64, 'NotImplementedError'),
+        ('data_batch_1', DEFLATE64, 'NotImplementedError'),
+        ('data_batch_1', ENCRYPTED, 'RuntimeError: .* is encrypted'),
+    ],
+)
+def test_archives_in_a_zip_that_cannot_be_opened(tmp_path, name, damage, reason):
+    path = write_zip(tmp_path / 'a.zip', {'a.png': b'1', name: b'unread', 'z.png': b'2'})
+    spoil(path, name, *damage)
+    with pytest.raises(CutArchive, match=f'a.zip: {name} ends early, is damaged.*{reason}'):
+        list(Source(path))
+    source = Source(path, allow_truncated=True)
+    assert [entry.name for entry in source] == ['a.png', 'z.png'] and len(source.cuts) == 1
+
+
+@pytest.mark.parametrize(('damage', 'reason'), [(DEFLATE64, 'NotImpl'), (ENCRYPTED, 'Runtime')])
+def test_an_npz_that_cannot_be_opened(tmp_path, batch, damage, reason):
+    path = tmp_path / 'train_data_batch_1.npz'
+    path.write_bytes(npz(batch[1]))
+    spoil(path, 'data.npy', *damage)
+    with pytest.raises(UsageError, match=rf'batch_1\.npz cannot be read to its end \({reason}'):
+        list(Source(path))
+
+
+def test_names_in_a_zip_that_are_no_text(tmp_path):
+    path = write_zip(tmp_path / 'a.zip', {'ä.png': b'1', 'b.png': b'2'})
+    whole, name = path.read_bytes(), 'ä'.encode()
+    path.write_bytes(whole.replace(name, b'\xff\xfe', 1))  # in the image's own header
+    other, bad = sorted(Source(path), key=lambda entry: entry.name)
+    assert other.content == b'2' and 'utf-8' in str(bad.content)
+    path.write_bytes(whole.replace(name, b'\xff\xfe'))
+    with pytest.raises(CutArchive, match=r'a\.zip ends early, is damaged.*utf-8'):
+        list(Source(path))
+
+
 ZIP = write_zip(io.BytesIO(), {'a.png': b'x'}).getvalue()
 
 
@@ -394,6 +462,19 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert [entry.name for entry in Source(tmp_path / 'set')] == [
         'a/1.png', 'b/1.png', 'gone.png'
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs links')
+def test_a_link_to_itself_is_an_unreadable_image(tmp_path):
+    write_folder(tmp_path / 'set', {'a/1.png': b'1'})
+    for name in ('loop', 'loop.png', 'loop.txt'):
+        (tmp_path / 'set' / name).symlink_to(name)
+    source = Source(tmp_path / 'set')
+    entries = list(source)
+    assert [entry.name for entry in entries] == ['a/1.png', 'loop', 'loop.png']
+    assert source.ignored == {'.txt': 1}
+    _, reasons = decode_block([entry.content for entry in entries[1:]], Recipe(8))
+    assert reasons == dict.fromkeys((0, 1), os.strerror(errno.ELOOP))
 
 
 def test_the_stamp_changes_with_the_source(tmp_path, folder, pictures):
