@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 import mmdfkd.registry  # noqa: F401 - lets configs inherit from mmdfkd::
 
@@ -43,7 +44,14 @@ def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = No
         raise UsageError(
             f'{_failed_at(error, files)}: {reason} ({type(error).__name__}). Correct the config.'
         ) from error
-    apply_options(cfg, cfg_options or {})
+    options = cfg_options or {}
+    apply_options(cfg, options)
+    if any(option.partition('.')[0] == 'custom_imports' for option in options):
+        try:  # those of the file were imported with it
+            import_modules_from_strings(**cfg.custom_imports)
+        except Exception as error:
+            _check_imports(error)
+            raise
     _drop_delete(cfg._cfg_dict)
     return cfg
 
@@ -149,9 +157,10 @@ def _check_option(option: str, cfg: Config, name: str) -> None:
         where = '.'.join(parts[:depth])
         if isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
+                remedy = f'Give an index up to {len(node) - 1} instead of {part!r}.'
                 raise UsageError(
                     f'{name} {option}: {where} is a list of {len(node)}. '
-                    f'Give an index up to {len(node) - 1} instead of {part!r}.'
+                    + (remedy if node else 'Give a whole list in the config.')
                 )
             node = node[int(part)]
         elif not isinstance(node, dict):

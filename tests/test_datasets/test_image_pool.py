@@ -207,6 +207,16 @@ def test_damaged_pools_are_refused_by_name(root, damage, message):
     assert str(root) in str(caught.value)
 
 
+def test_a_bank_that_a_run_has_still_to_make(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs/hidfd').mkdir(parents=True)
+    (tmp_path / 'configs/hidfd/my_gan.py').touch()
+    with pytest.raises(UsageError, match=r'first: python tools/train\.py configs/hidfd/my_gan\.py'):
+        ImagePool('work_dirs/my_gan/bank')
+    with pytest.raises(UsageError, match=r'no such folder\. Make one: tools/dataset_converters'):
+        ImagePool('work_dirs/other/bank')
+
+
 def test_never_overwrites(root, images):
     with pytest.raises(UsageError, match='exists already'):
         write_pool(root, images[:1], 'other')

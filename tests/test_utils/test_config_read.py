@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import sys
+
 import pytest
 
 from mmdfkd.utils import UsageError
@@ -77,6 +79,17 @@ def test_module_that_is_not_found(files):
     message = fails(files / 'child.py')
     assert message.startswith("custom_imports: No module named 'nowhere_at_all'. Correct the name")
     assert 'PYTHONPATH=.' in message
+
+
+def test_modules_that_an_option_names_are_imported(files, monkeypatch):
+    (files / 'named_by_an_option.py').write_text('')
+    (files / 'child.py').write_text("custom_imports = dict(imports=['math'])\n")
+    monkeypatch.syspath_prepend(files)
+    monkeypatch.delitem(sys.modules, 'named_by_an_option', raising=False)
+    load_config(files / 'child.py', {'custom_imports.imports': ['named_by_an_option']})
+    assert 'named_by_an_option' in sys.modules
+    with pytest.raises(UsageError, match="custom_imports: No module named 'nowhere_at_all'"):
+        load_config(files / 'child.py', {'custom_imports.imports': ['nowhere_at_all']})
 
 
 def test_error_in_merging(files):

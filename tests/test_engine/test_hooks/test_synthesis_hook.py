@@ -380,7 +380,7 @@ def test_a_method_without_its_bank(train, inversion):
 def test_loops_without_epochs(train, inversion):
     loop = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4, val_interval=4)
     with pytest.raises(UsageError, match='synthesises before epochs'):
-        train(**inversion, train_cfg=loop)
+        train(**inversion, train_cfg=loop, param_scheduler=None)
 
 
 def test_no_hook(train, toy_config, inversion):
@@ -447,6 +447,15 @@ def test_a_collapse_is_reported(train, inversion, said):
     assert [text.startswith('Synthesis') for text in rounds] == 2 * [*5 * [False], True]
     assert 'Synthesis collapse: 100% of the generated images are of class c' in rounds[5]
     assert 'model.iterations' in rounds[5]
+
+
+def test_the_remedy_is_one_of_the_method(train, hybrid, said):
+    def destroy(runner):
+        runner.model.teacher.head.fc.bias.data[2] += 1e4
+
+    train(before=destroy, **hybrid, **{'model.num_synthetic': 60})
+    (words,) = [text for _, text in said if text.startswith('Synthesis collapse')]
+    assert 'Raise model.gan_epochs, model.class_weight or model.smoothing.loss_weight.' in words
 
 
 # Of 0 0 1 1 2 2 every other one; of fewer images than are asked for, all.

@@ -55,6 +55,18 @@ def test_each_role_trains_its_modules(model):
     assert lr['student.lr'] == [1.0] and lr['generator.lr'] == [0.5]
 
 
+@pytest.mark.parametrize('roles', [{}, [1], dict(student=nn.Linear(1, 1))])
+def test_roles_are_lists_by_name(model, roles):
+    model.roles = lambda: roles
+    with pytest.raises(UsageError, match=r'TwoRoles\.roles\(\) .*=\[self\.student\]\)'):
+        RoleOptimWrapperConstructor(dict(student=sgd()))(model)
+
+
+def test_a_role_without_an_optimiser(model):
+    with pytest.raises(UsageError, match=r'optim_wrapper\.generator is None. Give it an optim'):
+        RoleOptimWrapperConstructor(dict(student=sgd(), generator=None))(model)
+
+
 def test_clipping_reaches_its_role_only(model):
     clip = dict(max_norm=1.0)
     wrappers = RoleOptimWrapperConstructor(dict(student=sgd(clip_grad=clip), generator=sgd()))(

@@ -40,6 +40,17 @@ def test_a_selector_of_batches_is_refused_where_nobody_asks_it(teacher, student,
         method(teacher=teacher, student=student, selector=by_batch)
 
 
+def test_a_selector_needs_what_there_is(teacher, student, monkeypatch):
+    monkeypatch.setattr(RandomSelector, 'needs', ('techer',))
+    with pytest.raises(UsageError, match=r"RandomSelector\.needs has 'techer'.*'teacher'"):
+        KD(teacher, student, selector=dict(type='RandomSelector'))
+
+
+def test_a_part_that_nobody_gives_a_type(model):
+    with pytest.raises(UsageError, match=r'model\.balance has no type, and default_types of KD'):
+        model.build_part('balance', dict(loss_weight=2.0))
+
+
 def test_a_selector_is_one(teacher, student):
     chooses_nothing = dict(type='AccuracyOfNothing')
     TASK_UTILS.register_module('AccuracyOfNothing', module=type('AccuracyOfNothing', (), {}))

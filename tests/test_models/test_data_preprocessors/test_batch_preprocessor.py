@@ -185,6 +185,14 @@ def test_wrong_channels_name_both_shapes():
         preprocessor(dict(inputs=make_images()))
 
 
+def test_grey_images_of_a_colour_teacher():
+    preprocessor = BatchPreprocessor(MEAN, STD, input_shape=(3, 10, 12))
+    with pytest.raises(
+        UsageError, match='has 1x10x12 images.*expects 3x10x12.*leave out grey=True'
+    ):
+        preprocessor(dict(inputs=make_images()[:, :1]))
+
+
 def test_wrong_channels_without_an_input_shape():
     with pytest.raises(UsageError, match='has 3x10x12 images.*expects 1xHxW'):
         BatchPreprocessor(MEAN[:1], STD[:1])(dict(inputs=make_images()))
@@ -194,7 +202,8 @@ def test_wrong_size_is_checked_after_augmentation():
     resize = dict(type='BatchRandomResizedCrop', size=8)
     preprocessor = BatchPreprocessor(MEAN, STD, augment=[resize], input_shape=[3, 8, 8])
     assert preprocessor(dict(inputs=make_images()), True)['inputs'].shape == (6, 3, 8, 8)
-    with pytest.raises(UsageError, match='has 3x10x12 images.*expects 3x8x8.*BatchRandomResized'):
+    remedies = 'image_size=8.*--size 8.*BatchRandomResized'
+    with pytest.raises(UsageError, match=f'has 3x10x12 images.*expects 3x8x8.*{remedies}'):
         preprocessor(dict(inputs=make_images()))
     wrong = [dict(resize, size=6)]
     preprocessor = BatchPreprocessor(MEAN, STD, augment=wrong, input_shape=[3, 8, 8])
