@@ -28,6 +28,8 @@ from mmdfkd.utils.modes import dry_run
 from mmdfkd.utils.seeds import random_numbers_apart
 from mmdfkd.version import __version__
 
+from ..first_process import on_first_process
+
 
 @HOOKS.register_module()
 class SummaryHook(Hook):
@@ -66,7 +68,10 @@ class SummaryHook(Hook):
         elif runner.rank == 0:  # what an earlier run left here is not to be gone on with
             for name in ('last_checkpoint', 'summary.json'):
                 Path(runner.work_dir, name).unlink(missing_ok=True)
-        self.missed = runner.iter > 0 and runner.iter not in self.accuracies and is_due(runner)
+        # One process answers for all: others may not see the record.
+        self.missed = on_first_process(
+            lambda: runner.iter > 0 and runner.iter not in self.accuracies and is_due(runner)
+        )
         teacher = model.teacher
         self.facts = dict(
             method=model.method,
@@ -103,9 +108,8 @@ class SummaryHook(Hook):
         self._catch_up(runner)
         sampler = runner.train_dataloader.batch_sampler.sampler
         indices = getattr(sampler, 'indices', None)
-        indices = (
-            indices if isinstance(indices, torch.Tensor) else None
-        )  # a generator of mmengine's
+        if not isinstance(indices, torch.Tensor):  # none, or a generator of mmengine's
+            indices = None
         grown = len(runner.train_dataloader.dataset) - len(self.used)  # a bank grows
         self.used = torch.cat([self.used, torch.zeros(grown, dtype=torch.bool)])
         self.used[slice(None) if indices is None else indices] = True

@@ -77,10 +77,8 @@ class DistillRunner(Runner):
             if name not in OF_MMENGINE:  # which mmengine leaves out itself
                 hooks.pop(name)
         checkpoint = hooks.get('checkpoint') or {}
-        if 'agreement' in str(
-            checkpoint.get('save_best')
-        ):  # mmengine does not know which is better
-            checkpoint.setdefault('rule', 'greater')
+        if 'agreement' in str(checkpoint.get('save_best')):
+            checkpoint.setdefault('rule', 'greater')  # which mmengine does not know
         schedules = settings.get('param_scheduler')
         if isinstance(schedules, dict) and 'type' not in schedules:
             settings['param_scheduler'] = {role: each or [] for role, each in schedules.items()}

@@ -109,6 +109,14 @@ def learn_from(model, dataset):
     TeacherHook().before_train(runner)
 
 
+def test_a_slice_of_an_epoch_is_judged_by_its_set(teacher_file):
+    """As mmengine makes it for ``num_batch_per_epoch``."""
+    model = KD(dict(checkpoint=str(teacher_file)), STUDENT)
+    learn_from(model, SimpleNamespace(_dataset=labelled([0, 4])))
+    with pytest.raises(UsageError, match='labels up to 5'):
+        learn_from(model, SimpleNamespace(_dataset=labelled([0, 5])))
+
+
 def test_labels_of_teachers_too():
     images = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
     with pytest.raises(UsageError, match='labels up to 5'):
