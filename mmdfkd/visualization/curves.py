@@ -267,8 +267,8 @@ def _limits(curves: Mapping[str, Curve], teacher: float | None) -> tuple[float, 
         settled += [value for _, value in finite[-1:]]
     if not values:
         return 0, 1 if teacher is None else 1.05 * teacher, False
-    low = min(settled)
-    high = max(values if teacher is None else [*values, teacher])
+    named = [] if teacher is None else [teacher]
+    low, high = min([*settled, *named]), max([*values, *named])
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin, min(values) < low - margin
 

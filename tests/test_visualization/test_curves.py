@@ -193,6 +193,13 @@ def test_every_curve_can_be_told_from_the_others_by_its_tag(tmp_path, drawn):
     assert len(set(looks(samples))) == 25 and set(looks(samples)) == set(looks(long))
 
 
+@pytest.mark.parametrize('teacher', [20.0, 60.0, 99.0])
+def test_the_teachers_line_is_in_the_picture(tmp_path, drawn, teacher):
+    plot_sweep(tmp_path / 'a.png', {'run': [(1, 90.0), (2, 91.0), (3, 92.0)]}, teacher)
+    low, high = drawn[0].axes[1].get_ylim()
+    assert low < min(teacher, 91) and max(teacher, 92) < high  # 90 is the climb
+
+
 @pytest.mark.parametrize(
     ('label', 'value', 'text'),
     [
