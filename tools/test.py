@@ -23,7 +23,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file the student was trained with')
     parser.add_argument('checkpoint', help='student.pth or epoch_N.pth')
     parser.add_argument(
-        '--work-dir', help='where the log goes; default: a folder test in that of the run'
+        '--work-dir',
+        help="where the log goes; default: a folder test in the checkpoint's run, or else in the "
+        "config's work_dir, or else work_dirs/<config stem>",
     )
     parser.add_argument('--out', help='write metrics and predictions to this .json file')
     parser.add_argument('--show-dir', help='write a picture of the mistakes into this folder')
@@ -41,13 +43,21 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def run_of(args: argparse.Namespace) -> Path | None:
+    """The folder of the run that left the checkpoint, if it did and can be written to."""
+    folder = Path(args.checkpoint).parent
+    beside = ('summary.json', Path(args.config).name)
+    is_run = Path(args.checkpoint).is_file() and any((folder / name).is_file() for name in beside)
+    return folder if is_run and os.access(folder, os.W_OK) else None
+
+
 def main() -> None:
     """Run."""
     args = parse_args()
     with report_errors():
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
-        run = cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+        run = run_of(args) or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
         cfg.work_dir = args.work_dir or f'{run}/test'  # the training's record stays as it is
         cfg.load_from, cfg.resume = args.checkpoint, False
         check_config(cfg, phase='test')

@@ -106,7 +106,8 @@ def plot_comparison(
         path: The PNG file to write, 960 page pixels wide.
         rows: One mapping per method, drawn from top to bottom: ``name``; ``accuracy`` in percent;
             ``std`` in percentage points over seeds or None; ``agreement`` with the teacher in
-            percent or None; ``images`` the student saw or None; ``seconds`` of training or None.
+            percent or None; how many different ``images``
+            the student was given, or None; ``seconds`` of training or None.
             With ``baseline=True`` a bar is grey.
         teacher_accuracy: In percent.
         title: Heading of the figure.
@@ -122,7 +123,7 @@ def plot_comparison(
     pitch, top, left, width = 36, 122, 250, 360
     columns = (
         (734, 'agrees with\nthe teacher', 'agreement', '{:.1f} %'.format),
-        (836, 'images\nseen', 'images', '{:,}'.format),
+        (836, 'images\nused', 'images', '{:,}'.format),
         (940, 'training\ntime', 'seconds', duration),
     )
     with style.canvas(path, style.WIDTH, top + pitch * len(rows) + 24) as figure:

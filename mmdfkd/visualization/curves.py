@@ -81,15 +81,33 @@ def read_scalars(json_lines_path: style.PathLike) -> list[dict[str, Any]]:
 def curve_of(records: Iterable[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """Returns the (epoch, value) pairs of a key in the order of epochs.
 
-    The epoch is a record's ``epoch``, else its ``step``, which mmengine's log of a validation
-    counts in epochs. Of several values in one epoch, as after a resumed run, the last one counts.
+    Where a record counts something else, see :func:`place_of`, that takes the place of the epoch.
+    Of several values in one epoch, as after a resumed run, the last one counts.
     """
     points = {
-        float(record.get('epoch', record.get('step', 0))): float(record[key])
+        place_of(record)[1]: float(record[key])
         for record in records
         if isinstance(record.get(key), (int, float))
     }
     return sorted(points.items())
+
+
+def place_of(record: Mapping[str, Any]) -> tuple[str, float]:
+    """Returns what a record counts, and how far: ``('epoch', 3)``.
+
+    A round of synthesis has a ``round``. Else it is the ``epoch``; without one the ``iter``; and
+    without either the ``step``, which mmengine's log of a validation counts in epochs.
+    """
+    for key, unit in (('round', 'round'), ('epoch', 'epoch'), ('iter', 'iteration')):
+        if key in record:
+            return unit, float(record[key])
+    return 'epoch', float(record.get('step', 0))
+
+
+def unit_of(records: Iterable[Mapping[str, Any]], key: str) -> str:
+    """Returns what the records of a key count: ``epoch``, ``iteration`` or ``round``."""
+    found = (place_of(record)[0] for record in records if key in record)
+    return next(found, 'epoch')
 
 
 def plot_history(
@@ -99,20 +117,22 @@ def plot_history(
     accuracy: str = 'accuracy/top1',
     selected: str = 'selected_share',
     weights: Mapping[str, str] = WEIGHTS,
-    title: str = 'How the student grew, epoch by epoch',
+    title: str | None = None,
 ) -> Path:
     """Draws a run over its epochs: accuracy, selected share of the pool, weights in [0, 1].
 
-    Panels whose keys occur in no record are left out.
+    Panels whose keys occur in no record are left out. A run that counts iterations is drawn over
+    those.
 
     Args:
         path: The PNG file to write, 960 page pixels wide.
-        records: Scalars by key with an ``epoch`` or ``step`` each, see :func:`read_scalars`.
+        records: Scalars by key with an ``epoch``, ``iter`` or ``step`` each, see
+            :func:`read_scalars`.
         teacher_accuracy: The teacher's accuracy in percent, drawn as a horizontal line.
         accuracy: Key of the student's accuracy in percent.
         selected: Key of the share of the pool that was selected, in [0, 1].
         weights: Description by key of the weights in [0, 1] that share the third panel.
-        title: Heading of the figure.
+        title: Heading of the figure; by default how the student grew, epoch by epoch.
 
     Returns:
         The path written.
@@ -132,12 +152,15 @@ def plot_history(
             f'found the keys {found}. Name the keys to draw with accuracy=, selected=, weights='
         )
 
+    shown = next(key for key in (accuracy, selected, *weights) if curve_of(records, key))
+    unit = unit_of(records, shown)
+    title = title or f'How the student grew, {unit} by {unit}'
     heights = (240, 130, 130)
     gap, top = 52, 112
     total = top + sum(heights[panel] + gap for panel in panels) + 10
     with style.canvas(path, style.WIDTH, total) as figure:
         page = style.page_of(figure)
-        style.draw_title(page, title, 'The numbers at the right are those of the last epoch.')
+        style.draw_title(page, title, f'The numbers at the right are those of the last {unit}.')
         every = [*student, *share, *(point for points in said.values() for point in points)]
         epochs = [epoch for epoch, _ in every]
         for panel in panels:
@@ -163,7 +186,7 @@ def plot_history(
                 ]
             label_right(axes, tags, heights[panel])
             if panel == panels[-1]:
-                axes.set_xlabel('epoch', fontsize=12)
+                axes.set_xlabel(unit, fontsize=12)
             else:
                 axes.tick_params(labelbottom=False)
             top += heights[panel] + gap
@@ -176,6 +199,7 @@ def plot_sweep(
     teacher_accuracy: float | None = None,
     title: str = 'One run per setting',
     y_label: str = 'accuracy on unseen test images, in percent',
+    unit: str = 'epoch',
 ) -> Path:
     """Draws one curve per run, each labelled at its end with its last value.
 
@@ -185,6 +209,7 @@ def plot_sweep(
         teacher_accuracy: Drawn as a horizontal line, in the unit of the values.
         title: Heading of the figure.
         y_label: What the values are, with their unit.
+        unit: What is counted instead of epochs: ``iteration`` or ``round``.
 
     Returns:
         The path written.
@@ -202,8 +227,8 @@ def plot_sweep(
         raise UsageError('curves: expected (epoch, value) pairs in each run')
     precision = '.1f' if _is_percentage(y_label) else '.4g'
     low, high, is_cut = _limits(curves, teacher_accuracy)
-    note = f'{y_label}; the numbers are those of the last epoch'
-    note += '\nFirst epochs that lie below the axis are cut off.' if is_cut else ''
+    note = f'{y_label}; the numbers are those of the last {unit}'
+    note += f'\nFirst {unit}s that lie below the axis are cut off.' if is_cut else ''
     top = 100 if is_cut else 82
     height = max(376, sum(_tag_height(name, _NARROW) for name in [*curves, 'teacher']))
     with style.canvas(path, style.WIDTH, top + height + 62) as figure:
@@ -213,7 +238,7 @@ def plot_sweep(
         epochs = [epoch for points in curves.values() for epoch, _ in points]
         prepare_axes(axes, min(epochs), max(epochs))
         axes.set_ylim(low, high)
-        axes.set_xlabel('epoch', fontsize=12)
+        axes.set_xlabel(unit, fontsize=12)
         tags = []
         for number, (name, points) in enumerate(curves.items()):
             colour, line = style.look(number)
@@ -242,8 +267,8 @@ def _limits(curves: Mapping[str, Curve], teacher: float | None) -> tuple[float, 
         settled += [value for _, value in finite[-1:]]
     if not values:
         return 0, 1 if teacher is None else 1.05 * teacher, False
-    low = min(settled)
-    high = max(values if teacher is None else [*values, teacher])
+    named = [] if teacher is None else [teacher]
+    low, high = min([*settled, *named]), max([*values, *named])
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin, min(values) < low - margin
 

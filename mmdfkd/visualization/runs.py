@@ -24,7 +24,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..utils import UsageError
-from .curves import plot_history, read_scalars
+from .curves import place_of, plot_history, read_scalars
 from .gan import plot_gan
 from .matrix import plot_matrix
 from .pool_grid import plot_pool_grid
@@ -219,7 +219,8 @@ def chosen(selection: dict[str, np.ndarray], pool_size: int) -> np.ndarray:
 def read_history(work_dir: PathLike) -> list[dict[str, Any]]:
     """Reads the scalars of a run, of all its starts in order.
 
-    What a start repeats from an epoch on replaces what earlier ones recorded from there.
+    What a start repeats from an epoch on replaces what earlier ones recorded from there; rounds of
+    synthesis likewise, by themselves. Records of a run that counts iterations have an ``iter``.
 
     Raises:
         UsageError: The folder holds no run.
@@ -227,13 +228,32 @@ def read_history(work_dir: PathLike) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for path in _starts(work_dir, 'scalars.json'):
         new = read_scalars(path)
-        first = min((_epoch(record) for record in new), default=float('inf'))
-        records = [record for record in records if _epoch(record) < first] + new
+        if _counts_iterations(path.with_name('config.py')):
+            new = [_by_iteration(record) for record in new]
+        first: dict[str, float] = {}
+        for unit, number in map(place_of, new):
+            first[unit] = min(number, first.get(unit, number))
+        places = map(place_of, records)
+        kept = [number < first.get(unit, float('inf')) for unit, number in places]
+        records = [record for record, keep in zip(records, kept, strict=True) if keep] + new
     return records
 
 
-def _epoch(record: dict[str, Any]) -> float:
-    return record.get('epoch', record.get('step', 0))
+def _counts_iterations(config: Path) -> bool:
+    from mmengine.config import Config
+
+    if not config.is_file():
+        return False
+    cfg = Config.fromfile(config, import_custom_modules=False)
+    return 'max_iters' in (cfg.get('train_cfg') or {})
+
+
+def _by_iteration(record: dict[str, Any]) -> dict[str, Any]:
+    """Names the iteration: for mmengine such a run is one epoch, and a validation has a step."""
+    if 'epoch' in record and 'iter' not in record:  # one of our hooks means the whole run
+        return record
+    rest = {key: value for key, value in record.items() if key != 'epoch'}
+    return {'iter': record.get('step', 0), **rest}
 
 
 def read_summary(work_dir: PathLike) -> dict[str, Any]:

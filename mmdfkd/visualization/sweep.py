@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,7 @@ Points = Sequence[tuple[float, Sequence[float]]]
 _LEFT, _RIGHT, _GAP = 62, 34, 30
 _TICK = 44  # page pixels that a value under the axis takes
 _CHARACTERS = 54  # that fit beside a row of dots
+_LINE_HEIGHT = 15  # page pixels of a line of text
 
 
 class Summary(NamedTuple):
@@ -106,9 +107,11 @@ def plot_values(
     columns = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
     height = {1: 330, 2: 240, 3: 200}[columns]
     width = (style.WIDTH - _LEFT - _RIGHT - _GAP * (columns - 1)) / columns
-    pitch = height + 62
+    headings = {heading: _wrap(heading, int(width / 8)) for heading in panels}
+    more = _LINE_HEIGHT * (max(map(len, headings.values())) - 1)  # lines of the longest heading
+    pitch = height + 62 + more
     legend = 22 * len(names) if len(names) > 1 else 0
-    top = 84 + legend + (24 if len(panels) > 1 else 0)
+    top = 84 + legend + (24 + more if len(panels) > 1 else 0)
     with style.canvas(path, style.WIDTH, top + pitch * math.ceil(len(panels) / columns)) as figure:
         page = style.page_of(figure)
         style.draw_title(page, title, note)
@@ -122,14 +125,16 @@ def plot_values(
             left, upper = _LEFT + column * (width + _GAP), top + row * pitch
             axes = style.axes_at(figure, left, upper, width, height)
             shown = _prepare(axes, places, limits, width)
-            if len(panels) > 1:
+            for place, text in enumerate(reversed(headings[heading] if len(panels) > 1 else [])):
+                y = upper - 10 - _LINE_HEIGHT * place
                 style.write_fitting(
-                    page, left, upper - 10, heading, 12.5, width, keep_end=True, fontweight='bold'
+                    page, left, y, text, 12.5, width, keep_end=True, fontweight='bold'
                 )
             if teacher_accuracy is not None:
                 axes.axhline(teacher_accuracy, **_DASHED)
                 if number == 0:
-                    _name_teacher(axes, teacher_accuracy)
+                    shown_lines = [lines[heading, name] for name in panel]
+                    _name_teacher(axes, teacher_accuracy, shown_lines)
             for name in panel:
                 points = lines[heading, name]
                 colour, line = style.look(names.index(name))
@@ -308,16 +313,31 @@ def _write_means(
         )
 
 
-def _name_teacher(axes: Axes, accuracy: float) -> None:
+def _name_teacher(axes: Axes, accuracy: float, lines: Sequence[Mapping[float, Summary]]) -> None:
+    """Names the teacher above its line, at the end that lines stay further away from."""
+    from matplotlib.patheffects import withStroke
+
+    def distance(end: Callable[[Iterable[float]], float]) -> float:
+        return min(abs(points[end(points)].mean - accuracy) for points in lines)
+
+    at_left = distance(min) > distance(max)
     axes.annotate(
         f'teacher {accuracy:.1f}',
-        (1, accuracy),
-        (0, -15),
+        (0 if at_left else 1, accuracy),
+        (0, 4),
         xycoords=('axes fraction', 'data'),
         textcoords='offset points',
         fontsize=12,
-        horizontalalignment='right',
+        horizontalalignment='left' if at_left else 'right',
+        path_effects=[withStroke(linewidth=3, foreground=style.PAPER)],
     )
+
+
+def _wrap(heading: str, characters: int) -> list[str]:
+    """Breaks a heading into lines, but never between a key and its value."""
+    glued = heading.replace(' = ', '\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}')
+    lines = textwrap.wrap(glued, characters, break_long_words=False, break_on_hyphens=False)
+    return [line.replace('\N{NO-BREAK SPACE}', ' ') for line in lines] or ['']
 
 
 def _write_label(axes: Axes, label: str, width: float) -> None:

@@ -57,5 +57,23 @@ def test_another_scalar_is_drawn_without_the_teacher(make_run, run_tool, monkeyp
     (run / 'd' / 'vis_data' / 'scalars.json').write_text('\n'.join(lines) + '\n')
     printed = run_tool(TOOL, run, '--key', 'loss', '--out', 'x.png')
     assert printed.startswith('a: last 1, highest 3, lowest 1 in 3 epochs')
-    ((_, curves, teacher, _, label),) = drawn
+    ((_, curves, teacher, _, label, unit),) = drawn
     assert curves == {'a': [(1, 3), (2, 1.5), (3, 1)]} and (teacher, label) == (None, 'loss')
+    assert unit == 'epoch'
+
+
+def test_rounds_and_iterations_are_counted_as_such(make_run, run_tool, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr('mmdfkd.visualization.plot_sweep', lambda *args: drawn.append(args))
+    rounds, steps = make_run('rounds', [], 99.5), make_run('steps', [], 99.5)
+    lines = [json.dumps({'x': k, 'round': k, 'step': k}) for k in (1, 2, 3)]
+    (rounds / 'd/vis_data/scalars.json').write_text('\n'.join(lines) + '\n')
+    lines = [json.dumps({'x': k, 'epoch': 1, 'iter': k, 'step': k}) for k in (20, 40)]
+    (steps / 'd/vis_data/scalars.json').write_text('\n'.join(lines) + '\n')
+    (steps / 'd/vis_data/config.py').write_text('train_cfg = dict(max_iters=40)\n')
+    assert 'in 3 rounds' in run_tool(TOOL, rounds, '--key', 'x', '--out', 'x.png')
+    assert 'at 2 iterations' in run_tool(TOOL, steps, '--key', 'x', '--out', 'x.png')
+    assert [args[-1] for args in drawn] == ['round', 'iteration']
+    with pytest.raises(SystemExit):
+        run_tool(TOOL, rounds, steps, '--key', 'x', '--out', 'x.png')
+    assert 'x is recorded by iteration and by round' in capsys.readouterr().err

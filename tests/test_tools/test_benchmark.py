@@ -2,6 +2,7 @@
 import importlib
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,29 @@ def test_rounds_of_synthesis(run_tool, tmp_path):
     assert [row['method'] for row in result['step']] == ['FastDFKD', 'KD']
 
 
+def test_rounds_of_cmi_are_compared_over_as_many_negatives(tool, run_tool, tmp_path, monkeypatch):
+    bank = importlib.import_module('mmdfkd.models.modules.feature_bank').FeatureBank
+    draw, drawn, counting = bank.draw, [], []
+
+    def counted_draw(self, count):
+        rows = draw(self, count)
+        drawn.extend([len(rows)] * bool(counting))
+        return rows
+
+    monkeypatch.setattr(bank, 'draw', counted_draw)
+    timing = importlib.import_module('measuring.timing')
+    compare = timing.compare
+
+    def counted(*args, **actions):
+        counting.append(True)  # the check before it begins with banks as they are
+        return compare(*args, **actions)
+
+    monkeypatch.setattr(timing, 'compare', counted)
+    measure(run_tool, tmp_path, 'CMI', '--only', 'synthesis')
+    assert len(drawn) == 3 * 3 * 2  # three kinds, three blocks each, two steps a round
+    assert len(set(drawn)) == 1 and drawn[0] > 3 * 16  # more than all of it added
+
+
 def test_packing(run_tool, tmp_path):
     _, result = measure(run_tool, tmp_path, 'KD', '--only', 'packing', '--files', '24')
     assert len(result['packing']) == 2
@@ -100,6 +124,24 @@ def test_whole_epochs(run_tool, tmp_path):
     )
     assert [row['epoch'] for row in result['epoch']] == list(modes)
     assert all(len(numbers([row])) == 4 and min(numbers([row])) > 0 for row in result['epoch'])
+
+
+def test_the_authors_optimiser_is_the_same_in_all_modes(tool, run_tool, tmp_path, monkeypatch):
+    """Ours is fused in fast modes; theirs goes through parameters as torch does by itself."""
+    epochs = importlib.import_module('measuring.epochs')
+    found = []
+
+    def look(model, floor, data):
+        (optimizer,) = floor.optimizers.values()
+        (group,) = optimizer.param_groups
+        assert [*map(id, group['params'])] == [*map(id, floor.parameters['student'])]
+        found.append({name: value for name, value in group.items() if name != 'params'})
+
+    monkeypatch.setattr(epochs, 'check_floor', look)
+    sizes = ('--batch', '32', '--modes', 'strict', 'fast')
+    measure(run_tool, tmp_path, 'KD3', '--only', 'epoch', *sizes)
+    strict, fast = found
+    assert strict == fast and fast['fused'] is None and fast['lr'] > 0
 
 
 def test_a_runner_that_does_nothing(tool, run_tool, tmp_path, monkeypatch):
@@ -150,6 +192,17 @@ def test_memory_does_not_hold_the_pool(tmp_path):
     assert 5 < large['with logits and selection'] < 100  # two times 100,000 x 10 numbers are 7.6
     assert large['loader and sampler'] < 30
     assert not list(tmp_path.iterdir())
+
+
+def test_memory_is_that_of_a_process_which_gives_it_back(benchmark, monkeypatch):
+    """This one keeps what it frees, and one that is forked would inherit that."""
+    monkeypatch.setattr(os, 'mark', 'inherited', raising=False)
+    assert benchmark.in_new_process(eval, 'getattr(__import__("os"), "mark", "new")') == 'new'
+    asked = []
+    monkeypatch.setattr(benchmark, 'in_new_process', lambda *args: asked.append(args))
+    args = benchmark.parse_args(['KD', '--only', 'memory'])
+    assert [name for name, *_ in benchmark.tables(args, None, 'folder', ['KD'])] == ['memory']
+    assert asked == [(benchmark.measure_memory, 'folder')]
 
 
 def test_a_block_needs_enough_images(run_tool, capsys):
@@ -313,6 +366,10 @@ def test_error_of_a_ratio_is_how_far_medians_scatter(tool):
     [
         (['--pairs', '0'], '--pairs 0: give 1 or more'),
         (['--iterations', '0'], '--iterations 0: give 1 or more'),
+        (['--round', '0'], '--round 0: give 1 or more'),
+        (['--batch', '128', '-5'], '--batch -5: give 1 or more'),
+        (['--batch', '0'], '--batch 0: give 1 or more'),
+        (['--only', 'packing', '--files', '5'], '--files 5: give 6 or more'),
         (['--figure', 'growth.png'], 'it draws --only growth'),
         (['--only', 'growth', '--figure', 'growth.jpg'], 'a file ending in .png'),
     ],
@@ -320,6 +377,20 @@ def test_error_of_a_ratio_is_how_far_medians_scatter(tool):
 def test_mistakes_are_told_before_anything_is_measured(run_tool, capsys, options, words):
     with pytest.raises(SystemExit):
         run_tool(TOOL, *options)
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['--files', '5'], '--files 5: give 6 or more'),
+        (['--pairs', '0'], '--pairs 0: give 1 or more'),
+        (['--memory', '100', '0'], '--memory 0: give 1 or more'),
+    ],
+)
+def test_mistakes_about_data_are_told_before_anything_is_measured(run_tool, capsys, options, words):
+    with pytest.raises(SystemExit):
+        run_tool('analysis_tools/benchmark_data.py', *options)
     assert words in capsys.readouterr().err
 
 
@@ -585,3 +656,17 @@ def test_peaks_of_memory_are_in_mebibytes(tool, tmp_path, monkeypatch):
     args = SimpleNamespace(memory=[3], workers=1)
     assert data.measure_memory(args, tmp_path) == [(3, 2, 1)]
     assert len(list((tmp_path / 'many' / '0000').iterdir())) == 3
+
+
+def test_as_many_images_are_packed_as_are_said(tool, tmp_path, monkeypatch):
+    data, packed = importlib.import_module('benchmark_data'), []
+
+    def run(*args, **more):
+        (tmp_path / 'm').mkdir()
+        packed.append(len([*(tmp_path / 'many').rglob('*.jpg')]))
+        return SimpleNamespace(stdout='2048 1024\n')
+
+    monkeypatch.setattr(data.subprocess, 'run', run)
+    args = SimpleNamespace(memory=[3000, 1500, 1500], workers=1)
+    found = data.measure_memory(args, tmp_path)
+    assert packed == [count for count, *_ in found] == [1500, 1500, 3000]

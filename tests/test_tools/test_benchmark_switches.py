@@ -31,6 +31,13 @@ def test_an_unknown_pair_is_named(run_tool, capsys):
     assert "no pair 'vgg'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('option', ['--rounds', '--iterations', '--batch', '--threads'])
+def test_numbers_that_are_too_small_are_named(run_tool, capsys, option):
+    with pytest.raises(SystemExit):
+        run_tool(TOOL, 'lenet5', option, 0)
+    assert f'{option} 0: give 1 or more' in capsys.readouterr().err
+
+
 @pytest.fixture
 def seconds(monkeypatch):
     """Lets comparisons find given seconds, one dict for each."""

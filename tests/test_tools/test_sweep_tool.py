@@ -13,9 +13,11 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from PIL import Image
+from rich.text import Text
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'sweep.py'
@@ -331,6 +333,41 @@ def test_lines_over_the_first_number_in_a_panel_for_each_of_the_others(
     curves, teacher, title, label = asked['plot_sweep'][:4]
     assert curves['weight=0.1, norm=linear'] == [(1, 80), (2, 92.5)] and len(curves) == 4
     assert teacher == 99.2 and 'mean of the seeds' in label
+
+
+def test_curves_are_over_what_the_runs_count(sweep, make_row, asked, tmp_path, monkeypatch):
+    rows = [make_row({0: 90.0}, norm='linear'), make_row({0: 91.0}, norm='none')]
+    read = sweep.read_history
+
+    def by_iteration(work_dir):
+        return [{**record, 'iter': record['step']} for record in read(work_dir)]
+
+    sweep.draw(rows, tmp_path, None)
+    assert asked['plot_sweep'][2] == 'How each setting grew, epoch by epoch'
+    monkeypatch.setattr(sweep, 'read_history', by_iteration)
+    sweep.draw(rows, tmp_path, None)
+    assert asked['plot_sweep'][2] == 'How each setting grew, iteration by iteration'
+    assert asked['plot_sweep'][4] == 'iteration'
+
+
+def test_lists_are_printed_whole(sweep, make_row, monkeypatch, capsys):
+    """rich takes what is in brackets for a colour."""
+    row = make_row({0: 90.0}, compile='[teacher]')
+    sweep.print_table([row], sweep.Console(width=140, highlight=False))
+    assert '[teacher]' in capsys.readouterr().out
+
+    shown = []
+
+    class Bar(sweep.Progress):
+        def remove_task(self, task):
+            shown.append(Text.from_markup(self.tasks[task].description).plain)
+            super().remove_task(task)
+
+    monkeypatch.setattr(sweep, 'progress_bar', lambda: Bar(disable=True))
+    run = MagicMock(finished=False, summary={}, epochs=2, problem='none')
+    run.__str__.return_value = 'compile=[teacher], seed 0'
+    sweep.run_all([run], 1, sweep.Console(quiet=True))
+    assert shown == ['compile=[teacher], seed 0']
 
 
 def test_settings_without_a_numeric_axis_are_rows(sweep, make_row, asked, tmp_path):

@@ -207,6 +207,33 @@ def test_only_one_tool_misses_a_part_of_the_config(
     run_tool(other, *rest, '--work-dir', tmp_path / 'run')
 
 
+@pytest.mark.parametrize(
+    ('beside', 'options', 'expected'),
+    [
+        (['summary.json'], [], 'runs/mine/test'),
+        ([KD.name], [], 'runs/mine/test'),
+        ([], [], f'work_dirs/{KD.stem}/test'),
+        (['other.py'], [], f'work_dirs/{KD.stem}/test'),
+        ([], ['--cfg-options', 'work_dir=own'], 'own/test'),
+        (['summary.json'], ['--work-dir', 'here'], 'here'),
+    ],
+)
+def test_the_log_of_a_test_goes_into_the_run_of_the_checkpoint(
+    run_tool, tmp_path, monkeypatch, beside, options, expected
+):
+    made = []
+    monkeypatch.setattr(DistillRunner, 'from_cfg', lambda cfg: made.append(cfg) or Mock())
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / 'runs/mine'
+    run.mkdir(parents=True)
+    for name in ['student.pth', *beside]:
+        (run / name).touch()
+    run_tool('test.py', KD, 'runs/mine/student.pth', *options)
+    assert made[0].work_dir == expected
+    run_tool('test.py', KD, 'mmdfkd://lenet5_digits')
+    assert made[1].work_dir == f'work_dirs/{KD.stem}/test'
+
+
 def test_a_test_leaves_the_record_of_its_training_alone(run_tool, tmp_path):
     record = tmp_path / 'run/lenet5_digits.py'
     record.parent.mkdir()

@@ -56,7 +56,7 @@ def test_each_row_has_its_own_numbers_below_their_headings(tmp_path, drawn):
         ['none', '81.0 %', '0', '2 h 5 min'],
     ]
     columns = [x for x, y, _ in sorted(written) if y == first][1:]
-    headings = ('the teacher', 'seen', 'time')
+    headings = ('the teacher', 'used', 'time')
     assert columns == [x for word in headings for x, _, text in written if text == word]
     tags = [text.get_text() for text in axes.texts]
     assert tags == ['80.0 ± 0.2 %', '20.0 %', '8.0 ± 0.0 %']

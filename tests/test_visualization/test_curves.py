@@ -102,6 +102,20 @@ def test_epochs_of_an_axis_are_those_of_the_run(tmp_path, drawn):
     assert axes.lines[0].get_xydata().tolist() == [[20, 70], [30, 80], [40, 90]]
 
 
+def test_a_run_over_iterations_or_rounds_says_so(tmp_path, drawn):
+    records = [{'accuracy/top1': 50.0 + step, 'iter': step, 'step': step} for step in (20, 40)]
+    plot_history(tmp_path / 'a.png', records)
+    curves = {'a': [(1, 30.0), *((number, 90.0) for number in range(2, 9))]}
+    plot_sweep(tmp_path / 'b.png', curves, unit='round')
+    history, sweep = (figure.axes[1] for figure in drawn)
+    assert history.lines[0].get_xdata().tolist() == [20, 40]
+    assert (history.get_xlabel(), sweep.get_xlabel()) == ('iteration', 'round')
+    said = [' '.join(text.get_text() for text in figure.axes[0].texts) for figure in drawn]
+    assert 'iteration by iteration' in said[0] and 'last iteration' in said[0]
+    assert 'last round' in said[1] and 'First rounds that lie below' in said[1]
+    assert not any('epoch' in text for text in said)
+
+
 def test_history_without_a_known_key_lists_those_found(tmp_path):
     with pytest.raises(UsageError, match=r"found the keys \['loss', 'step'\]"):
         plot_history(tmp_path / 'history.png', [{'loss': 1.0, 'step': 1}])
@@ -177,6 +191,13 @@ def test_every_curve_can_be_told_from_the_others_by_its_tag(tmp_path, drawn):
     samples = [line for line in axes.lines if line.get_transform() == axes.transAxes]
     long = [line for line in axes.lines if line not in samples and len(line.get_xdata()) == 2]
     assert len(set(looks(samples))) == 25 and set(looks(samples)) == set(looks(long))
+
+
+@pytest.mark.parametrize('teacher', [20.0, 60.0, 99.0])
+def test_the_teachers_line_is_in_the_picture(tmp_path, drawn, teacher):
+    plot_sweep(tmp_path / 'a.png', {'run': [(1, 90.0), (2, 91.0), (3, 92.0)]}, teacher)
+    low, high = drawn[0].axes[1].get_ylim()
+    assert low < min(teacher, 91) and max(teacher, 92) < high  # 90 is the climb
 
 
 @pytest.mark.parametrize(

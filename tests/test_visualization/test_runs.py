@@ -9,6 +9,7 @@ from PIL import Image
 from mmdfkd.datasets import PackedDataset
 from mmdfkd.utils import UsageError
 from mmdfkd.visualization import draw_run, runs
+from mmdfkd.visualization.curves import curve_of, unit_of
 from mmdfkd.visualization.runs import chosen, read_history, read_selection, read_summary
 
 
@@ -44,6 +45,62 @@ def test_a_start_killed_before_its_first_record_changes_nothing(tmp_path):
     write_start(tmp_path, '20260101_000000', [10, 20])
     write_start(tmp_path, '20260102_000000', [])
     assert accuracies(tmp_path) == [(1, 10), (2, 20)]
+
+
+def write_records(work_dir, name, *records, config=None):
+    """One start of a run, of given records."""
+    folder = work_dir / name / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text(''.join(json.dumps(record) + '\n' for record in records))
+    if config:
+        (folder / 'config.py').write_text(config)
+
+
+def test_a_resumed_run_that_makes_its_first_round_keeps_the_epochs_before(tmp_path):
+    """HiDFD makes its images when its GAN is trained: round 1 is in epoch 2 here."""
+    write_start(tmp_path, '20260101_000000', [10])
+    round_1 = {'synthesized_classes': 3.0, 'round': 1, 'step': 1}
+    write_records(tmp_path, '20260102_000000', round_1, {'accuracy/top1': 20, 'step': 2})
+    assert accuracies(tmp_path) == [(1, 10), (2, 20)]
+    assert unit_of(read_history(tmp_path), 'accuracy/top1') == 'epoch'
+
+
+def test_a_resumed_run_replaces_rounds_by_their_own_number(tmp_path):
+    """FastDFKD begins with many rounds, then adds one an epoch: 21 more in epochs 1 to 3."""
+
+    def records(epochs, mark):
+        for epoch in epochs:
+            for number in range(1, 21) if epoch == 1 else ():
+                yield {'synthesized_as_asked': mark, 'round': number, 'step': number}
+            number = 20 + epoch
+            yield {'synthesized_as_asked': mark, 'round': number, 'step': number}
+            yield {'accuracy/top1': mark, 'step': epoch}
+
+    write_records(tmp_path, '20260101_000000', *records((1, 2, 3), 1.0))
+    write_records(tmp_path, '20260102_000000', *records((3, 4), 2.0))
+    history = read_history(tmp_path)
+    rounds = curve_of(history, 'synthesized_as_asked')
+    assert rounds == [(n, 1.0 if n < 23 else 2.0) for n in range(1, 25)]
+    assert len([record for record in history if 'round' in record]) == 24  # none is there twice
+    assert unit_of(history, 'synthesized_as_asked') == 'round'
+    assert accuracies(tmp_path) == [(1, 1), (2, 1), (3, 2), (4, 2)]
+
+
+def test_a_run_that_counts_iterations_is_ordered_by_them(tmp_path):
+    """For mmengine all of it is epoch 1; our hooks say so of what is done once."""
+    config = "train_cfg = dict(type='IterBasedTrainLoop', max_iters=60, val_interval=20)\n"
+    once = {'selected_share': 0.5, 'epoch': 1, 'step': 1}
+    for day, first in ((1, 20), (2, 40)):
+        records = [once]
+        for step in range(first, 61 if day == 2 else 41, 20):
+            records.append({'loss': 9.0 * day, 'epoch': 1, 'iter': step, 'step': step})
+            records.append({'accuracy/top1': step + day, 'step': step})
+        write_records(tmp_path, f'2026010{day}_000000', *records, config=config)
+    history = read_history(tmp_path)
+    assert curve_of(history, 'accuracy/top1') == [(20, 21), (40, 42), (60, 62)]
+    assert curve_of(history, 'loss') == [(20, 9), (40, 18), (60, 18)]
+    assert curve_of(history, 'selected_share') == [(1, 0.5)]
+    assert unit_of(history, 'accuracy/top1') == unit_of(history, 'loss') == 'iteration'
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

@@ -122,6 +122,34 @@ def test_headings_of_panels_keep_their_values(tmp_path, drawn):
     assert [t.split(' = ')[1] for t in texts if ' = ' in t] == ['linear', 'conv', 'none']
 
 
+def test_headings_of_several_long_keys_can_be_told_apart(tmp_path, drawn):
+    """The value that differs is that of the first key."""
+    rest = 'student_classifier = shared, gather_features = True'
+    panels = {f'normalisation = {k}, {rest}': {'run': LINE} for k in ('linear', 'conv', 'none')}
+    plot_values(tmp_path / 'a.png', panels, 'x')
+    page, *grid = drawn[0].axes
+    texts = {text.get_text().rstrip(','): text.get_window_extent() for text in page.texts}
+    for axes, name in zip(grid, ('linear', 'conv', 'none'), strict=True):
+        box = texts[f'normalisation = {name}']
+        assert box.y0 > axes.bbox.y1 and box.x0 == pytest.approx(axes.bbox.x0, abs=2)
+    assert max(box.y1 for box in texts.values()) == texts['What the value does to the accuracy'].y1
+
+
+@pytest.mark.parametrize('accuracies', [(90.0, 97.0), (97.0, 90.0)])
+def test_the_teachers_name_stands_clear_of_dots_and_means(tmp_path, drawn, accuracies):
+    points = [(x, [mean]) for x, mean in zip((1.0, 2.0), accuracies, strict=True)]
+    plot_values(tmp_path / 'a.png', {'': {'run': points}}, 'x', teacher_accuracy=97.0)
+    axes = drawn[0].axes[1]
+    (name,) = (text for text in axes.texts if 'teacher' in text.get_text())
+    box = name.get_window_extent()
+    dots = axes.transData.transform(list(zip((1.0, 2.0), accuracies, strict=True)))
+    line = axes.transData.transform((1, 97.0))[1]
+    others = [text.get_window_extent() for text in axes.texts if text is not name]
+    assert all(x < box.x0 - 4 or x > box.x1 + 4 for x, y in dots if abs(y - line) < 1)
+    assert not any(box.overlaps(other) for other in others)
+    assert line < box.y0 < line + 10 and box.y1 <= axes.bbox.y1
+
+
 def test_means_of_close_values_stand_clear_of_each_other(tmp_path, drawn):
     points = [(value, [50.0]) for value in (0.9, 0.95, 0.99, 0.995, 0.997, 0.999)]
     plot_values(tmp_path / 'a.png', {'': {'run': points}}, 'threshold')

@@ -30,7 +30,7 @@ def main() -> None:
     args = parse_args()
     with report_errors():
         from mmdfkd.visualization import plot_sweep
-        from mmdfkd.visualization.curves import curve_of
+        from mmdfkd.visualization.curves import curve_of, unit_of
         from mmdfkd.visualization.runs import read_history, read_summary, the_teacher
 
         names = args.names or [folder.absolute().name for folder in args.work_dirs]
@@ -39,7 +39,7 @@ def main() -> None:
                 f'{len(args.work_dirs)} work directories need as many different names, but they '
                 f'are {names}. Give --names.'
             )
-        curves = {}
+        curves, units = {}, {}
         for name, folder in zip(names, args.work_dirs, strict=True):
             records = read_history(folder)
             curves[name] = curve_of(records, args.key)
@@ -50,17 +50,31 @@ def main() -> None:
                 raise UsageError(
                     f'{folder} recorded no {args.key!r}. Give --key one of: {", ".join(known)}.'
                 )
+            units[name] = unit_of(records, args.key)
             values = [value for _, value in curves[name]]
+            where = 'at' if units[name] == 'iteration' else 'in'
             print(
                 f'{name}: last {values[-1]:.4g}, highest {max(values):.4g}, '
-                f'lowest {min(values):.4g} in {len(values)} epochs'
+                f'lowest {min(values):.4g} {where} {len(values)} {units[name]}s'
             )
         if args.out:
             teacher = None
             if args.key == 'accuracy/top1':
                 teacher = the_teacher(read_summary(folder) for folder in args.work_dirs)
+            if len(set(units.values())) > 1:
+                raise UsageError(
+                    f'{args.key} is recorded by {" and by ".join(sorted(set(units.values())))}, '
+                    f'which share no axis: {units}. Draw these runs apart.'
+                )
             label = {'accuracy/top1': 'accuracy on unseen test images, in percent'}
-            plot_sweep(args.out, curves, teacher, args.title, label.get(args.key, args.key))
+            plot_sweep(
+                args.out,
+                curves,
+                teacher,
+                args.title,
+                label.get(args.key, args.key),
+                units[names[0]],
+            )
             print(args.out)
 
 

@@ -32,13 +32,16 @@ import argparse
 import functools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmark_data import measure_packing  # these lie beside this file
+from benchmark_data import FEWEST_FILES, measure_packing  # these lie beside this file
 from floors import FLOORS, check_floor, check_round
+from measuring.command import check_least
 from measuring.epochs import MODES, PUBLISHED, measure_epochs
 from measuring.growth import draw_growth, measure_growth, measure_memory
 from measuring.overhead import measure_overhead
@@ -188,12 +191,14 @@ def measure_synthesis(
     runner = build_runner(args, folder, method, args.images // args.iterations, blocks=1)
     model = runner.model
     model.batch_size = batch
-    if args.round:
+    if args.round is not None:
         model.iterations = args.round
     optimizers = runner.build_optim_wrapper(runner.optim_wrapper)
     floor: Any = FLOORS[method](model, optimizers)
     floor.model.batch_size, floor.model.iterations = batch, model.iterations
     check_round(model, floor)
+    for each in (model, floor.model):
+        fill_bank(each)
     number = model.warmup_rounds
     times = compare(
         clock,
@@ -213,6 +218,12 @@ def measure_synthesis(
         'round ms': 1e3 * median(times['complete']),
         'images/s': batch / median(times['complete']),
     }
+
+
+def fill_bank(model: Any) -> None:
+    """Let a bank of features be full: while it fills, a round has more negatives each time."""
+    if hasattr(model, 'bank'):
+        model.bank.add(torch.randn_like(model.bank.rows))
 
 
 # Evaluation -----------------------------------------------------------------------------------
@@ -297,9 +308,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', metavar='FILE', help='write the numbers there too')
     parser.add_argument('--figure', metavar='FILE', help='draw the growth there, a PNG')
     args = parser.parse_args(arguments)
-    for name in ('iterations', 'pairs', 'images', 'files', 'threads'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} {getattr(args, name)}: give 1 or more')
+    check_least(parser, args, 'iterations', 'pairs', 'images', 'threads', 'batch', 'round')
+    check_least(parser, args, 'files', least=FEWEST_FILES)
     if args.figure and ('growth' not in args.only or not args.figure.endswith('.png')):
         parser.error(f'--figure {args.figure}: it draws --only growth, into a file ending in .png')
     return args
@@ -387,12 +397,18 @@ def tables(
                 row for batch in args.batch for row in measure_epochs(args, clock, folder, batch)
             ),
         ),
-        memory=('Memory, MiB', lambda: measure_memory(folder)),
+        memory=('Memory, MiB', lambda: in_new_process(measure_memory, folder)),
         growth=('Growth', lambda: measure_growth(args, clock)),
     )
     for name, (title, measure) in measured.items():
         if name in args.only:
             yield name, title, measure()
+
+
+def in_new_process(function: Callable, *args: Any) -> Any:
+    """What a function returns in a process that gives back what it frees; this one keeps it."""
+    with ProcessPoolExecutor(1, get_context('spawn')) as process:
+        return process.submit(function, *args).result()
 
 
 def measure_packing_rate(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from measuring.command import check_least  # beside this file
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -46,6 +47,8 @@ from mmdfkd.datasets import (
 from mmdfkd.datasets.packing import Recipe, Source, pack
 from mmdfkd.utils.files import write_json
 from mmdfkd.utils.reporting import report_errors
+
+FEWEST_FILES = 6  #: There are six times as many small ones as large ones.
 
 
 class Row(NamedTuple):
@@ -133,17 +136,21 @@ def write_jpegs(folder: Path, count: int, size: tuple[int, int]) -> None:
 def measure_memory(args: argparse.Namespace, scratch: Path) -> list[tuple[int, float, float]]:
     """Peak MiB of the packing process and of its largest worker, by number of images."""
     folder = scratch / 'many'
-    write_jpegs(folder, 1, (64, 64))
-    image = (folder / '000000.jpg').read_bytes()
+    folder.mkdir()
+    write_jpegs(scratch / 'one', 1, (64, 64))
+    image = (scratch / 'one' / '000000.jpg').read_bytes()
     peaks = []
+    made = 0
     for count in sorted(args.memory):
-        for k in range(0, count, 1000):
-            part = folder / f'{k // 1000:04d}'
-            if not part.exists():
+        for number in range(made, count):
+            part = folder / f'{number // 1000:04d}'
+            first, path = part / '000.jpg', part / f'{number % 1000:03d}.jpg'
+            if path == first:
                 part.mkdir()
-                (part / '000.jpg').write_bytes(image)
-                for link in range(1, min(1000, count - k)):
-                    os.link(part / '000.jpg', part / f'{link:03d}.jpg')
+                path.write_bytes(image)
+            else:
+                os.link(first, path)
+        made = count
         code = (
             'import re, resource\n'
             'from mmdfkd.datasets.packing import Recipe, Source, pack\n'
@@ -235,7 +242,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help='pack so many images and print the peak memory; default 10000 50000',
     )
     parser.add_argument('--json', metavar='FILE', help='write the numbers there too')
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    check_least(parser, args, 'workers', 'pairs', 'memory')
+    check_least(parser, args, 'files', least=FEWEST_FILES)
+    return args
 
 
 def main() -> None:

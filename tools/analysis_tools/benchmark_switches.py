@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring.epochs import COMPILED, FAST  # beside this file
+from measuring.command import check_least  # beside this file
+from measuring.epochs import COMPILED, FAST
 from measuring.timing import Clock, compare, machine, median, print_table, ratio
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -175,7 +176,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--threads', type=int, default=1, help='of the CPU; default 1')
     parser.add_argument('--json', metavar='FILE', help='write the numbers there too')
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_least(parser, args, 'batch', 'rounds', 'iterations', 'threads')
+    return args
 
 
 def main() -> None:

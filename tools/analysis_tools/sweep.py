@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
@@ -38,7 +39,7 @@ from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.progress import progress_bar
 from mmdfkd.utils.reporting import report_errors
 from mmdfkd.visualization.comparison import duration
-from mmdfkd.visualization.curves import curve_of
+from mmdfkd.visualization.curves import curve_of, unit_of
 from mmdfkd.visualization.runs import read_history, read_summary, the_teacher
 from mmdfkd.visualization.sweep import summarise
 
@@ -327,7 +328,7 @@ def run_all(runs: Sequence[Run], jobs: int, console: Console) -> None:
             while waiting or running:
                 while waiting and free:
                     run, slot = waiting.pop(0), free.pop(0)
-                    running.append((run, slot, bar.add_task(str(run), total=run.epochs)))
+                    running.append((run, slot, bar.add_task(escape(str(run)), total=run.epochs)))
                     run.start(slot)
                 time.sleep(0.2)
                 for run, slot, task in list(running):
@@ -429,7 +430,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     for heading in ('accuracy', 'seeds'):
         table.add_column(heading, justify='right')
     for row in rows:
-        table.add_row(*row.cells())
+        table.add_row(*map(escape, row.cells()))  # a list looks like rich's markup
     console.print(table)
 
 
@@ -465,8 +466,14 @@ def draw(rows: Sequence[Row], work_dir: Path, title: str | None) -> list[Path]:
         label = (
             f'Accuracy on {sets} in percent, {"mean of the seeds" if seeds > 1 else "one run each"}'
         )
-        title = title or 'How each setting grew, epoch by epoch'
-        paths.append(plot_sweep(work_dir / 'epochs.png', curves, teacher, title, label))
+        units = {
+            unit_of(read_history(run.work_dir), 'accuracy/top1')
+            for row in rows
+            for run in row.runs.values()
+        }
+        unit = units.pop() if len(units) == 1 else 'step'
+        title = title or f'How each setting grew, {unit} by {unit}'
+        paths.append(plot_sweep(work_dir / 'epochs.png', curves, teacher, title, label, unit))
     return paths
 
 

@@ -14,9 +14,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmdfkd.datasets import (
@@ -145,6 +145,9 @@ class DistillRunner(Runner):
                 if isinstance(loop.get(key), float):
                     raise UsageError(f'train_cfg.{key} is {loop[key]}; give a whole number.')
         loop = super().build_train_loop(loop)
+        for hook in self.hooks:  # a run of iterations has no epochs to log its validations by
+            if isinstance(hook, LoggerHook) and isinstance(loop, IterBasedTrainLoop):
+                hook.log_metric_by_epoch = False
         warm_up = getattr(self.model, 'warmup_iterations', 0)
         check_length(loop.max_iters, warm_up, self.optim_wrapper)
         return loop

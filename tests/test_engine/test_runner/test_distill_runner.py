@@ -19,6 +19,8 @@ from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
 from mmdfkd.utils import UsageError
+from mmdfkd.visualization.curves import curve_of, unit_of
+from mmdfkd.visualization.runs import read_history
 
 ROOT = Path(__file__).parents[3]
 GAN = ('generator', 'discriminator')
@@ -423,6 +425,28 @@ def test_a_run_that_counts_iterations_has_a_record(train, toy_config, tmp_path):
         assert (summary['images_seen'], summary['images_used']) == (64, 96)
         assert 0 < summary['seconds'] < 60
         assert 64 / summary['images_per_second'] == pytest.approx(summary['seconds'], abs=6e-4)
+
+
+def test_curves_of_a_run_that_counts_iterations_do_so(train, toy_config, tmp_path):
+    changes = {
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=2, _delete_=True),
+        'param_scheduler': None,
+        'model': dict(type='KD', alpha=1.0, selector=None),
+        'default_hooks.checkpoint': dict(by_epoch=False, interval=2),
+        'default_hooks.logger.interval': 1,
+    }
+    train('run', **changes)
+    (start,) = tmp_path.glob('run/*/vis_data')
+    start.parent.rename(tmp_path / 'run/20000101_000000')  # the next one may be of the same second
+    resumed = dict(load_from=f'{tmp_path}/run/iter_2.pth', resume=True)
+    DistillRunner.from_cfg(toy_config('run', **changes, **resumed)).train()
+    assert len(list(tmp_path.glob('run/*/vis_data/scalars.json'))) == 2
+    records = read_history(tmp_path / 'run')
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    found = [list(point) for point in curve_of(records, 'accuracy/top1')]
+    assert found == summary['student_accuracies'] and [step for step, _ in found] == [2, 4]
+    assert [step for step, _ in curve_of(records, 'loss')] == [1, 2, 3, 4]
+    assert unit_of(records, 'accuracy/top1') == unit_of(records, 'loss') == 'iteration'
 
 
 def test_resumed_run_has_the_whole_record(train, tmp_path):

@@ -60,6 +60,7 @@ def measure_epochs(
         data = {name: value.to(args.device) for name, value in pool.__getitems__(range(8)).items()}
         for floor in floors:
             use_published_layers(floor.model)
+            use_plain_optimizers(floor)
             if model.teacher_term:
                 check_floor(model, floor, data)
         epochs = [functools.partial(run_epoch, each, pool, batch, args.device) for each in floors]
@@ -88,6 +89,13 @@ def use_published_layers(network: nn.Module) -> None:
             layers: Any = backbone.layers
             for pooling in (1, 4):
                 layers[pooling], layers[pooling + 1] = layers[pooling + 1], nn.MaxPool2d(2)
+
+
+def use_plain_optimizers(floor: KD3Floor) -> None:
+    """Let torch choose how an optimiser goes through its parameters, whatever our mode says."""
+    for role, optimizer in floor.optimizers.items():
+        settings = {**optimizer.defaults, 'fused': None, 'foreach': None}
+        floor.optimizers[role] = type(optimizer)(floor.parameters[role], **settings)
 
 
 def run_epoch(floor: KD3Floor, pool: Any, batch: int, device: str) -> None:

@@ -121,12 +121,14 @@ def data_road(pixels: int, device: str) -> dict[str, Callable[[], Any]]:
     }
 
 
-def measure_memory(folder: str | Path) -> Iterator[dict[str, Any]]:
+def measure_memory(folder: str | Path) -> list[dict[str, Any]]:
     """Memory of the process over the size of a pool on disk, in MiB; Linux only.
 
     What is mapped from files is not counted: the system keeps as much of it as it likes. First a
     sampler, a loader and a hundred batches, then both networks' logits and a selection from them.
+    Where the process keeps what it frees, that counts too.
     """
+    rows = []
     for images in SIZES['images']:
         path = Path(folder, f'{images}.pool')
         pool = PackedDataset(np.memmap(path, np.uint8, 'w+', shape=(images, 32, 32, 3)))  # sparse
@@ -144,14 +146,17 @@ def measure_memory(folder: str | Path) -> Iterator[dict[str, Any]]:
         )
         sampler.select(chosen.indices, 128)
         selected = own_memory() - before
-        yield {
-            'pool': f'{images:,} images',
-            'on disk': 3 * 32**2 * images / 2**20,
-            'loader and sampler': road / 2**20,
-            'with logits and selection': selected / 2**20,
-        }
+        rows.append(
+            {
+                'pool': f'{images:,} images',
+                'on disk': 3 * 32**2 * images / 2**20,
+                'loader and sampler': road / 2**20,
+                'with logits and selection': selected / 2**20,
+            }
+        )
         del pool, loader, sampler, teacher, student, chosen
         path.unlink()
+    return rows
 
 
 def own_memory() -> int:
