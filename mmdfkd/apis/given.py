@@ -86,9 +86,7 @@ def as_teacher(
     except UsageError as error:
         print_log(f'teacher: {error} It is taken for a black box.')
     name = type(network).__name__
-    return ForeignClassifier(
-        nn.Sequential(_LogitsOf(network), _identity(classes)), name=name, **images
-    )
+    return ForeignClassifier(_BlackBox(network, _identity(classes)), name=name, **images)
 
 
 def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
@@ -125,16 +123,13 @@ def _bare(network: nn.Module) -> nn.Module:
             return copy.deepcopy(network).cpu().float()
 
 
-class _LogitsOf(nn.Module):
-    """A network that may return an object with logits, and the logits."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+class _BlackBox(nn.Sequential):
+    """A network, which may return an object with logits, and a linear layer behind those."""
 
     def forward(self, images: Tensor) -> Tensor:
-        output = self.network(images)
-        return getattr(output, 'logits', output)
+        network, layer = self
+        output = network(images)
+        return layer(getattr(output, 'logits', output))
 
 
 def _statistics(mean: Any, std: Any, channels: int) -> dict[str, list[float]]:

@@ -77,6 +77,7 @@ class PackedDataset(Dataset):
             )
         if labels is not None:
             given = np.asarray(labels)
+            given = np.array(given.tolist()) if given.dtype == object else given
             if given.dtype.kind not in 'iubf' or (given != given.astype(np.int64)).any():
                 raise UsageError(
                     f"The labels of '{info['name']}' are {given.dtype} and no whole numbers. Give "

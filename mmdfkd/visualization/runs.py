@@ -15,6 +15,7 @@ file                        written by
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -240,12 +241,17 @@ def read_history(work_dir: PathLike) -> list[dict[str, Any]]:
 
 
 def _counts_iterations(config: Path) -> bool:
-    from mmengine.config import Config
-
-    if not config.is_file():
+    """Tells whether a run has ``train_cfg = dict(max_iters=...)``; nothing of the file is run."""
+    try:
+        lines = ast.parse(config.read_text(encoding='utf-8')).body
+    except (OSError, SyntaxError):
         return False
-    cfg = Config.fromfile(config, import_custom_modules=False)
-    return 'max_iters' in (cfg.get('train_cfg') or {})
+    loops = [
+        line.value
+        for line in lines
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == 'train_cfg'
+    ]
+    return any('max_iters' in ast.unparse(loop) for loop in loops)
 
 
 def _by_iteration(record: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,11 @@ def test_labels_are_numbers_of_classes(images, labels, words):
         PackedDataset(images, labels)
 
 
+def test_labels_in_a_column_of_objects(images):
+    labels = PackedDataset(images, np.array([3] * 20, dtype=object)).labels
+    assert labels.dtype == np.int64 and labels.tolist() == [3] * 20
+
+
 def test_images_are_one_array(images):
     with pytest.raises(UsageError, match=r'are a list. Give one array .*np\.stack\(images\)'):
         PackedDataset(list(images))

@@ -86,6 +86,16 @@ def test_a_resumed_run_replaces_rounds_by_their_own_number(tmp_path):
     assert accuracies(tmp_path) == [(1, 1), (2, 1), (3, 2), (4, 2)]
 
 
+@pytest.mark.parametrize('config', ['model = dict(type=nowhere.Imported)', 'train_cfg = (', None])
+def test_nothing_of_a_runs_config_is_run(tmp_path, config):
+    folder = tmp_path / '20260101_000000/vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('{"accuracy/top1": 50.0, "step": 3}\n')
+    if config:
+        (folder / 'config.py').write_text(config)
+    assert read_history(tmp_path) == [{'accuracy/top1': 50.0, 'step': 3}]
+
+
 def test_a_run_that_counts_iterations_is_ordered_by_them(tmp_path):
     """For mmengine all of it is epoch 1; our hooks say so of what is done once."""
     config = "train_cfg = dict(type='IterBasedTrainLoop', max_iters=60, val_interval=20)\n"

@@ -131,8 +131,8 @@ class LabelledFolder(LabelledSet):
         if self.source.is_file() and self.split is None:
             # An archive often has one folder at its top that is no class; images right in it are
             # outside of any.
-            while len({path[0] for path in folders if path}) == 1 and max(map(len, folders)) > 1:
-                folders = [path[1:] for path in folders]
+            above = _level_of_classes(folders, set(self.given or ()))
+            folders = [path[above:] for path in folders]
             self.left_out['outside a class folder'] += folders.count([])
         found = {path[0] for path in folders if path}
         if self.split is None and found <= set(_SPLIT_OF):
@@ -170,6 +170,19 @@ class LabelledFolder(LabelledSet):
 
     def _require_every_class(self, numbers: np.ndarray) -> None:
         """Given classes may be without images, found ones cannot."""
+
+
+def _level_of_classes(folders: list[list[str]], given: set[str]) -> int:
+    """Counts the folders above those of the classes: where there are several, or given ones.
+
+    A class that is the only one may have folders of its own.
+    """
+    level = 0
+    while len(names := {path[level] for path in folders if len(path) > level}) == 1:
+        if names <= given:
+            return level
+        level += 1
+    return level if names else min(map(len, folders)) - 1
 
 
 def _in_order(names: set[str]) -> list[str]:

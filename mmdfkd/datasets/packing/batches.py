@@ -73,6 +73,8 @@ def read_rows(file: IO[bytes], name: str) -> Iterator[Row]:
     read = readers.get(PurePosixPath(name).suffix, _read_pickle)
     try:
         yield from read(file, name)
+    except UsageError:
+        raise
     except _DAMAGE as error:
         raise UsageError(
             f'{name} cannot be read to its end ({type(error).__name__}: {error}). Download or copy '

@@ -153,6 +153,9 @@ def load_state(network: nn.Module, state: dict[str, torch.Tensor], source: str) 
     """
     own = network.state_dict()
     shared = own.keys() & state.keys()
+    if not shared and all(key.startswith('module.') for key in state):  # of several processes
+        state = {key.removeprefix('module.'): value for key, value in state.items()}
+        shared = own.keys() & state.keys()
     if not shared:
         raise UsageError(
             f'{source} matches no key of the network: it has {_some(state)}, the network wants '
@@ -259,9 +262,11 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
         for value in config:
             refuse_functions(value, source)
     elif isinstance(config, dict):
-        kind = config.get('type')
+        kind, scope = config.get('type'), config.get('_scope_')
+        if isinstance(kind, str) and scope and '.' not in kind:
+            kind = f'{scope}.{kind}'
         found = _module_class(kind, source) if isinstance(kind, str) else None
-        if found is not None and issubclass(found, ForeignClassifier):
+        if inspect.isclass(found) and issubclass(found, ForeignClassifier):
             raise UsageError(
                 f'Checkpoint {source} holds a network of another library, which its file cannot '
                 "rebuild. Describe it in the config: dict(type='ForeignClassifier', source=..., "
@@ -270,25 +275,24 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
         refuse_functions(list(config.values()), source)
 
 
-def _module_class(kind: str, source: str | os.PathLike) -> type[nn.Module] | None:
-    """The module class that a ``type`` names; None for a way to initialise weights."""
+def _module_class(kind: str, source: str | os.PathLike) -> Any:
+    """What a ``type`` names: something registered, or a module class."""
     if '.' not in kind:  # the registry would import a module of a name that it does not know
         for registry in (MODELS, MODELS.root):
             registry.import_from_location()
-        known = (MODELS.module_dict, MODELS.root.module_dict)
-        found = next((names[kind] for names in known if kind in names), None)
-        if found is None and kind in WEIGHT_INITIALIZERS.root.module_dict:
-            return None
-        if found is None:
+        # Libraries that are asked for by their scope have been imported with what is around.
+        known = (MODELS, MODELS.root, *MODELS.root.children.values())
+        found = next((each.module_dict[kind] for each in known if kind in each.module_dict), None)
+        if found is None and kind not in WEIGHT_INITIALIZERS.root.module_dict:
             raise UsageError(
                 f'Checkpoint {source} was made of a class that is not registered: {kind}. Import '
                 'the module that registers it.'
             )
-    else:
-        try:
-            found = MODELS.get(kind)
-        except RuntimeError:
-            found = None
+        return found
+    try:
+        found = MODELS.get(kind)
+    except RuntimeError:
+        found = None
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise UsageError(
             f'Checkpoint {source} wants to build its network with {kind!r}, which is no module. Do '

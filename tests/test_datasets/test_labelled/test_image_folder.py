@@ -149,6 +149,13 @@ def test_images_beside_the_folders_of_classes(classes, make_files, write_files, 
     assert lines[-1].endswith('2 files left out: 2 outside a class folder')
 
 
+@pytest.mark.parametrize('classes', [None, ['cat', 'dog']])
+def test_a_single_class_may_have_folders_of_its_own(classes, make_files, write_files):
+    names = ['set/cat/1.png', 'set/cat/close/2.png', 'set/cat/close/3.png']
+    dataset = LabelledFolder(write_files('single.zip', make_files(*names)), classes=classes)
+    assert found(dataset) == {(0, 'cat'), (1, 'cat'), (2, 'cat')}
+
+
 def test_class_missing_in_a_split(make_files, write_files):
     # Numbered alone, the dogs of the validation set would be label 0.
     names = ('train/cat/1.png', 'train/dog/1.png', 'val/dog/1.png')

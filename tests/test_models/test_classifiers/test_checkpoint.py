@@ -293,6 +293,27 @@ def test_no_spelling_makes_a_file_call_something(tmp_path, saved, kind, words):
     assert not trace.exists() and 'antigravity' not in sys.modules
 
 
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='LeNet5', _scope_='mmpretrain'),
+        dict(type='mmpretrain.LeNet5'),
+        dict(type='mmpretrain.ConvNeXt', arch='atto', norm_cfg=dict(type='LN2d', eps=1e-6)),
+    ],
+)
+def test_what_other_libraries_register_is_theirs_to_name(tmp_path, backbone):
+    width = 320 if 'arch' in backbone else 120
+    made = Classifier(backbone, dict(in_channels=width, num_classes=3), name='theirs')
+    save_classifier(tmp_path / 'network.pth', made, {})
+    assert same_tensors(load_classifier(tmp_path / 'network.pth'), made)
+
+
+def test_names_of_several_processes():
+    plain, other = network(), network()
+    load_state(other, {f'module.{name}': t for name, t in plain.state_dict().items()}, 'The file')
+    assert same_tensors(plain, other)
+
+
 def test_a_class_and_numbers_of_numpy_in_a_config_are_written_as_data(tmp_path):
     network = Classifier(
         dict(type=LeNet5),
