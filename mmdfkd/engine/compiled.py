@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,6 +59,15 @@ class CompiledForward:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """What a copy of the module gets: its own forward, as it is."""
         return copy.deepcopy(self.eager, memo)
+
+
+def begin_step() -> None:
+    """Say that a step begins, for which CUDA graphs may overwrite the results of the last one.
+
+    Where nothing was compiled there are none, and the compiler need not be imported for it.
+    """
+    if 'torch._inductor' in sys.modules:
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 def is_heard(layer: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from mmdfkd.utils import UsageError
 from mmdfkd.utils.progress import advancing
 from mmdfkd.utils.seeds import derive_seed, random_numbers_apart
 
+from .compiled import begin_step
 from .histogram import effective_classes
 
 
@@ -69,7 +70,7 @@ def synthesize_round(
     with advancing(f'Round {number + 1} of synthesis', model.iterations) as advance:
 
         def on_step() -> None:
-            torch.compiler.cudagraph_mark_step_begin()  # results of this one may be overwritten
+            begin_step()
             advance()
 
         with random_numbers_of(seed, number):

@@ -1,4 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +65,7 @@ def test_a_recording_ends_with_each_step(monkeypatch):
     """Else CUDA graphs would record the steps of a round as one."""
     marks = []
     monkeypatch.setattr(torch.compiler, 'cudagraph_mark_step_begin', lambda: marks.append(1))
+    monkeypatch.setitem(sys.modules, 'torch._inductor', torch)  # something has been compiled
 
     def synthesize(optim_wrapper, number, adversary, on_step):
         for step in range(3):

@@ -18,7 +18,14 @@ from mmdfkd.models.classifiers import BatchNormFolding
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from ..compiled import CUDA_GRAPHS, MODES, CompiledForward, compiler_error, parts_to_compile
+from ..compiled import (
+    CUDA_GRAPHS,
+    MODES,
+    CompiledForward,
+    begin_step,
+    compiler_error,
+    parts_to_compile,
+)
 from ..small_convs import SmallConvs
 
 # What the switches are on in; all else that runs a network is as without them.
@@ -195,7 +202,7 @@ class SpeedHook(Hook):
 
     @contextmanager
     def _on(self) -> Iterator[None]:
-        torch.compiler.cudagraph_mark_step_begin()  # results of the last step may be overwritten
+        begin_step()
         with ExitStack() as stack:
             for switch in self.switches:
                 stack.enter_context(switch())

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
+from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,6 +30,7 @@ from mmdfkd.utils.seeds import random_numbers_apart
 from mmdfkd.version import __version__
 
 from ..first_process import on_first_process
+from ..runner.checkpoints import checkpoint_folders
 
 
 @HOOKS.register_module()
@@ -63,14 +65,16 @@ class SummaryHook(Hook):
         # By number of iterations: a checkpoint is older than the validation of its epoch.
         self.accuracies: dict[int, float] = dict(hub.get('student_accuracies', ()))
         self.agreement: float | None = None
+        self.validated: int | None = None  # after how many iterations, the last time
         if runner.iter:
             self._recall(runner)
         elif runner.rank == 0:  # what an earlier run left here is not to be gone on with
             for name in ('last_checkpoint', 'summary.json'):
                 Path(runner.work_dir, name).unlink(missing_ok=True)
         # One process answers for all: others may not see the record.
+        known = [] if has_plateau(runner) else [*self.accuracies, self.validated]
         self.missed = on_first_process(
-            lambda: runner.iter > 0 and runner.iter not in self.accuracies and is_due(runner)
+            lambda: runner.iter > 0 and runner.iter not in known and is_due(runner)
         )
         teacher = model.teacher
         self.facts = dict(
@@ -95,13 +99,14 @@ class SummaryHook(Hook):
     def _recall(self, runner: Any) -> None:
         """On resuming, take over what the record says of the part that is not repeated."""
         path = Path(runner.work_dir, 'summary.json')
-        if Path(runner._load_from).parent.resolve() != path.parent.resolve():
+        if Path(runner._load_from).parent.resolve() not in checkpoint_folders(runner):
             return  # it is that of another run
         record = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
         history = record.get('student_accuracies', [])
         self.accuracies.update((step, value) for step, value in history if step <= runner.iter)
         if history and history[-1][0] == runner.iter:
             self.agreement = record['agreement']
+        self.validated = record.get('validated_at', max(self.accuracies, default=None))
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the clock and mark the images this epoch uses."""
@@ -116,7 +121,7 @@ class SummaryHook(Hook):
         self.started = time.perf_counter()
 
     def _catch_up(self, runner: Any) -> None:
-        """Repeat the validation that a run was killed in: its checkpoint is older than that."""
+        """Repeat a validation that is missing: a checkpoint is older than that of its epoch."""
         if self.missed:
             self.missed = False
             with random_numbers_apart():
@@ -148,6 +153,7 @@ class SummaryHook(Hook):
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Note the accuracy and write the record so far."""
         metrics = metrics or {}
+        self.validated = runner.iter
         if 'accuracy/top1' in metrics:
             self.accuracies[runner.iter] = metrics['accuracy/top1']
             history = [list(pair) for pair in self.accuracies.items()]
@@ -181,6 +187,7 @@ class SummaryHook(Hook):
             **accuracy_over_epochs(list(self.accuracies.values())),
             student_accuracies=[list(pair) for pair in self.accuracies.items()],
             agreement=self.agreement,
+            validated_at=self.validated,
             images_used=int(self.used.sum()),
             images_seen=self.images_before + self.images,
             seconds=round(seconds, 3),
@@ -206,6 +213,12 @@ def is_due(runner: Any) -> bool:
     counts_iterations = isinstance(loop, IterBasedTrainLoop)
     done, last = (loop.iter, loop.max_iters) if counts_iterations else (loop.epoch, loop.max_epochs)
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
+
+
+def has_plateau(runner: Any) -> bool:
+    """Whether some schedule depends on validations, of which its checkpoint is ignorant."""
+    schedulers = (runner.param_schedulers or {}).values()
+    return any(isinstance(s, ReduceOnPlateauParamScheduler) for each in schedulers for s in each)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import find_latest_checkpoint
 
@@ -42,6 +42,11 @@ def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
     for hook in hooks:
         wanted = getattr(hook, 'save_best', None) or []
         for key in [wanted] if isinstance(wanted, str) else wanted:
+            if key == 'auto' and known and known[0].startswith('agreement'):
+                raise UsageError(
+                    "default_hooks.checkpoint.save_best='auto' takes the first metric, and "
+                    f'mmengine does not know which agreement is better. Set it to {known[0]!r}.'
+                )
             if not any(fnmatchcase(key, pattern) for pattern in patterns):
                 raise UsageError(
                     f'default_hooks.checkpoint.save_best={key!r} is nothing that validations '
@@ -59,14 +64,29 @@ def to_plain(checkpoint: dict) -> None:
                 del state[key]
 
 
-def move_best(runtime_info: dict[str, Any], work_dir: str) -> None:
-    """Let a copied run know its own best checkpoints, in place, and forget those of the other."""
+def checkpoint_folders(runner: Any) -> list[Path]:
+    """Where checkpoints of a run are: its work directory, and its folder in any ``out_dir``."""
+    others = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    name = Path(runner.work_dir).name
+    folders = [Path(runner.work_dir), *(Path(out, name) for out in others if out)]
+    return [folder.resolve() for folder in folders]
+
+
+def move_best(runtime_info: dict[str, Any], folders: Sequence[Path]) -> None:
+    """Let a copied run know its own best checkpoints, in place, and forget those of the other.
+
+    Args:
+        runtime_info: Of a checkpoint.
+        folders: As :func:`checkpoint_folders` gives them.
+    """
     for key in [key for key in runtime_info if key.startswith(('best_ckpt', 'last_ckpt'))]:
-        here = Path(work_dir, Path(str(runtime_info[key])).name)
-        if here.is_file():
-            runtime_info[key] = str(here)
-        else:
-            del runtime_info[key]
+        path = Path(str(runtime_info[key]))
+        if path.parent.resolve() in folders:
+            continue
+        here = [folder / path.name for folder in folders if (folder / path.name).is_file()]
+        del runtime_info[key]
+        if here:
+            runtime_info[key] = str(here[0])
 
 
 def restore_histories(checkpoint: dict) -> None:

@@ -36,7 +36,14 @@ from mmdfkd.utils.device import choose_device, set_up_device
 from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.files import atomic_path
 
-from .checkpoints import check_best, latest_checkpoint, move_best, restore_histories, to_plain
+from .checkpoints import (
+    check_best,
+    checkpoint_folders,
+    latest_checkpoint,
+    move_best,
+    restore_histories,
+    to_plain,
+)
 from .launch import check_launcher, join_by_gloo, set_meeting_place
 from .schedules import Schedules, check_length, check_schedules
 
@@ -349,7 +356,7 @@ class DistillRunner(Runner):
         schedules = Schedules(self.param_schedulers or {}, self.optim_wrapper)
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
         self._go_on(schedules, checkpoint.get('param_schedulers') or {})
-        move_best(self.message_hub.runtime_info, self.work_dir)
+        move_best(self.message_hub.runtime_info, checkpoint_folders(self))
         if self.seed != seed:
             self.logger.info(f'Goes on with the seed {self.seed} of the checkpoint, not {seed}.')
         # Loader and data were made with the config's seed.

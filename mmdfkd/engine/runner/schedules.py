@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
 from mmengine.runner import EpochBasedTrainLoop
 
+from mmdfkd.registry import PARAM_SCHEDULERS, describes
 from mmdfkd.utils import UsageError
 
 
@@ -41,7 +42,8 @@ def check_schedules(
                     'begin, or raise train_cfg.max_epochs.'
                 )
             converted = each.get('convert_to_iter_based')
-            if not in_epochs and each.get('by_epoch', True) and not converted:
+            steps = not describes(PARAM_SCHEDULERS, each, ReduceOnPlateauParamScheduler)
+            if steps and not in_epochs and each.get('by_epoch', True) and not converted:
                 raise UsageError(
                     f'param_scheduler.{role}: {each["type"]} counts epochs, and train_cfg has '
                     'none, so it would never step. Set its by_epoch=False and count iterations, or '
@@ -115,32 +117,38 @@ class Schedules:
     """
 
     def __init__(self, schedulers: Mapping[str, list], optimizers: Mapping[str, Any]) -> None:
-        self.schedulers, self.optimizers = schedulers, optimizers
+        self.optimizers = optimizers
+        self.schedulers = {role: schedulers.get(role, []) for role in optimizers.keys()}
         self.states = {
             role: [scheduler.state_dict() for scheduler in each]
-            for role, each in schedulers.items()
+            for role, each in self.schedulers.items()
+        }
+        names = {
+            role: {'lr', *(scheduler.param_name for scheduler in each)}
+            for role, each in self.schedulers.items()
         }
         self.values = {
             role: [
-                {
-                    key: group[key]
-                    for scheduler in each
-                    for key in (scheduler.param_name, f'initial_{scheduler.param_name}')
-                }
+                {key: value for key, value in group.items() if key.removeprefix('initial_') in each}
                 for group in optimizers[role].param_groups
             ]
-            for role, each in schedulers.items()
+            for role, each in names.items()
         }
 
     def changed(self, role: str, known: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether those of a role are others than those of a checkpoint."""
+        """Whether those of a role are others than those of a checkpoint, which has been loaded."""
         own = self.states[role]
+        if not own and not known:
+            rates = [group['lr'] for group in self.optimizers[role].param_groups]
+            return rates != [values['lr'] for values in self.values[role]]
         return len(own) != len(known) or any(map(differ, own, known))
 
     def replay(self, role: str, epochs: int, iterations: int) -> None:
         """Step those of a role as a run does that has done so much."""
         if any(isinstance(each, ReduceOnPlateauParamScheduler) for each in self.schedulers[role]):
-            return  # it depends on what was measured
+            for scheduler, state in zip(self.schedulers[role], self.states[role], strict=True):
+                scheduler.end = state['end']  # what it has done depends on what was measured
+            return
         for group, values in zip(
             self.optimizers[role].param_groups, self.values[role], strict=True
         ):

@@ -199,6 +199,24 @@ def test_a_validation_that_a_run_was_killed_in_is_made_up_for(train, tmp_path, e
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize('out_dir', [False, True])
+def test_a_validation_that_was_over_is_not_repeated(train, tmp_path, out_dir):
+    """Whatever it measured, and wherever checkpoints are."""
+    changes = {'val_evaluator': [dict(type='Agreement')]}
+    if out_dir:
+        changes['default_hooks.checkpoint.out_dir'] = str(tmp_path / 'checkpoints')
+    train('run', **changes)
+    seen = []
+
+    class Count(Hook):
+        def before_val_epoch(self, runner):
+            seen.append(runner.epoch)
+
+    changes['train_cfg.max_epochs'] = 3
+    train('run', before=lambda runner: runner.register_hook(Count()), resume=True, **changes)
+    assert seen == [3]
+
+
 def test_a_record_of_another_run_is_not_taken_over(train, tmp_path):
     first = train('run')
     with pytest.raises(KeyboardInterrupt):

@@ -329,6 +329,38 @@ def test_schedules_of_a_resumed_run_are_those_of_its_config(train, tmp_path, cha
         )
 
 
+@pytest.mark.parametrize('before', [[dict(type='MultiStepLR', milestones=[1])], []])
+def test_a_rate_without_a_schedule_is_that_of_the_config(train, tmp_path, before):
+    train('run', **SHORT, **{'param_scheduler.student': before})
+    constant = {'param_scheduler.student': [], 'optim_wrapper.student.optimizer.lr': 0.03}
+    train('run', **{**SHORT, **LONG, **constant}, resume=True)
+    assert rates(tmp_path / 'run/epoch_3.pth') == [0.03]
+
+
+def test_a_plateau_goes_on_to_the_new_end(train, tmp_path):
+    """No accuracy is high enough: each validation but the first halves the rate."""
+    plateau = dict(
+        type='ReduceOnPlateauLR',
+        monitor='accuracy/top1',
+        rule='greater',
+        patience=0,
+        factor=0.5,
+        threshold=1000,
+    )
+    changes = {**SHORT, 'param_scheduler.student': [plateau]}
+    train('whole', **{**changes, **LONG})
+    train('parts', **changes)
+    train('parts', **{**changes, **LONG}, resume=True)
+    for epoch in (3, 4):
+        found, expected = (
+            rates(tmp_path / f'{run}/epoch_{epoch}.pth') for run in ('parts', 'whole')
+        )
+        assert found == expected
+    assert found[0] < 0.05 / 2
+    loop = dict(_delete_=True, by_epoch=False, max_iters=4, val_interval=2)
+    train('iterations', **{**changes, 'train_cfg': loop, 'model': SHORT['model']})
+
+
 def test_what_cannot_be_resumed(train, tmp_path):
     train('run', **SHORT, **{'default_hooks.checkpoint.save_best': 'accuracy/top1'})
     (best,) = (tmp_path / 'run').glob('best*.pth')
@@ -364,6 +396,12 @@ def test_a_copied_run_leaves_the_best_of_the_other_alone(train, tmp_path):
 def test_what_is_best_must_be_measured(train, key):
     with pytest.raises(UsageError, match=rf"save_best='{key}' .*: those are accuracy/top1, agr"):
         train(**{'default_hooks.checkpoint.save_best': key})
+
+
+def test_the_best_of_one_metric_that_mmengine_does_not_know(train):
+    auto = {'default_hooks.checkpoint.save_best': 'auto', 'val_evaluator': [dict(type='Agreement')]}
+    with pytest.raises(UsageError, match="save_best='auto' .* Set it to 'agreement/teacher'"):
+        train(**auto)
 
 
 def test_the_best_by_agreement(train, tmp_path):
