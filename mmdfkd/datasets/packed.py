@@ -29,6 +29,19 @@ def array_sha256(array: np.ndarray | RowView) -> str:
     return digest.hexdigest()
 
 
+def none_of_ours(place: str, dataset: object) -> UsageError:
+    """What is wrong where a dataset has another form.
+
+    Args:
+        place: Where it is in the config.
+        dataset: What is there.
+    """
+    return UsageError(
+        f'{place} is a {type(dataset).__name__}, which is none of mmdfkd.datasets. Derive it from '
+        'PackedDataset, or pack its images into a pool.'
+    )
+
+
 @DATASETS.register_module()
 class PackedDataset(Dataset):
     """All images in one uint8 array; a batch is one gather, with no Python per image.

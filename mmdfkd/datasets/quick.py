@@ -12,7 +12,7 @@ from mmdfkd.registry import DATASETS, describes
 from mmdfkd.utils import UsageError
 
 from .image_pool import ImagePool
-from .packed import PackedDataset
+from .packed import PackedDataset, none_of_ours
 
 
 @DATASETS.register_module()
@@ -45,10 +45,7 @@ class QuickDataset(PackedDataset):
             metainfo = dict(name=f'random images for {dataset["type"]}')
         else:
             if not isinstance(source, PackedDataset):
-                raise UsageError(
-                    f'A dataset is a {type(source).__name__}, which is none of mmdfkd.datasets. '
-                    'Derive it from PackedDataset, or pack its images into a pool.'
-                )
+                raise none_of_ours('A dataset', source)
             images = np.array(source.images[:num_images])
             labels = None if source.labels is None else source.labels[:num_images]
             metainfo = source.metainfo

@@ -231,8 +231,6 @@ def _target(
 ) -> Callable | None:
     """Return the class or function that ``value`` configures, ``None`` if it is a plain dict."""
     name = value.get('type')
-    if callable(name):
-        return name
     if name is None and path == ('data_preprocessor',) and scope == 'mmdfkd':
         name = 'BatchPreprocessor'
     if name is None:

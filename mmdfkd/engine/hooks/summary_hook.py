@@ -21,9 +21,9 @@ from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmdfkd.datasets.packed import none_of_ours
 from mmdfkd.models.classifiers import Classifier, save_classifier
 from mmdfkd.registry import HOOKS
-from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import write_json
 from mmdfkd.utils.modes import dry_run
 from mmdfkd.utils.seeds import random_numbers_apart
@@ -49,10 +49,7 @@ class SummaryHook(Hook):
         model = runner.model
         dataset = runner.train_dataloader.dataset
         if not hasattr(dataset, 'metainfo'):
-            raise UsageError(
-                f'train_dataloader.dataset is a {type(dataset).__name__}, which is none of '
-                'mmdfkd.datasets. Derive it from PackedDataset, or pack its images into a pool.'
-            )
+            raise none_of_ours('train_dataloader.dataset', dataset)
         hub = runner.message_hub.runtime_info
         self.seconds_before = hub.get('train_seconds', 0.0)
         self.images_before = hub.get('images_seen', 0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
-from mmdfkd.datasets import PackedDataset
+from mmdfkd.datasets.packed import PackedDataset, none_of_ours
 from mmdfkd.evaluation import Accuracy
 from mmdfkd.evaluation.metrics import without_labels
 from mmdfkd.registry import HOOKS
@@ -108,10 +108,7 @@ def check_classes(model: Any, dataset: Any, split: str) -> None:
     loader, count = f'{split}_dataloader', model.student.num_classes
     dataset = getattr(dataset, '_dataset', dataset)  # mmengine's slice of an epoch
     if not isinstance(dataset, PackedDataset):
-        raise UsageError(
-            f'{loader}.dataset is a {type(dataset).__name__}, which is none of mmdfkd.datasets. '
-            'Derive it from PackedDataset.'
-        )
+        raise none_of_ours(f'{loader}.dataset', dataset)
     name, classes = dataset.metainfo['name'], dataset.metainfo.get('classes')
     remedy = (
         f'Choose the teacher of this dataset (model.teacher), or the dataset of this teacher '

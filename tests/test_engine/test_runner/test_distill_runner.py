@@ -295,16 +295,19 @@ def rates(path):
     return [group['lr'] for group in weights(path)['optimizer']['student']['param_groups']]
 
 
+def rates_to_compare(tmp_path):
+    """Of the epochs behind a resumption, in the run that was resumed and in one that was not."""
+    for epoch in (3, 4):
+        yield [rates(tmp_path / f'{run}/epoch_{epoch}.pth') for run in ('parts', 'whole')]
+
+
 @pytest.mark.parametrize('schedule', SCHEDULES, ids=[parts[0]['type'] for parts in SCHEDULES])
 def test_a_longer_run_has_the_rates_of_a_run_as_long_from_then_on(train, tmp_path, schedule):
     changes = {**SHORT, 'param_scheduler.student': schedule}
     train('whole', **{**changes, **LONG})
     train('parts', **changes)
     train('parts', **{**changes, **LONG}, resume=True)
-    for epoch in (3, 4):
-        found, expected = (
-            rates(tmp_path / f'{run}/epoch_{epoch}.pth') for run in ('parts', 'whole')
-        )
+    for found, expected in rates_to_compare(tmp_path):
         assert found == expected and min(found) >= 0
 
 
@@ -323,10 +326,8 @@ def test_schedules_of_a_resumed_run_are_those_of_its_config(train, tmp_path, cha
     train('other', **changes)
     resumed = dict(load_from=f'{tmp_path}/other/epoch_2.pth', resume=True)
     train('parts', **{**changes, **change}, **resumed)
-    for epoch in (3, 4):
-        assert rates(tmp_path / f'parts/epoch_{epoch}.pth') == pytest.approx(
-            rates(tmp_path / f'whole/epoch_{epoch}.pth')
-        )
+    for found, expected in rates_to_compare(tmp_path):
+        assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('before', [[dict(type='MultiStepLR', milestones=[1])], []])
@@ -351,10 +352,7 @@ def test_a_plateau_goes_on_to_the_new_end(train, tmp_path):
     train('whole', **{**changes, **LONG})
     train('parts', **changes)
     train('parts', **{**changes, **LONG}, resume=True)
-    for epoch in (3, 4):
-        found, expected = (
-            rates(tmp_path / f'{run}/epoch_{epoch}.pth') for run in ('parts', 'whole')
-        )
+    for found, expected in rates_to_compare(tmp_path):
         assert found == expected
     assert found[0] < 0.05 / 2
     loop = dict(_delete_=True, by_epoch=False, max_iters=4, val_interval=2)
