@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import UsageError, register_all_modules
 from mmdfkd.visualization.curves import curve_of, unit_of
 from mmdfkd.visualization.runs import read_history
 
@@ -692,6 +692,7 @@ def test_loaders_are_pinned_and_keep_their_workers_where_they_can(
 
 
 def test_workers_draw_nothing_from_the_run(toy_config):
+    register_all_modules()
     cfg = toy_config(**{'train_dataloader.num_workers': 1})
     loader = DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)
     before = torch.get_rng_state()
