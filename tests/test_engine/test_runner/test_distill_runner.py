@@ -668,6 +668,7 @@ def test_what_a_config_says_of_a_loader_holds(toy_config):
 
 
 def test_a_scope_changes_no_sampler(toy_config):
+    register_all_modules()
     cfg = toy_config(**{'train_dataloader.sampler.type': 'mmdfkd.SelectionSampler'})
     loader = DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)
     assert type(loader.batch_sampler).__name__ == 'EvenBatchSampler'
