@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdfkd.datasets import ImagePool, PackedDataset
-from mmdfkd.models.classifiers import Classifier, ForeignClassifier
+from mmdfkd.models.classifiers import Classifier, ForeignClassifier, keep_weights
 from mmdfkd.utils import UsageError
 
 Images = np.ndarray | Tensor | str | os.PathLike | PackedDataset
@@ -101,7 +101,9 @@ def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
             "dict(backbone=dict(type='CifarResNet', depth=8))."
         )
     if isinstance(network, Classifier):
-        return copy.deepcopy(network).cpu()
+        network = copy.deepcopy(network).cpu()
+        keep_weights(network)
+        return network
     network = _bare(network)
     images: dict[str, Any] = dict(
         input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std

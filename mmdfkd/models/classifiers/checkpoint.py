@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.model import BaseModule
 from torch import nn
 
 from mmdfkd.registry import MODELS, WEIGHT_INITIALIZERS
@@ -229,8 +230,16 @@ def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = 
         same_images(network, meta.get('model') or {}, checkpoint)
     state = names_of(network, state_dict_of(content, checkpoint))
     load_state(network, state, f'Checkpoint {checkpoint}')
+    keep_weights(network)
     network.meta = meta
     return network
+
+
+def keep_weights(network: nn.Module) -> None:
+    """Let no ``init_cfg`` be applied any more: the network has its weights."""
+    for module in network.modules():
+        if isinstance(module, BaseModule):
+            module.is_init = True
 
 
 def same_images(network: Classifier, truth: dict, source: str | os.PathLike) -> None:
