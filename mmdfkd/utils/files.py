@@ -19,6 +19,12 @@ def cache_dir() -> Path:
     return Path(os.environ.get('MMDFKD_CACHE_DIR') or '~/.cache/mmdfkd').expanduser()
 
 
+def folder_to_make(path: str | os.PathLike) -> Path:
+    """A path to rename to: '.' and '..' have no name, and a link cannot be replaced."""
+    path = Path(path).expanduser()
+    return path.resolve() if path.name in ('', '..') or path.is_symlink() else path
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it into place when the block succeeds.
