@@ -25,7 +25,7 @@ from torch import nn
 
 from mmdfkd.registry import MODELS, WEIGHT_INITIALIZERS
 from mmdfkd.utils.errors import UsageError, shorten
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import atomic_path, recipe_of
 
 from .classifier import Classifier
 from .foreign import ForeignClassifier
@@ -71,12 +71,11 @@ def resolve_checkpoint(name: str | os.PathLike) -> Path:
             'epoch_10.pth.'
         )
     if not path.is_file():
-        remedy = 'Correct the path in the config or on the command line.'
-        recipe = Path('configs', 'teachers', f'{path.parent.name}.py')
-        if recipe.is_file():
-            remedy = f'Train it first: python tools/train.py {recipe}'
+        recipe = recipe_of(path)
+        remedy = f', or train it first: python tools/train.py {recipe}' if recipe else '.'
         raise UsageError(
-            f'Checkpoint {name!r} does not exist (looked for {path.absolute()}). {remedy}'
+            f'Checkpoint {name!r} does not exist (looked for {path.absolute()}). Correct the path '
+            f'in the config or on the command line{remedy}'
         )
     return path
 

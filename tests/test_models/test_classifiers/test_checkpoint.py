@@ -400,6 +400,16 @@ def test_missing_file_is_named(tmp_path):
         resolve_checkpoint('nothing.pth')
 
 
+def test_a_network_that_has_still_to_be_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / 'configs/kd/small.py'
+    recipe.parent.mkdir(parents=True)
+    recipe.touch()
+    words = r'Correct the path .*, or train it first: python tools/train\.py configs/kd/small\.py$'
+    with pytest.raises(UsageError, match=words):
+        resolve_checkpoint('work_dirs/small/student.pth')
+
+
 def test_unknown_name_lists_what_ships():
     with pytest.raises(UsageError) as error:
         resolve_checkpoint('mmdfkd://lenet6_digits')
