@@ -71,15 +71,16 @@ def as_teacher(
             'it, and load the weights into it: network.load_state_dict(...) takes what torch.load '
             'reads from a state dict, or the state_dict() of a TorchScript program.'
         )
+    network = _bare(network)
     if isinstance(network, Classifier):
         if mean is not None or std is not None:
             raise UsageError(
                 f'mean and std: {network.name} states its own, {network.mean} and {network.std}. '
                 'Leave them out.'
             )
-        return copy.deepcopy(network).cpu()
+        return network
     images = dict(input_shape=shape, **_statistics(mean, std, shape[0]))
-    network = _bare(network).eval()
+    network.eval()
     classes = _count_classes(network, shape)
     try:
         return ForeignClassifier(copy.deepcopy(network), **images)
@@ -100,11 +101,10 @@ def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
             f'student: found {network!r}, expected a torch module or a config such as '
             "dict(backbone=dict(type='CifarResNet', depth=8))."
         )
+    network = _bare(network)
     if isinstance(network, Classifier):
-        network = copy.deepcopy(network).cpu()
         keep_weights(network)
         return network
-    network = _bare(network)
     images: dict[str, Any] = dict(
         input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std
     )
