@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdfkd.datasets import ImagePool, PackedDataset
-from mmdfkd.models.classifiers import Classifier, ForeignClassifier
+from mmdfkd.models.classifiers import Classifier, ForeignClassifier, keep_weights
 from mmdfkd.utils import UsageError
 
 Images = np.ndarray | Tensor | str | os.PathLike | PackedDataset
@@ -71,15 +71,16 @@ def as_teacher(
             'it, and load the weights into it: network.load_state_dict(...) takes what torch.load '
             'reads from a state dict, or the state_dict() of a TorchScript program.'
         )
+    network = _bare(network)
     if isinstance(network, Classifier):
         if mean is not None or std is not None:
             raise UsageError(
                 f'mean and std: {network.name} states its own, {network.mean} and {network.std}. '
                 'Leave them out.'
             )
-        return copy.deepcopy(network).cpu()
+        return network
     images = dict(input_shape=shape, **_statistics(mean, std, shape[0]))
-    network = _bare(network).eval()
+    network.eval()
     classes = _count_classes(network, shape)
     try:
         return ForeignClassifier(copy.deepcopy(network), **images)
@@ -100,9 +101,10 @@ def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
             f'student: found {network!r}, expected a torch module or a config such as '
             "dict(backbone=dict(type='CifarResNet', depth=8))."
         )
-    if isinstance(network, Classifier):
-        return copy.deepcopy(network).cpu()
     network = _bare(network)
+    if isinstance(network, Classifier):
+        keep_weights(network)
+        return network
     images: dict[str, Any] = dict(
         input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std
     )

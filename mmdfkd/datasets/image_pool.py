@@ -19,6 +19,7 @@ import numpy as np
 
 from mmdfkd.registry import DATASETS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.files import recipe_of
 
 from .packed import PackedDataset, array_sha256
 from .row_view import RowView
@@ -149,12 +150,13 @@ def read_meta(root: Path, may_be_empty: bool = False) -> dict[str, Any]:
         'packs images, mmdfkd.datasets.write_pool arrays.'
     )
     if not root.exists():
+        recipe = recipe_of(root)
         advice = (
-            'Make one: tools/dataset_converters/pack_images.py packs images, tools/synthesize.py '
-            'fills a bank with those of a teacher.'
+            f'Make it first: python tools/train.py {recipe}'
+            if recipe
+            else 'Make one: tools/dataset_converters/pack_images.py packs images, '
+            'tools/synthesize.py fills a bank with those of a teacher.'
         )
-        for recipe in Path('configs').glob(f'*/{root.parent.name}.py') if root.parent.name else ():
-            advice = f'Make it first: python tools/train.py {recipe}'
         raise UsageError(f'{root} is no image pool: there is no such folder. {advice}')
     try:
         meta = json.loads(path.read_text(encoding='utf-8'))

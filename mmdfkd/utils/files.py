@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
@@ -17,6 +18,18 @@ import numpy as np
 def cache_dir() -> Path:
     """Folder of what can be made again: ``$MMDFKD_CACHE_DIR`` or ``~/.cache/mmdfkd``."""
     return Path(os.environ.get('MMDFKD_CACHE_DIR') or '~/.cache/mmdfkd').expanduser()
+
+
+def recipe_of(path: Path) -> Path | None:
+    """The config in ``configs/`` whose run would leave this file or folder in its own."""
+    found = Path('configs').glob(f'*/{glob.escape(path.parent.name)}.py')
+    return next(found, None) if path.parent.name else None
+
+
+def folder_to_make(path: str | os.PathLike) -> Path:
+    """A path to rename to: '.' and '..' have no name, and a link cannot be replaced."""
+    path = Path(path).expanduser()
+    return path.resolve() if path.name in ('', '..') or path.is_symlink() else path
 
 
 @contextmanager

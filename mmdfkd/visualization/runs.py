@@ -226,18 +226,28 @@ def read_history(work_dir: PathLike) -> list[dict[str, Any]]:
     Raises:
         UsageError: The folder holds no run.
     """
-    records: list[dict[str, Any]] = []
+    placed: list[tuple[str, tuple[float, bool], dict[str, Any]]] = []
     for path in _starts(work_dir, 'scalars.json'):
-        new = read_scalars(path)
-        if _counts_iterations(path.with_name('config.py')):
-            new = [_by_iteration(record) for record in new]
-        first: dict[str, float] = {}
-        for unit, number in map(place_of, new):
-            first[unit] = min(number, first.get(unit, number))
-        places = map(place_of, records)
-        kept = [number < first.get(unit, float('inf')) for unit, number in places]
-        records = [record for record, keep in zip(records, kept, strict=True) if keep] + new
-    return records
+        by_iteration = _counts_iterations(path.with_name('config.py'))
+        new = [_placed(record, by_iteration) for record in read_scalars(path)]
+        first: dict[str, tuple[float, bool]] = {}
+        for unit, place, _ in new:
+            first[unit] = min(place, first.get(unit, place))
+        placed = [old for old in placed if old[0] not in first or old[1] < first[old[0]]] + new
+    return [record for _, _, record in placed]
+
+
+def _placed(
+    record: dict[str, Any], by_iteration: bool
+) -> tuple[str, tuple[float, bool], dict[str, Any]]:
+    """A record behind what it counts and how far; a validation follows what was trained till then.
+
+    So a resumed run that makes up for a missing one replaces nothing of its epoch.
+    """
+    is_validation = 'epoch' not in record
+    record = _by_iteration(record) if by_iteration else record
+    unit, number = place_of(record)
+    return unit, (number, is_validation), record
 
 
 def _counts_iterations(config: Path) -> bool:

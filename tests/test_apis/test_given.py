@@ -151,6 +151,16 @@ def test_what_networks_are_wrapped_in(make_net, wrap):
         torch.testing.assert_close(found(x), plain(x))
 
 
+@pytest.mark.parametrize('wrap', [nn.DataParallel, nn.Module.half, nn.Module.double])
+def test_what_classifiers_are_wrapped_in(wrap):
+    plain = load_classifier('mmdfkd://resnet8_digits')
+    teacher = as_teacher(wrap(copy.deepcopy(plain)), None, None, plain.input_shape)
+    student = as_student(wrap(copy.deepcopy(plain)), teacher)
+    for found in (teacher, student):
+        assert isinstance(found, type(plain)) and found.config == plain.config
+        assert {weight.dtype for weight in found.parameters()} == {torch.float32}
+
+
 def test_a_student_that_answers_otherwise_in_training(make_net):
     class Auxiliary(nn.Module):
         def __init__(self):

@@ -121,6 +121,12 @@ def test_into_the_current_folder(tmp_path, folder, run, monkeypatch):
     assert (tmp_path / 'pool' / 'keep.npy').exists()
 
 
+def test_the_pool_is_called_as_the_user_does(tmp_path, folder, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run('pack_images', folder, '--out', 'pools/mine', '--workers', 0)
+    assert result.stdout.startswith(f'{Path("pools/mine")}: 33 images\n')
+
+
 @pytest.mark.parametrize(
     ('problem', 'code', 'before'),
     [(KeyboardInterrupt(), 130, ''), (UsageError('No room.'), 2, 'No room. ')],

@@ -390,7 +390,15 @@ def test_the_axis_is_a_number_that_changes(sweep, make_row):
 def test_a_mean_curve_is_of_epochs_that_all_seeds_have(sweep, make_row):
     row, late = make_row({0: 90.0, 1: 92.0}, w='1'), make_row({5: 97.0}, None, w='1')
     row.runs.update(late.runs)
-    assert sweep.mean_curve(row) == [(2, 93)]
+    assert sweep.mean_curve(row.histories) == [(2, 93)]
+
+
+def test_the_history_of_a_run_is_read_once(sweep, make_row, asked, tmp_path, monkeypatch):
+    rows = [make_row({0: 90.0, 1: 92.0}, w=w) for w in '12']
+    read, paths = sweep.read_history, []
+    monkeypatch.setattr(sweep, 'read_history', lambda path: paths.append(path) or read(path))
+    sweep.draw(rows, tmp_path, None)
+    assert len(paths) == len(set(paths)) == 4
 
 
 def test_numbers_stand_in_the_columns_of_their_seeds(sweep, make_row, tmp_path):

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from mmdfkd.utils.files import atomic_path, cache_dir, one_at_a_time, write_json
+from mmdfkd.utils.files import atomic_path, cache_dir, one_at_a_time, recipe_of, write_json
+
+
+def test_the_recipe_of_what_a_run_leaves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = Path('configs/kd/kd_[a]_b.py')
+    recipe.parent.mkdir(parents=True)
+    recipe.touch()
+    assert recipe_of(Path('work_dirs/kd_[a]_b/student.pth')) == recipe
+    for path in ('work_dirs/kd_a_b/student.pth', 'work_dirs/kd_*/student.pth', 'student.pth', '/'):
+        assert recipe_of(Path(path)) is None
 
 
 def test_file_appears_when_it_is_whole(tmp_path):

@@ -47,6 +47,23 @@ def test_a_start_killed_before_its_first_record_changes_nothing(tmp_path):
     assert accuracies(tmp_path) == [(1, 10), (2, 20)]
 
 
+@pytest.mark.parametrize('config', [None, 'train_cfg = dict(max_iters=3)'])
+def test_a_validation_that_is_made_up_for_leaves_its_epoch_alone(tmp_path, config):
+    def trained(number, loss):
+        return {
+            'loss': loss,
+            'step': number,
+            **(dict(epoch=1, iter=number) if config else dict(epoch=number)),
+        }
+
+    first = trained(1, 3.0), {'accuracy/top1': 10, 'step': 1}, trained(2, 2.0)
+    write_records(tmp_path, '20260101_000000', *first, trained(3, 1.5), config=config)
+    again = {'accuracy/top1': 20, 'step': 2}, trained(3, 1.0), {'accuracy/top1': 30, 'step': 3}
+    write_records(tmp_path, '20260102_000000', *again, config=config)
+    assert curve_of(read_history(tmp_path), 'loss') == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert accuracies(tmp_path) == [(1, 10), (2, 20), (3, 30)]
+
+
 def write_records(work_dir, name, *records, config=None):
     """One start of a run, of given records."""
     folder = work_dir / name / 'vis_data'

@@ -45,6 +45,7 @@ from mmdfkd.visualization.sweep import summarise
 
 ROOT = Path(__file__).absolute().parents[2]
 TRAIN = ROOT / 'tools' / 'train.py'
+KEY = 'accuracy/top1'  # of what is drawn
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -374,6 +375,11 @@ class Row(NamedTuple):
         """Accuracy in percent after the last epoch, by seed."""
         return {seed: run.summary['student_accuracy_last'] for seed, run in self.runs.items()}
 
+    @property
+    def histories(self) -> list[list[dict[str, Any]]]:
+        """What each run recorded."""
+        return [read_history(run.work_dir) for run in self.runs.values()]
+
     def cells(self) -> list[str]:
         """The row as people read it."""
         text = '–'
@@ -460,17 +466,14 @@ def draw(rows: Sequence[Row], work_dir: Path, title: str | None) -> list[Path]:
     else:
         settings = {row.setting.name: list(row.accuracies.values()) for row in rows}
         paths = [plot_settings(path, settings, teacher, **texts)]
-    means = {row.setting.name: mean_curve(row) for row in rows}
+    histories = {row.setting.name: row.histories for row in rows}
+    means = {name: mean_curve(found) for name, found in histories.items()}
     curves = {name: curve for name, curve in means.items() if len(curve) > 1}
     if curves:
         label = (
             f'Accuracy on {sets} in percent, {"mean of the seeds" if seeds > 1 else "one run each"}'
         )
-        units = {
-            unit_of(read_history(run.work_dir), 'accuracy/top1')
-            for row in rows
-            for run in row.runs.values()
-        }
+        units = {unit_of(records, KEY) for found in histories.values() for records in found}
         unit = units.pop() if len(units) == 1 else 'step'
         title = title or f'How each setting grew, {unit} by {unit}'
         paths.append(plot_sweep(work_dir / 'epochs.png', curves, teacher, title, label, unit))
@@ -486,11 +489,9 @@ def numeric_key(rows: Sequence[Row]) -> str | None:
     return None
 
 
-def mean_curve(row: Row) -> list[tuple[float, float]]:
+def mean_curve(histories: Sequence[list[dict[str, Any]]]) -> list[tuple[float, float]]:
     """Mean over seeds of the accuracy in each epoch."""
-    curves = [
-        dict(curve_of(read_history(run.work_dir), 'accuracy/top1')) for run in row.runs.values()
-    ]
+    curves = [dict(curve_of(records, KEY)) for records in histories]
     epochs = sorted(set.intersection(*map(set, curves)))
     return [(epoch, sum(curve[epoch] for curve in curves) / len(curves)) for epoch in epochs]
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmdfkd.utils.files import folder_to_make
 from mmdfkd.utils.reporting import report_errors
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Pack."""
     args = parse_args()
-    args.out = Path(args.out).expanduser().resolve()
+    args.out = folder_to_make(args.out)
 
     again = (
         f'{args.out} is finished; filter_pool.py {args.out} --dedup-against {args.dedup_against}'

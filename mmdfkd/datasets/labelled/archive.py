@@ -19,7 +19,14 @@ from mmengine.logging import print_log
 from mmdfkd.utils import UsageError
 
 from ..packing.decode import UnreadableImage
-from ..packing.sources import DAMAGE, IMAGE_SUFFIXES, StrictHeader, plain_name, walk_folder
+from ..packing.sources import (
+    DAMAGE,
+    IMAGE_SUFFIXES,
+    StrictHeader,
+    is_hidden,
+    plain_name,
+    walk_folder,
+)
 
 _MAX_BYTES = 2**32  # of one file; what claims more is a bomb
 
@@ -57,8 +64,7 @@ def walk(path: Path) -> Iterator[File]:
         files = _walk_zip(path) if is_zip else _walk_tar(path)
     for file in files:
         name = plain_name(file.name)
-        folders = name.split('/')
-        if folders[0] != '__MACOSX' and not any(part.startswith('.') for part in folders):
+        if not is_hidden(name):
             yield file._replace(name=name)
 
 

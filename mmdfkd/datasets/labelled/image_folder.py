@@ -177,12 +177,14 @@ def _level_of_classes(folders: list[list[str]], given: set[str]) -> int:
 
     A class that is the only one may have folders of its own.
     """
-    level = 0
-    while len(names := {path[level] for path in folders if len(path) > level}) == 1:
-        if names <= given:
+    levels: list[set[str]] = []
+    while not levels or len(levels[-1]) == 1:
+        levels.append({path[len(levels)] for path in folders if len(path) > len(levels)})
+    last = len(levels) - 1
+    for level in (last, *range(last)):
+        if levels[level] and levels[level] <= given:
             return level
-        level += 1
-    return level if names else min(map(len, folders)) - 1
+    return last if levels[last] else min(map(len, folders)) - 1
 
 
 def _in_order(names: set[str]) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 import PIL
 
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.files import folder_to_make
 from mmdfkd.utils.progress import progress_bar
 
 from ..image_pool import is_pool
@@ -84,7 +85,7 @@ def pack(
         UsageError: ``root`` is taken, nothing can be read, an archive is cut short, or the disk is
             full. What has been packed is kept.
     """
-    root = Path(root).expanduser().resolve()  # '.' has no name, and a link cannot be replaced
+    root = folder_to_make(root)
     recipe.check()
     workers = default_workers() if workers is None else workers
     if workers < 0 or (limit is not None and limit < 1):

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import posixpath
 import tarfile
 import zipfile
 import zlib
@@ -208,7 +209,7 @@ class Source:
                 members.sort(key=lambda item: sort_key(item[0]))
                 for place, (inner, member) in enumerate(members):
                     report(place / len(members))
-                    if _is_hidden(inner):
+                    if is_hidden(inner):
                         continue
                     name, inside = prefix + inner, f'{path}: {inner}'
                     if _is_tar(name) or is_batch(name):
@@ -242,7 +243,7 @@ class Source:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
                     inner = plain_name(member.name)
-                    if _is_hidden(inner) or member.isdir():
+                    if is_hidden(inner) or member.isdir():
                         continue
                     if not member.isreg():
                         if member.islnk() or member.issym():  # read forwards, it is gone by now
@@ -289,8 +290,13 @@ def sort_key(name: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Returns a name in an archive without the parts that name no folder: '', '.' and '..'."""
-    return '/'.join(part for part in name.split('/') if part not in ('', '.', '..'))
+    """Returns a name in an archive from its top on: without '//', '.' and '..'."""
+    return posixpath.normpath(f'/{name}').lstrip('/')
+
+
+def is_hidden(name: str) -> bool:
+    """Tells what is hidden, or left behind by macOS, or lies in such a folder."""
+    return any(part.startswith('.') or part == '__MACOSX' for part in name.split('/'))
 
 
 class _Sample:
@@ -365,7 +371,7 @@ def walk_folder(
     if identity in above or (left_out and os.path.realpath(folder) in left_out):
         return  # a link to a folder above, or not wanted
     for entry in entries:
-        if entry.name.startswith('.') or entry.name == '__MACOSX':
+        if is_hidden(entry.name):
             continue
         name = prefix + entry.name
         try:
@@ -411,11 +417,6 @@ def _is_tar(name: str) -> bool:
 
 def _nobody(share: float) -> None:
     """Takes a progress report that no one waits for."""
-
-
-def _is_hidden(name: str) -> bool:
-    parts = name.split('/')
-    return '__MACOSX' in parts or any(part.startswith('.') for part in parts)
 
 
 def _folder_of(name: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from mmengine.model import BaseModel, BaseModule
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from mmdfkd.models.classifiers import (
     check_inputs,
     check_parts,
     check_sight,
+    keep_weights,
     load_classifier,
     network_fingerprint,
 )
@@ -303,13 +304,6 @@ def build_teacher(config: dict | Classifier | None) -> Classifier:
     return network.requires_grad_(False).eval()
 
 
-def keep_weights(network: nn.Module) -> None:
-    """Let no ``init_cfg`` be applied any more: the network has its weights."""
-    for module in network.modules():
-        if isinstance(module, BaseModule):
-            module.is_init = True
-
-
 def build_student(
     config: dict | Classifier,
     teacher: Classifier | None,
@@ -331,7 +325,6 @@ def build_student(
     if not isinstance(config, dict):
         if teacher is not None:
             check_inputs(config.config, teacher, key)
-        keep_weights(config)
         return config
     config = {'type': 'Classifier', **config}
     check_parts(config, key, method)

@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 from .checkpoint import (
+    keep_weights,
     load_classifier,
     network_fingerprint,
     read_checkpoint,
@@ -29,6 +30,7 @@ __all__ = [
     'check_inputs',
     'check_parts',
     'check_sight',
+    'keep_weights',
     'load_classifier',
     'map_shape',
     'map_shapes',

@@ -12,16 +12,20 @@ import hashlib
 import inspect
 import os
 import re
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.model import BaseInit, BaseModule
 from torch import nn
 
 from mmdfkd.registry import MODELS, WEIGHT_INITIALIZERS
 from mmdfkd.utils.errors import UsageError, shorten
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import atomic_path, recipe_of
 
 from .classifier import Classifier
 from .foreign import ForeignClassifier
@@ -35,6 +39,9 @@ WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net')
 
 # How torch, in one release or another, names what it refuses to unpickle.
 _FOREIGN = re.compile(r'(?:nsupported global: GLOBAL|nsupported GLOBAL|nsupported class) (\S+)')
+
+# How mmengine and mmcv say that they know no class of a name.
+_UNKNOWN = re.compile(r'([\w.]+) (?:is not in the|in registry under scope)')
 
 
 def foreign_class(error: Exception) -> str | None:
@@ -64,12 +71,11 @@ def resolve_checkpoint(name: str | os.PathLike) -> Path:
             'epoch_10.pth.'
         )
     if not path.is_file():
-        remedy = 'Correct the path in the config or on the command line.'
-        recipe = Path('configs', 'teachers', f'{path.parent.name}.py')
-        if recipe.is_file():
-            remedy = f'Train it first: python tools/train.py {recipe}'
+        recipe = recipe_of(path)
+        remedy = f', or train it first: python tools/train.py {recipe}' if recipe else '.'
         raise UsageError(
-            f'Checkpoint {name!r} does not exist (looked for {path.absolute()}). {remedy}'
+            f'Checkpoint {name!r} does not exist (looked for {path.absolute()}). Correct the path '
+            f'in the config or on the command line{remedy}'
         )
     return path
 
@@ -219,18 +225,24 @@ def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = 
         try:
             network = MODELS.build({**meta['model'], 'type': 'Classifier'})
         except KeyError as error:
-            if 'is not in the' not in str(error):
+            unknown = _UNKNOWN.search(str(error))
+            if unknown is None:
                 raise
-            raise UsageError(
-                f'Checkpoint {checkpoint} was made of a class that is not registered: '
-                f'{str(error.args[0]).partition(".")[0]}. Import the module that registers it.'
-            ) from error
+            raise _not_registered(unknown[1], checkpoint) from error
     else:
         same_images(network, meta.get('model') or {}, checkpoint)
     state = names_of(network, state_dict_of(content, checkpoint))
     load_state(network, state, f'Checkpoint {checkpoint}')
+    keep_weights(network)
     network.meta = meta
     return network
+
+
+def keep_weights(network: nn.Module) -> None:
+    """Let no ``init_cfg`` be applied any more: the network has its weights."""
+    for module in network.modules():
+        if isinstance(module, BaseModule):
+            module.is_init = True
 
 
 def same_images(network: Classifier, truth: dict, source: str | os.PathLike) -> None:
@@ -256,7 +268,7 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
     called in building the network. A network of another library calls a function that it names.
 
     Raises:
-        UsageError: Some ``type`` is neither a name in a registry nor a module class.
+        UsageError: Some ``type`` would import or call something else than a module class.
     """
     if isinstance(config, (list, tuple)):
         for value in config:
@@ -265,7 +277,7 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
         kind, scope = config.get('type'), config.get('_scope_')
         if isinstance(kind, str) and scope and '.' not in kind:
             kind = f'{scope}.{kind}'
-        found = _module_class(kind, source) if isinstance(kind, str) else None
+        found = _named(kind, source) if isinstance(kind, str) else None
         if inspect.isclass(found) and issubclass(found, ForeignClassifier):
             raise UsageError(
                 f'Checkpoint {source} holds a network of another library, which its file cannot '
@@ -275,30 +287,36 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
         refuse_functions(list(config.values()), source)
 
 
-def _module_class(kind: str, source: str | os.PathLike) -> Any:
-    """What a ``type`` names: something registered, or a module class."""
-    if '.' not in kind:  # the registry would import a module of a name that it does not know
+def _named(kind: str, source: str | os.PathLike) -> Any:
+    """What a ``type`` names: something registered or a class; ``None`` for a word like another."""
+    if '.' not in kind:
         for registry in (MODELS, MODELS.root):
             registry.import_from_location()
         # Libraries that are asked for by their scope have been imported with what is around.
         known = (MODELS, MODELS.root, *MODELS.root.children.values())
         found = next((each.module_dict[kind] for each in known if kind in each.module_dict), None)
-        if found is None and kind not in WEIGHT_INITIALIZERS.root.module_dict:
-            raise UsageError(
-                f'Checkpoint {source} was made of a class that is not registered: {kind}. Import '
-                'the module that registers it.'
-            )
+        if found is None and kind and (kind in sys.modules or find_spec(kind)):
+            raise _not_registered(kind, source)  # the registry would import it
         return found
-    try:
-        found = MODELS.get(kind)
-    except RuntimeError:
-        found = None
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+    found = None
+    for registry in (MODELS, WEIGHT_INITIALIZERS):
+        with suppress(RuntimeError):
+            found = found or registry.get(kind)
+    if found is None:
+        raise _not_registered(kind, source)
+    if not (inspect.isclass(found) and issubclass(found, (nn.Module, BaseInit))):
         raise UsageError(
             f'Checkpoint {source} wants to build its network with {kind!r}, which is no module. Do '
             'not trust this file.'
         )
     return found
+
+
+def _not_registered(kind: str, source: str | os.PathLike) -> UsageError:
+    return UsageError(
+        f'Checkpoint {source} was made of a class that is not registered: {kind}. Import the '
+        'module that registers it.'
+    )
 
 
 def save_classifier(path: str | os.PathLike, network: Classifier, meta: dict) -> None:

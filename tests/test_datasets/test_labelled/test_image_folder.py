@@ -156,6 +156,12 @@ def test_a_single_class_may_have_folders_of_its_own(classes, make_files, write_f
     assert found(dataset) == {(0, 'cat'), (1, 'cat'), (2, 'cat')}
 
 
+def test_a_folder_at_the_top_may_be_called_like_a_class(make_files, write_files):
+    files = make_files('cat/cat/0.png', 'cat/dog/1.png')
+    dataset = LabelledFolder(write_files('set.zip', files), classes=['cat', 'dog'])
+    assert found(dataset) == {(0, 'cat'), (1, 'dog')}
+
+
 def test_class_missing_in_a_split(make_files, write_files):
     # Numbered alone, the dogs of the validation set would be label 0.
     names = ('train/cat/1.png', 'train/dog/1.png', 'val/dog/1.png')

@@ -80,7 +80,12 @@ def test_what_is_no_image_is_passed_over_and_counted(tmp_path):
 @pytest.mark.parametrize('kind', ['tar', 'zip'])
 def test_names_that_lead_through_dots(tmp_path, kind):
     # `tar cf a.tar set/ant/. ../b` writes such names, and so do tarfile and zipfile when asked to.
-    files = {'set/ant/./0.png': b'0', '././1.png': b'1', '../b/2.png': b'2', '/c//3.png': b'3'}
+    files = {
+        'set/bee/../ant/./0.png': b'0',
+        '././1.png': b'1',
+        '../b/2.png': b'2',
+        '/c//3.png': b'3',
+    }
     hidden = {'../.git/4.png': b'4', './__MACOSX/./5.png': b'5', 'd/../.6.png': b'6'}
     write = write_tar if kind == 'tar' else write_zip
     path = write(tmp_path / f'a.{kind}', files | hidden)

@@ -236,6 +236,24 @@ def test_initialisation_spares_the_teacher(teacher, student, snapshot, changed):
     assert not changed(teacher, frozen)
 
 
+@pytest.mark.parametrize('method', [KD, KD3])
+def test_a_student_is_initialised_as_its_config_says(teacher, student, method):
+    """Also where a method builds it around the teacher's classifier."""
+    student['backbone']['init_cfg'] = dict(type='Constant', layer='Conv2d', val=0.5)
+    model = method(teacher=teacher, student=student)
+    model.init_weights()
+    assert (model.student.backbone.conv1.weight == 0.5).all()
+
+
+def test_a_student_from_its_file_is_not_initialised_any_more(tmp_path, teacher, student):
+    student['backbone']['init_cfg'] = dict(type='Constant', layer='Conv2d', val=0.5)
+    inputs = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
+    save_classifier(tmp_path / 'student.pth', MODELS.build({**student, **inputs}), {})
+    model = KD(teacher, load_classifier(tmp_path / 'student.pth'))
+    model.init_weights()
+    assert (model.student.backbone.conv1.weight != 0.5).all()
+
+
 def test_a_frozen_network_is_not_initialised_any_more(student, snapshot, changed):
     """Also where somebody asks it to, such as a student that shares a layer."""
     zeros = dict(type='Constant', layer='Linear', val=0.0, bias=0.0)

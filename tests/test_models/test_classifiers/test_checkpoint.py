@@ -8,6 +8,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from mmengine.model import KaimingInit
 from torch import nn
 
 from mmdfkd.datasets import DigitsDataset
@@ -23,8 +24,13 @@ from mmdfkd.models.classifiers import (
 )
 from mmdfkd.models.classifiers.checkpoint import ZOO, load_state, state_dict_of
 from mmdfkd.models.data_preprocessors import BatchPreprocessor
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import MODELS, WEIGHT_INITIALIZERS
 from mmdfkd.utils import UsageError
+
+# Its layers are words that no registry knows.
+HORNET = dict(
+    base_dim=8, depths=[1] * 4, orders=[2] * 4, dw_cfg=[dict(type='DW', kernel_size=7)] * 4
+)
 
 SHIPPED = ('lenet5_digits', 'resnet8_digits')
 
@@ -299,13 +305,45 @@ def test_no_spelling_makes_a_file_call_something(tmp_path, saved, kind, words):
         dict(type='LeNet5', _scope_='mmpretrain'),
         dict(type='mmpretrain.LeNet5'),
         dict(type='mmpretrain.ConvNeXt', arch='atto', norm_cfg=dict(type='LN2d', eps=1e-6)),
+        dict(type='mmpretrain.HorNet', arch=HORNET),
     ],
 )
 def test_what_other_libraries_register_is_theirs_to_name(tmp_path, backbone):
-    width = 320 if 'arch' in backbone else 120
-    made = Classifier(backbone, dict(in_channels=width, num_classes=3), name='theirs')
+    made = Classifier(backbone, dict(in_channels=4, num_classes=3), name='theirs')
     save_classifier(tmp_path / 'network.pth', made, {})
     assert same_tensors(load_classifier(tmp_path / 'network.pth'), made)
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class InitOfTests(KaimingInit):
+    pass
+
+
+@pytest.mark.parametrize(
+    'kind',
+    ['InitOfTests', 'mmdfkd.InitOfTests', 'mmengine.Kaiming', 'Kaiming', KaimingInit],
+)
+def test_initialisers_may_be_spelt_in_any_way(tmp_path, kind):
+    config = dict(in_channels=120, num_classes=3, init_cfg=dict(type=kind, layer='Linear'))
+    made = Classifier(dict(type='LeNet5'), config)
+    save_classifier(tmp_path / 'network.pth', made, {})
+    assert same_tensors(load_classifier(tmp_path / 'network.pth'), made)
+
+
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='mynets.Net'),
+        dict(type='Net'),
+        dict(type='mmpretrain.ConvNeXt', arch='atto', norm_cfg=dict(type='Net')),
+    ],
+)
+def test_a_class_that_is_not_imported(tmp_path, saved, backbone):
+    content = read_checkpoint(saved[0])
+    content['meta']['model']['backbone'] = backbone
+    torch.save(content, saved[0])
+    with pytest.raises(UsageError, match=r'not registered: (mynets\.)?Net\. Import the module'):
+        load_classifier(saved[0])
 
 
 def test_names_of_several_processes():
@@ -360,6 +398,16 @@ def test_registered_names_of_other_libraries_are_fine(tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"'nothing\.pth' does not exist \(looked for /.*Correct"):
         resolve_checkpoint('nothing.pth')
+
+
+def test_a_network_that_has_still_to_be_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / 'configs/kd/small.py'
+    recipe.parent.mkdir(parents=True)
+    recipe.touch()
+    words = r'Correct the path .*, or train it first: python tools/train\.py configs/kd/small\.py$'
+    with pytest.raises(UsageError, match=words):
+        resolve_checkpoint('work_dirs/small/student.pth')
 
 
 def test_unknown_name_lists_what_ships():
