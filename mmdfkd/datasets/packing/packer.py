@@ -186,24 +186,21 @@ def _blocks(
         block: list[Entry] = []
         size = 0
         problem: UsageError | None = None
-        entries = islice(source, None if limit is None else limit - seen)
-        while True:
-            try:
-                entry = next(entries, None)
-            except UsageError as error:
-                problem, entry = error, None
-            if entry is not None:
+        try:
+            for entry in islice(source, None if limit is None else limit - seen):
                 seen += 1
                 if seen > start:
                     block.append(entry)
                     size += len(entry.content) if isinstance(entry.content, bytes) else 0
-            if block and (entry is None or len(block) == _BLOCK_IMAGES or size >= _BLOCK_BYTES):
-                yield place, block
-                block, size = [], 0
-            if problem is not None:
-                raise problem
-            if entry is None:
-                break
+                if len(block) == _BLOCK_IMAGES or size >= _BLOCK_BYTES:
+                    yield place, block
+                    block, size = [], 0
+        except UsageError as error:
+            problem = error
+        if block:
+            yield place, block
+        if problem is not None:
+            raise problem
 
 
 class _Decoder:
@@ -241,11 +238,9 @@ class _Decoder:
                 future = self.pool.submit(decode_block, contents, self.recipe)
                 emptied = [entry._replace(content=b'') for entry in entries]
                 waiting.append((place, emptied, future))
-                while waiting[0][2].done() or len(waiting) > _AHEAD * self.workers:
+                while len(waiting) > _AHEAD * self.workers or (waiting and waiting[0][2].done()):
                     place, emptied, future = waiting.popleft()
                     yield place, emptied, *future.result()
-                    if not waiting:
-                        break
         except UsageError as error:
             problem = error
         for place, emptied, future in waiting:
