@@ -70,7 +70,7 @@ class LabelledSet(PackedDataset):
         grey: bool = False,
         download: bool = False,
     ) -> None:
-        check_choice(f'split of {type(self).__name__}: split', split, tuple(self.splits))
+        check_choice(f'{type(self).__name__}: split', split, tuple(self.splits))
         if image_size is not None and image_size < 1:
             raise UsageError(
                 f'image_size={image_size} of {type(self).__name__} must be 1 pixel or more, or '
