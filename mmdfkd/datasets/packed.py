@@ -153,10 +153,14 @@ class PackedDataset(Dataset):
         Such a set cannot be used in worker processes, and its batches cannot be pinned.
         """
         resident = torch.empty(self.images.shape, dtype=torch.uint8, device=device)
-        for first in range(0, len(self), _CHUNK_ROWS):
-            rows = np.array(self.images[first : first + _CHUNK_ROWS])
-            resident[first : first + _CHUNK_ROWS] = torch.from_numpy(rows)
+        self._copy_to(resident)
         self.device_images = resident
+
+    def _copy_to(self, resident: Tensor, begin: int = 0) -> None:
+        """Copies the images from number ``begin`` on to their places in a tensor."""
+        for first in range(begin, len(self.images), _CHUNK_ROWS):
+            rows = np.array(self.images[first : first + _CHUNK_ROWS])
+            resident[first : first + len(rows)] = torch.from_numpy(rows)
 
     def __deepcopy__(self, memo: dict) -> PackedDataset:
         """A copy shares the images, which nobody writes to; mmengine copies what it builds from."""
