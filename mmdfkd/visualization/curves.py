@@ -281,10 +281,7 @@ def prepare_axes(axes: Axes, first: float, last: float) -> None:
     axes.set_xlim(first - margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.grid(axis='y', color=style.FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines['left'].set_visible(False)
-    axes.tick_params(length=0, labelsize=12)
+    style.draw_grid(axes)
 
 
 def draw_curve(
