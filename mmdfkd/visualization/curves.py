@@ -321,6 +321,8 @@ def label_right(axes: Axes, tags: Sequence[Tag], height: float) -> None:
     """
     from matplotlib.lines import Line2D
 
+    if not tags:  # of a GAN whose scores are all NaN
+        return
     low, high = axes.get_ylim()
     tags = sorted(tags, key=lambda tag: -tag.height)
     digits = max(5, *(len(tag.value) for tag in tags))

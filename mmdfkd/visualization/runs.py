@@ -206,11 +206,12 @@ def chosen(selection: dict[str, np.ndarray], pool_size: int) -> np.ndarray:
     Raises:
         UsageError: The selection was made from a pool of another size.
     """
-    indices, known = selection['indices'], len(selection['confidence']) or pool_size
-    if known != pool_size or (len(indices) and indices.max() >= pool_size):
+    indices = selection['indices']
+    known = max(len(selection['confidence']) or pool_size, indices.max(initial=-1) + 1)
+    if known != pool_size:
         raise UsageError(
-            f'the selection was made from {max(known, indices.max() + 1):,} images, the pool now '
-            f'has {pool_size:,}: it has changed since the run; train again'
+            f'the selection was made from {known:,} images, the pool now has {pool_size:,}: it has '
+            'changed since the run; train again'
         )
     kept = np.zeros(pool_size, bool)
     kept[indices] = True
@@ -271,7 +272,7 @@ def read_summary(work_dir: PathLike) -> dict[str, Any]:
 
 
 def the_teacher(summaries: Iterable[dict[str, Any]]) -> float | None:
-    """Accuracy of the teacher in percent, if all runs had one as good."""
+    """Accuracy of the teacher in percent, if it was the same in all runs."""
     found = {summary.get('teacher_accuracy') for summary in summaries}
     return found.pop() if len(found) == 1 else None
 

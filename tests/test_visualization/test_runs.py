@@ -153,6 +153,8 @@ def test_chosen_images():
 def test_a_pool_that_has_changed_is_refused(pool_size):
     with pytest.raises(UsageError, match=f'12 images, the pool now has {pool_size}'):
         chosen(selection(12), pool_size)
+    with pytest.raises(UsageError, match=f'12 images, the pool now has {pool_size}'):
+        chosen(selection(12) | dict(indices=np.empty(0, int)), pool_size)
 
 
 def test_what_a_collection_run_draws(tmp_path):
