@@ -352,7 +352,7 @@ def draw(table: dict[str, Any], work_dir: Path, teacher: Classifier, out: Path) 
     from mmdfkd.datasets import DigitsDataset
     from mmdfkd.models.classifiers import load_classifier
     from mmdfkd.visualization import draw_features, draw_run, plot_comparison, plot_readme_banner
-    from mmdfkd.visualization.runs import chosen, read_selection, training_images
+    from mmdfkd.visualization.records import chosen, read_selection, training_images
 
     pool = training_images(work_dir)
     kept = chosen(read_selection(work_dir), len(pool))

@@ -30,8 +30,13 @@ def main() -> None:
     args = parse_args()
     with report_errors():
         from mmdfkd.visualization import plot_sweep
-        from mmdfkd.visualization.curves import curve_of, unit_of
-        from mmdfkd.visualization.runs import read_history, read_summary, the_teacher
+        from mmdfkd.visualization.records import (
+            curve_of,
+            read_history,
+            read_summary,
+            the_teacher,
+            unit_of,
+        )
 
         names = args.names or [folder.absolute().name for folder in args.work_dirs]
         if len(names) != len(args.work_dirs) or len(set(names)) < len(names):

@@ -39,8 +39,13 @@ from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.progress import progress_bar
 from mmdfkd.utils.reporting import report_errors
 from mmdfkd.visualization.comparison import duration
-from mmdfkd.visualization.curves import curve_of, unit_of
-from mmdfkd.visualization.runs import read_history, read_summary, the_teacher
+from mmdfkd.visualization.records import (
+    curve_of,
+    read_history,
+    read_summary,
+    the_teacher,
+    unit_of,
+)
 from mmdfkd.visualization.sweep import summarise
 
 ROOT = Path(__file__).absolute().parents[2]
