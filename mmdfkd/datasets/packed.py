@@ -30,7 +30,7 @@ def array_sha256(array: np.ndarray | RowView) -> str:
 
 
 def none_of_ours(place: str, dataset: object) -> UsageError:
-    """What is wrong where a dataset has another form.
+    """The error for a dataset that has another form.
 
     Args:
         place: Where it is in the config.

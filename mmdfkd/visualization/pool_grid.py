@@ -177,7 +177,7 @@ def save_image_grid(
         UsageError: If shapes or types do not fit together, or the file cannot be written.
     """
     pool = style.checked_images(images)
-    count, height, width, channels = pool.shape
+    count, height, width, _ = pool.shape
     if count == 0 or columns < 1 or upscale < 1:
         raise UsageError(
             f'found {count} images, columns={columns} and upscale={upscale}: '

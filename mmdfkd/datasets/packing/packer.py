@@ -269,10 +269,9 @@ def _total(sources: Sequence[Source]) -> Counter[str]:
 def _require_images(part: PartialPool, sources: Sequence[Source]) -> None:
     if part.count:
         return
-    others = _total(sources)
     found = [f'{count:,} unreadable ({reason})' for reason, count in part.reasons.most_common(3)]
-    others = Counter({f'{kind} files' if kind[0] == '.' else kind: n for kind, n in others.items()})
-    found += [f'{count:,} {kind}' for kind, count in others.most_common(5)]
+    for kind, count in _total(sources).most_common(5):
+        found.append(f'{count:,} {kind}' + ' files' * kind.startswith('.'))
     part.discard()
     folders = [source.path for source in sources if source.path.is_dir()]
     remedy = 'Check the path and --include.'
