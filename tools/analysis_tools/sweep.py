@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, TaskID
+from rich.progress import TaskID
 from rich.table import Table
 
 from mmdfkd.utils import UsageError
@@ -337,7 +337,7 @@ def run_all(runs: Sequence[Run], jobs: int, console: Console) -> None:
                     run.start(slot)
                 time.sleep(0.2)
                 for run, slot, task in list(running):
-                    show(run, task, bar)
+                    bar.update(task, completed=run.summary.get('epoch'))
                     if run.poll():
                         running.remove((run, slot, task))
                         free.append(slot)
@@ -350,13 +350,6 @@ def run_all(runs: Sequence[Run], jobs: int, console: Console) -> None:
         finally:
             for run, _, _ in running:
                 run.stop()
-
-
-def show(run: Run, task: TaskID, bar: Progress) -> None:
-    """Bring the line of a run up to date."""
-    epoch = run.summary.get('epoch')
-    if epoch:
-        bar.update(task, completed=epoch)
 
 
 def outcome(run: Run) -> str:
