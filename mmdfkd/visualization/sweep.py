@@ -25,6 +25,8 @@ _LEFT, _RIGHT, _GAP = 62, 34, 30
 _TICK = 44  # page pixels that a value under the axis takes
 _CHARACTERS = 54  # that fit beside a row of dots
 _LINE_HEIGHT = 15  # page pixels of a line of text
+_DASHED: dict = dict(color=style.INK, linestyle=(0, (5, 3)), linewidth=1.5)
+_SEEDS: dict = dict(s=24, color=style.BLUE, alpha=0.5, linewidths=0, zorder=3)
 
 
 class Summary(NamedTuple):
@@ -202,10 +204,6 @@ def plot_settings(
             text = f'{summary.mean:.2f}{spread}'
             style.write(page, style.WIDTH - 20, y, text, 12.5, ha='right', fontweight='bold')
     return Path(path)
-
-
-_DASHED: dict = dict(color=style.INK, linestyle=(0, (5, 3)), linewidth=1.5)
-_SEEDS: dict = dict(s=24, color=style.BLUE, alpha=0.5, linewidths=0, zorder=3)
 
 
 def _checked(content: Mapping | Sequence[tuple], name: str) -> dict:
