@@ -39,7 +39,6 @@ class ImageBank(ImagePool):
         shape: ``(C, H, W)`` of an image. The runner gives the teacher's.
         resident: Whether the images live on the training device: True, False, or 'auto' where
             they fit.
-
     """
 
     may_be_empty = True

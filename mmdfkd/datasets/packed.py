@@ -88,30 +88,11 @@ class PackedDataset(Dataset):
                 'uint8 of shape (N, H, W, C) with at least one image is expected. Convert them, '
                 'for grey images with a last axis of length 1.'
             )
-        if labels is not None:
-            given = np.asarray(labels)
-            given = np.array(given.tolist()) if given.dtype == object else given
-            if given.dtype.kind not in 'iubf' or (given != given.astype(np.int64)).any():
-                raise UsageError(
-                    f"The labels of '{info['name']}' are {given.dtype} and no whole numbers. Give "
-                    'those of the classes, counted from 0; names belong into '
-                    'metainfo=dict(classes=[...]).'
-                )
-            labels = np.ascontiguousarray(given, dtype=np.int64)
-            limit = len(info['classes']) if info['classes'] else np.iinfo(np.int64).max
-            if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= limit:
-                span = f'in [0, {limit})' if info['classes'] else 'from 0 on'
-                raise UsageError(
-                    f"The labels of '{info['name']}' have shape {labels.shape} and values from "
-                    f'{labels.min(initial=0)} to {labels.max(initial=0)}, but one label {span} '
-                    f'for each of the {len(images)} images is expected. Pass the labels that '
-                    'belong to these images and name every class.'
-                )
         if isinstance(images, np.memmap):  # indexing one costs more than indexing its base class
             images = images.view(np.ndarray)
         self.images: np.ndarray | RowView = images
         self.device_images: Tensor | None = None
-        self.labels: np.ndarray | None = labels
+        self.labels = None if labels is None else _checked_labels(labels, len(images), info)
         self.metainfo = info
         self._content_hash: str | None = None
 
@@ -185,3 +166,27 @@ class PackedDataset(Dataset):
 
     def _images_sha256(self) -> str:
         return array_sha256(self.images)
+
+
+def _checked_labels(
+    labels: Sequence[int] | np.ndarray, count: int, info: dict[str, Any]
+) -> np.ndarray:
+    """Reads the class numbers of ``count`` images: int64 (count,)."""
+    given = np.asarray(labels)
+    given = np.array(given.tolist()) if given.dtype == object else given
+    if given.dtype.kind not in 'iubf' or (given != given.astype(np.int64)).any():
+        raise UsageError(
+            f"The labels of '{info['name']}' are {given.dtype} and no whole numbers. Give those of "
+            'the classes, counted from 0; names belong into metainfo=dict(classes=[...]).'
+        )
+    numbers = np.ascontiguousarray(given, dtype=np.int64)
+    limit = len(info['classes']) if info['classes'] else np.iinfo(np.int64).max
+    if numbers.shape != (count,) or numbers.min() < 0 or numbers.max() >= limit:
+        span = f'in [0, {limit})' if info['classes'] else 'from 0 on'
+        raise UsageError(
+            f"The labels of '{info['name']}' have shape {numbers.shape} and values from "
+            f'{numbers.min(initial=0)} to {numbers.max(initial=0)}, but one label {span} for each '
+            f'of the {count} images is expected. Pass the labels that belong to these images and '
+            'name every class.'
+        )
+    return numbers
