@@ -29,6 +29,7 @@ from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.files import atomic_path, write_json
 from mmdfkd.utils.reporting import report_errors
 from mmdfkd.visualization.comparison import duration
+from mmdfkd.visualization.records import read_summary
 
 if TYPE_CHECKING:
     from mmdfkd.models.classifiers import Classifier
@@ -118,10 +119,7 @@ class Training:
     @property
     def summary(self) -> dict[str, Any]:
         """What the run recorded so far."""
-        try:
-            return json.loads((self.work_dir / 'summary.json').read_text(encoding='utf-8'))
-        except (OSError, ValueError):
-            return {}
+        return read_summary(self.work_dir)
 
     @property
     def student(self) -> Path:
@@ -352,7 +350,7 @@ def draw(table: dict[str, Any], work_dir: Path, teacher: Classifier, out: Path) 
     from mmdfkd.datasets import DigitsDataset
     from mmdfkd.models.classifiers import load_classifier
     from mmdfkd.visualization import draw_features, draw_run, plot_comparison, plot_readme_banner
-    from mmdfkd.visualization.runs import chosen, read_selection, training_images
+    from mmdfkd.visualization.records import chosen, read_selection, training_images
 
     pool = training_images(work_dir)
     kept = chosen(read_selection(work_dir), len(pool))

@@ -87,9 +87,7 @@ def fill(cfg: Config, out: Path, num: int) -> None:
 
     init_default_scope(cfg.get('default_scope', 'mmdfkd'))
     set_up_device(cfg.get('env_cfg') or {})
-    logger = MMLogger.get_instance(
-        'synthesize', log_level='WARNING'
-    )  # how weights began: no matter
+    logger = MMLogger.get_instance('synthesize', log_level='WARNING')  # silent on initial weights
     # A bank that is gone on with cannot have a seed that is drawn at random.
     seed = (cfg.get('randomness') or {}).get('seed') or 0
     set_random_seed(seed)

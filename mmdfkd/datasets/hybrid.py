@@ -145,7 +145,7 @@ class HybridSampler(SharedSampler):
         return torch.cat([self.collected.repeat(self.repeat), synthetic])
 
     def select(self, indices: Tensor, batch_size: int = 1) -> None:
-        """From now on these are the collected images ``(M,)``, each as often as it is said."""
+        """From now on ``indices`` ``(M,)`` are the collected images, each as often as listed."""
         self.collected = indices
 
     def share(self) -> Tensor:

@@ -39,7 +39,6 @@ class ImageBank(ImagePool):
         shape: ``(C, H, W)`` of an image. The runner gives the teacher's.
         resident: Whether the images live on the training device: True, False, or 'auto' where
             they fit.
-
     """
 
     may_be_empty = True
@@ -191,9 +190,7 @@ class ImageBank(ImagePool):
             )
             room[:before] = self._room[:before]
             self._room = room
-        for first in range(before, count, 4096):
-            rows = np.array(self.images[first : first + 4096])
-            self._room[first : first + len(rows)] = torch.from_numpy(rows)
+        self._copy_to(self._room, before)
         self.device_images = self._room[:count]
 
     def _exists(self) -> bool:

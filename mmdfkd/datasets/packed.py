@@ -30,7 +30,7 @@ def array_sha256(array: np.ndarray | RowView) -> str:
 
 
 def none_of_ours(place: str, dataset: object) -> UsageError:
-    """What is wrong where a dataset has another form.
+    """The error for a dataset that has another form.
 
     Args:
         place: Where it is in the config.
@@ -88,30 +88,11 @@ class PackedDataset(Dataset):
                 'uint8 of shape (N, H, W, C) with at least one image is expected. Convert them, '
                 'for grey images with a last axis of length 1.'
             )
-        if labels is not None:
-            given = np.asarray(labels)
-            given = np.array(given.tolist()) if given.dtype == object else given
-            if given.dtype.kind not in 'iubf' or (given != given.astype(np.int64)).any():
-                raise UsageError(
-                    f"The labels of '{info['name']}' are {given.dtype} and no whole numbers. Give "
-                    'those of the classes, counted from 0; names belong into '
-                    'metainfo=dict(classes=[...]).'
-                )
-            labels = np.ascontiguousarray(given, dtype=np.int64)
-            limit = len(info['classes']) if info['classes'] else np.iinfo(np.int64).max
-            if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= limit:
-                span = f'in [0, {limit})' if info['classes'] else 'from 0 on'
-                raise UsageError(
-                    f"The labels of '{info['name']}' have shape {labels.shape} and values from "
-                    f'{labels.min(initial=0)} to {labels.max(initial=0)}, but one label {span} '
-                    f'for each of the {len(images)} images is expected. Pass the labels that '
-                    'belong to these images and name every class.'
-                )
         if isinstance(images, np.memmap):  # indexing one costs more than indexing its base class
             images = images.view(np.ndarray)
         self.images: np.ndarray | RowView = images
         self.device_images: Tensor | None = None
-        self.labels: np.ndarray | None = labels
+        self.labels = None if labels is None else _checked_labels(labels, len(images), info)
         self.metainfo = info
         self._content_hash: str | None = None
 
@@ -153,10 +134,14 @@ class PackedDataset(Dataset):
         Such a set cannot be used in worker processes, and its batches cannot be pinned.
         """
         resident = torch.empty(self.images.shape, dtype=torch.uint8, device=device)
-        for first in range(0, len(self), _CHUNK_ROWS):
-            rows = np.array(self.images[first : first + _CHUNK_ROWS])
-            resident[first : first + _CHUNK_ROWS] = torch.from_numpy(rows)
+        self._copy_to(resident)
         self.device_images = resident
+
+    def _copy_to(self, resident: Tensor, begin: int = 0) -> None:
+        """Copies the images from number ``begin`` on to their places in a tensor."""
+        for first in range(begin, len(self.images), _CHUNK_ROWS):
+            rows = np.array(self.images[first : first + _CHUNK_ROWS])
+            resident[first : first + len(rows)] = torch.from_numpy(rows)
 
     def __deepcopy__(self, memo: dict) -> PackedDataset:
         """A copy shares the images, which nobody writes to; mmengine copies what it builds from."""
@@ -181,3 +166,27 @@ class PackedDataset(Dataset):
 
     def _images_sha256(self) -> str:
         return array_sha256(self.images)
+
+
+def _checked_labels(
+    labels: Sequence[int] | np.ndarray, count: int, info: dict[str, Any]
+) -> np.ndarray:
+    """Reads the class numbers of ``count`` images: int64 (count,)."""
+    given = np.asarray(labels)
+    given = np.array(given.tolist()) if given.dtype == object else given
+    if given.dtype.kind not in 'iubf' or (given != given.astype(np.int64)).any():
+        raise UsageError(
+            f"The labels of '{info['name']}' are {given.dtype} and no whole numbers. Give those of "
+            'the classes, counted from 0; names belong into metainfo=dict(classes=[...]).'
+        )
+    numbers = np.ascontiguousarray(given, dtype=np.int64)
+    limit = len(info['classes']) if info['classes'] else np.iinfo(np.int64).max
+    if numbers.shape != (count,) or numbers.min() < 0 or numbers.max() >= limit:
+        span = f'in [0, {limit})' if info['classes'] else 'from 0 on'
+        raise UsageError(
+            f"The labels of '{info['name']}' have shape {numbers.shape} and values from "
+            f'{numbers.min(initial=0)} to {numbers.max(initial=0)}, but one label {span} for each '
+            f'of the {count} images is expected. Pass the labels that belong to these images and '
+            'name every class.'
+        )
+    return numbers

@@ -1,15 +1,16 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Figures as pure functions: arrays in, a PNG out. matplotlib is imported on the first call.
 
-``runs`` finds those arrays in the work directory of a run.
+``records`` finds those arrays in the work directory of a run, ``runs`` draws them.
 """
 
 from .bank import plot_bank
 from .comparison import plot_comparison, plot_readme_banner
-from .curves import plot_history, plot_sweep, read_scalars
+from .curves import plot_history, plot_sweep
 from .gan import plot_gan
 from .matrix import plot_matrix
 from .pool_grid import plot_pool_grid, save_image_grid
+from .records import read_scalars
 from .runs import draw_features, draw_run
 from .sweep import plot_settings, plot_values
 from .tsne import plot_tsne

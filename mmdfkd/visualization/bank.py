@@ -11,7 +11,7 @@ import numpy as np
 
 from ..utils import UsageError
 from . import style
-from .pool_grid import MAX_ROWS
+from .pool_grid import shown_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,19 +55,16 @@ def plot_bank(
     """
     bank = style.checked_images(images)
     count, num_classes = len(bank), len(classes)
-    asked = _checked_classes(targets, count, num_classes, 'targets')
+    asked = style.checked_classes(targets, count, num_classes, 'targets')
     if per_class < 1:
         raise UsageError(f'per_class: found {per_class}, expected 1 image or more')
     seen, scores = None, None
     if labels is not None:
-        seen = _checked_classes(labels, count, num_classes, 'labels')
+        seen = style.checked_classes(labels, count, num_classes, 'labels')
         scores = style.checked_length(confidences, count, 'confidences', 'image')
     made_for = np.bincount(asked, minlength=num_classes)
     seen_as = None if seen is None else np.bincount(seen, minlength=num_classes)
-    rows = list(range(num_classes))
-    if num_classes > MAX_ROWS:
-        ranks = np.linspace(0, num_classes - 1, MAX_ROWS).round().astype(int)
-        rows = np.argsort(-made_for, kind='stable')[ranks].tolist()
+    rows = shown_classes(made_for)
 
     left = _MARGIN + _LABEL_WIDTH + _BAR_WIDTH + 4 * _GAP
     tile = float(np.clip((style.WIDTH - _MARGIN - left) / per_class - _GAP, 36, 64))
@@ -132,15 +129,3 @@ def _draw_bars(
         page.add_patch(Rectangle((x, y), length, height, color=colour, linewidth=0))
         text = f'{count:,} {word}'
         style.write(page, x + length + 5, y + height - 2, text, 10.5, color=style.MUTED)
-
-
-def _checked_classes(values: Any, count: int, num_classes: int, name: str) -> np.ndarray:
-    labels = style.checked_length(values, count, name, 'image')
-    if count == 0 or num_classes == 0:
-        raise UsageError(f'found {count} images and {num_classes} classes, expected some of both')
-    if labels.dtype.kind not in 'iu' or labels.min() < 0 or labels.max() >= num_classes:
-        raise UsageError(
-            f'{name}: found {labels.dtype} values from {labels.min()} to {labels.max()}, expected '
-            f'integers from 0 to {num_classes - 1}, one of the {num_classes} classes'
-        )
-    return labels

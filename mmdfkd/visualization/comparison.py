@@ -64,17 +64,12 @@ def _draw_bars(
     for position, row in enumerate(rows):
         colour = style.GREY if row.get('baseline') else style.BLUE
         axes.barh(position, row['accuracy'], height=thickness / pitch, color=colour)
-        spread = row.get('std')
-        text = (
-            f'{row["accuracy"]:.1f} %'
-            if spread is None
-            else f'{row["accuracy"]:.1f} ± {spread:.1f} %'
-        )
+        spread = '' if row.get('std') is None else f' ± {row["std"]:.1f}'
         inside = row['accuracy'] > 45
         axes.text(
             row['accuracy'] + (-1.5 if inside else 1.5),
             position,
-            text,
+            f'{row["accuracy"]:.1f}{spread} %',
             fontsize=12.5,
             fontweight='bold',
             color=style.PAPER if inside else style.INK,
@@ -106,9 +101,8 @@ def plot_comparison(
         path: The PNG file to write, 960 page pixels wide.
         rows: One mapping per method, drawn from top to bottom: ``name``; ``accuracy`` in percent;
             ``std`` in percentage points over seeds or None; ``agreement`` with the teacher in
-            percent or None; how many different ``images``
-            the student was given, or None; ``seconds`` of training or None.
-            With ``baseline=True`` a bar is grey.
+            percent or None; how many different ``images`` the student was given, or None;
+            ``seconds`` of training or None. With ``baseline=True`` a bar is grey.
         teacher_accuracy: In percent.
         title: Heading of the figure.
         note: A line under the heading, such as the data set and the pair of networks.

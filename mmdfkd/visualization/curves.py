@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from ..utils import UsageError
 from . import style
+from .records import curve_of, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,78 +36,6 @@ class Tag(NamedTuple):
     name: str
     colour: str
     line: Any
-
-
-def read_scalars(json_lines_path: style.PathLike) -> list[dict[str, Any]]:
-    """Reads the ``scalars.json`` of mmengine's ``LocalVisBackend``: one JSON object a line.
-
-    A last line without its newline was cut off by a killed run and is left out.
-
-    Args:
-        json_lines_path: The file, usually ``<work_dir>/<timestamp>/vis_data/scalars.json``.
-
-    Returns:
-        The records in the order they were written.
-
-    Raises:
-        UsageError: If the file cannot be read or a line is not a JSON object.
-    """
-    path = Path(json_lines_path)
-    try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f'cannot read the scalars "{path}" ({error}): give the vis_data/scalars.json of a run'
-        ) from error
-    records = []
-    lines = text.split('\n')
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        elif number < len(lines):
-            raise UsageError(
-                f'"{path}", line {number}: found {line[:60]!r}, expected one JSON object a line; '
-                'give the vis_data/scalars.json of a run'
-            )
-    return records
-
-
-def curve_of(records: Iterable[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Returns the (epoch, value) pairs of a key in the order of epochs.
-
-    Where a record counts something else, see :func:`place_of`, that takes the place of the epoch.
-    Of several values in one epoch, as after a resumed run, the last one counts.
-    """
-    points = {
-        place_of(record)[1]: float(record[key])
-        for record in records
-        if isinstance(record.get(key), (int, float))
-    }
-    return sorted(points.items())
-
-
-def place_of(record: Mapping[str, Any]) -> tuple[str, float]:
-    """Returns what a record counts, and how far: ``('epoch', 3)``.
-
-    A round of synthesis has a ``round``. Else it is the ``epoch``; without one the ``iter``; and
-    without either the ``step``, which mmengine's log of a validation counts in epochs.
-    """
-    for key, unit in (('round', 'round'), ('epoch', 'epoch'), ('iter', 'iteration')):
-        if key in record:
-            return unit, float(record[key])
-    return 'epoch', float(record.get('step', 0))
-
-
-def unit_of(records: Iterable[Mapping[str, Any]], key: str) -> str:
-    """Returns what the records of a key count: ``epoch``, ``iteration`` or ``round``."""
-    found = (place_of(record)[0] for record in records if key in record)
-    return next(found, 'epoch')
 
 
 def plot_history(
@@ -281,10 +209,7 @@ def prepare_axes(axes: Axes, first: float, last: float) -> None:
     axes.set_xlim(first - margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.grid(axis='y', color=style.FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines['left'].set_visible(False)
-    axes.tick_params(length=0, labelsize=12)
+    style.draw_grid(axes)
 
 
 def draw_curve(
@@ -324,6 +249,8 @@ def label_right(axes: Axes, tags: Sequence[Tag], height: float) -> None:
     """
     from matplotlib.lines import Line2D
 
+    if not tags:  # of a GAN whose scores are all NaN
+        return
     low, high = axes.get_ylim()
     tags = sorted(tags, key=lambda tag: -tag.height)
     digits = max(5, *(len(tag.value) for tag in tags))

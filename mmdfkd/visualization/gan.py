@@ -118,10 +118,7 @@ def _draw_shares(axes: Axes, counts: Mapping[str, np.ndarray], classes: Sequence
     axes.axhline(
         100 / len(classes), color=style.INK, linewidth=1, linestyle=(0, (5, 3)), label='uniform'
     )
-    axes.grid(axis='y', color=style.FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=12)
-    axes.spines['left'].set_visible(False)
+    style.draw_grid(axes)
     if len(classes) <= _NAMED:
         names = [style.shorten(str(name)) for name in classes]
         axes.set_xticks(places, names, rotation=0 if _upright(classes) else 90)

@@ -51,6 +51,8 @@ def plot_matrix(
         UsageError: If the matrix is not (K, K) with values in [0, 1], or the file cannot be
             written.
     """
+    from matplotlib.colors import LinearSegmentedColormap, ListedColormap
+
     values = style.as_array(matrix)
     count = len(classes)
     if values.shape != (count, count) or count < 2:
@@ -72,7 +74,7 @@ def plot_matrix(
         page = style.page_of(figure)
         style.draw_title(page, title, note)
         axes = style.axes_at(figure, _LEFT, _TOP, _SIDE, _SIDE)
-        colours = _colour_map()
+        colours = LinearSegmentedColormap.from_list('blues', [style.PAPER, style.SKY, style.BLUE])
         axes.imshow(
             np.ma.masked_array(values, is_diagonal),
             cmap=colours,
@@ -80,7 +82,8 @@ def plot_matrix(
             vmax=top,
             interpolation='nearest',
         )
-        axes.imshow(np.where(is_diagonal, 1.0, np.nan), cmap=_grey(), interpolation='nearest')
+        grey = ListedColormap([style.FAINT])
+        axes.imshow(np.where(is_diagonal, 1.0, np.nan), cmap=grey, interpolation='nearest')
         _name_classes(axes, classes)
         if count <= _NUMBERED:
             _write_numbers(axes, values, low, top)
@@ -100,32 +103,13 @@ def plot_matrix(
         x = _LEFT + _SIDE + 36
         style.write(page, x, _TOP - 10, 'off the diagonal, %', 12, color=style.MUTED)
         diagonal = values[is_diagonal] * 100
-        style.write_lines(
-            page,
-            x,
-            _TOP + 240,
-            f'on it: {_span(diagonal)} %',
-            12,
-            color=style.MUTED,
-        )
+        style.write(page, x, _TOP + 240, f'on it: {_span(diagonal)} %', 12, color=style.MUTED)
     return Path(path)
 
 
 def _span(values: np.ndarray) -> str:
     low, high = (f'{value:.1f}' for value in (values.min(), values.max()))
     return low if low == high else f'{low} to {high}'
-
-
-def _colour_map() -> Any:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list('paper to blue', [style.PAPER, style.SKY, style.BLUE])
-
-
-def _grey() -> Any:
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap([style.FAINT])
 
 
 def _name_classes(axes: Axes, classes: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from . import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_ROWS = 20
+_MAX_ROWS = 20
 _LABEL_WIDTH, _MARGIN, _GAP, _HEADER = 178, 20, 6, 116
 
 
@@ -54,7 +54,7 @@ def plot_pool_grid(
     """
     pool = style.checked_images(images)
     count, num_classes = len(pool), len(classes)
-    labels = style.checked_length(pseudo_labels, count, 'pseudo_labels', 'image')
+    labels = style.checked_classes(pseudo_labels, count, num_classes, 'pseudo_labels')
     scores = style.checked_length(confidences, count, 'confidences', 'image')
     kept = style.checked_length(selected, count, 'selected', 'image')
     bars = None
@@ -62,21 +62,11 @@ def plot_pool_grid(
         bars = style.checked_length(thresholds, num_classes, 'thresholds', 'class')
     if kept.dtype != np.bool_:
         raise UsageError(f'selected: found {kept.dtype} values, expected booleans, one per image')
-    if count == 0 or num_classes == 0:
-        raise UsageError(f'found {count} images and {num_classes} classes, expected some of both')
-    if labels.dtype.kind not in 'iu' or labels.min() < 0 or labels.max() >= num_classes:
-        raise UsageError(
-            f'pseudo_labels: found {labels.dtype} values from {labels.min()} to {labels.max()}, '
-            f'expected integers from 0 to {num_classes - 1}, one of the {num_classes} classes'
-        )
     if per_class < 1:
         raise UsageError(f'per_class: found {per_class}, expected 1 image or more')
 
     frequency = np.bincount(labels, minlength=num_classes)
-    rows = list(range(num_classes))
-    if num_classes > MAX_ROWS:
-        ranks = np.linspace(0, num_classes - 1, MAX_ROWS).round().astype(int)
-        rows = np.argsort(-frequency, kind='stable')[ranks].tolist()
+    rows = shown_classes(frequency)
 
     free = style.WIDTH - 2 * _MARGIN - _LABEL_WIDTH - 4 * _GAP
     tile = float(np.clip(free / (2 * per_class) - _GAP, 36, 64))
@@ -129,6 +119,14 @@ def plot_pool_grid(
     return Path(path)
 
 
+def shown_classes(frequency: np.ndarray) -> list[int]:
+    """Lists all classes (K,), or 20 evenly spaced from the most to the least frequent one."""
+    if len(frequency) <= _MAX_ROWS:
+        return list(range(len(frequency)))
+    ranks = np.linspace(0, len(frequency) - 1, _MAX_ROWS).round().astype(int)
+    return np.argsort(-frequency, kind='stable')[ranks].tolist()
+
+
 def _draw_block(
     page: Axes,
     pool: np.ndarray,
@@ -179,7 +177,7 @@ def save_image_grid(
         UsageError: If shapes or types do not fit together, or the file cannot be written.
     """
     pool = style.checked_images(images)
-    count, height, width, channels = pool.shape
+    count, height, width, _ = pool.shape
     if count == 0 or columns < 1 or upscale < 1:
         raise UsageError(
             f'found {count} images, columns={columns} and upscale={upscale}: '

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ..utils import UsageError
+from ..utils.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ INK, MUTED, FAINT, PAPER = '#1f2933', '#5f6b7a', '#d8dde3', '#ffffff'
 BLUE, ORANGE, GREEN, RED = '#0072b2', '#e69f00', '#009e73', '#d55e00'
 PURPLE, SKY, GREY = '#cc79a7', '#56b4e9', '#7d8996'
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, INK, GREY)
-_LINES: tuple[Any, ...] = ('-', (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # of none is a teacher drawn
+_LINES: tuple[Any, ...] = ('-', (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # a teacher's is dashed
 
 _SETTINGS: dict[Any, Any] = {
     'font.family': 'DejaVu Sans',
@@ -60,31 +61,6 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-def _checked_target(path: PathLike) -> Path:
-    target = Path(path)
-    if target.suffix.lower() != '.png':
-        raise UsageError(
-            f'figures are written as PNG, but the path is "{target}": let it end in .png'
-        )
-    return target
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f'cannot write the figure "{target}" ({error.strerror or error}): '
-            f'choose a folder that can be written and has {len(content):,} bytes free'
-        ) from error
-
-
 @contextmanager
 def canvas(path: PathLike, width: int, height: int, pixel_ratio: int = 2) -> Iterator[Figure]:
     """Opens a figure measured in page pixels and writes it to ``path`` when the block ends.
@@ -103,7 +79,11 @@ def canvas(path: PathLike, width: int, height: int, pixel_ratio: int = 2) -> Ite
     Raises:
         UsageError: If the path does not end in ``.png`` or cannot be written.
     """
-    target = _checked_target(path)
+    target = Path(path)
+    if target.suffix.lower() != '.png':
+        raise UsageError(
+            f'figures are written as PNG, but the path is "{target}": let it end in .png'
+        )
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -114,7 +94,14 @@ def canvas(path: PathLike, width: int, height: int, pixel_ratio: int = 2) -> Ite
         yield figure
         png = BytesIO()
         figure.savefig(png, format='png', dpi=72 * pixel_ratio)
-    _write_atomically(target, png.getvalue())
+    try:
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(png.getvalue())
+    except OSError as error:
+        raise UsageError(
+            f'cannot write the figure "{target}" ({error.strerror or error}): choose a folder that '
+            f'can be written and has {len(png.getvalue()):,} bytes free'
+        ) from error
 
 
 def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -136,6 +123,14 @@ def page_of(figure: Figure) -> Axes:
     page.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     page.set_axis_off()
     return page
+
+
+def draw_grid(axes: Axes, axis: Literal['x', 'y'] = 'y') -> None:
+    """Gives axes a faint grid behind the data, and takes away their ticks and left edge."""
+    axes.grid(axis=axis, color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines['left'].set_visible(False)
+    axes.tick_params(length=0, labelsize=12)
 
 
 def look(number: int) -> tuple[str, Any]:
@@ -266,3 +261,20 @@ def checked_length(values: Any, length: int, name: str, meaning: str) -> np.ndar
             f'{name}: found shape {array.shape}, expected ({length},), one value per {meaning}'
         )
     return array
+
+
+def checked_classes(values: Any, count: int, num_classes: int, name: str) -> np.ndarray:
+    """Views ``values`` as the classes of ``count`` images, integers in [0, num_classes).
+
+    Raises:
+        UsageError: If they are something else, or there are no images or classes.
+    """
+    labels = checked_length(values, count, name, 'image')
+    if count == 0 or num_classes == 0:
+        raise UsageError(f'found {count} images and {num_classes} classes, expected some of both')
+    if labels.dtype.kind not in 'iu' or labels.min() < 0 or labels.max() >= num_classes:
+        raise UsageError(
+            f'{name}: found {labels.dtype} values from {labels.min()} to {labels.max()}, expected '
+            f'integers from 0 to {num_classes - 1}, one of the {num_classes} classes'
+        )
+    return labels

@@ -25,6 +25,8 @@ _LEFT, _RIGHT, _GAP = 62, 34, 30
 _TICK = 44  # page pixels that a value under the axis takes
 _CHARACTERS = 54  # that fit beside a row of dots
 _LINE_HEIGHT = 15  # page pixels of a line of text
+_DASHED: dict = dict(color=style.INK, linestyle=(0, (5, 3)), linewidth=1.5)
+_SEEDS: dict = dict(s=24, color=style.BLUE, alpha=0.5, linewidths=0, zorder=3)
 
 
 class Summary(NamedTuple):
@@ -176,7 +178,7 @@ def plot_settings(
     """
     summaries = _checked(rows, 'rows')
     names = {name: textwrap.wrap(name, _CHARACTERS) or [''] for name in summaries}
-    pitch = 15 + 15 * max(len(lines) for lines in names.values())
+    pitch = _LINE_HEIGHT * (1 + max(map(len, names.values())))
     top, left, width = 104, 458, 352
     height = pitch * len(rows)
     with style.canvas(path, style.WIDTH, top + height + 42) as figure:
@@ -185,10 +187,7 @@ def plot_settings(
         axes = style.axes_at(figure, left, top, width, height)
         low, high = _limits(list(summaries.values()), teacher_accuracy)
         axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), yticks=[])
-        axes.spines['left'].set_visible(False)
-        axes.grid(axis='x', color=style.FAINT, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, labelsize=12)
+        style.draw_grid(axes, 'x')
         if teacher_accuracy is not None:
             axes.axvline(teacher_accuracy, **_DASHED)
             x = left + width * (teacher_accuracy - low) / (high - low)
@@ -196,7 +195,7 @@ def plot_settings(
         for place, (name, summary) in enumerate(summaries.items()):
             y = top + pitch * (place + 0.5) + 4.5
             for line, text in enumerate(names[name]):
-                shift = 15 * (line - (len(names[name]) - 1) / 2)
+                shift = _LINE_HEIGHT * (line - (len(names[name]) - 1) / 2)
                 style.write_fitting(page, 20, y + shift, text, 12.5, left - 40)
             axes.plot(summary.ends, [place, place], color=style.BLUE, linewidth=4, alpha=0.35)
             axes.scatter(summary.accuracies, [place] * len(summary.accuracies), **_SEEDS)
@@ -205,10 +204,6 @@ def plot_settings(
             text = f'{summary.mean:.2f}{spread}'
             style.write(page, style.WIDTH - 20, y, text, 12.5, ha='right', fontweight='bold')
     return Path(path)
-
-
-_DASHED: dict = dict(color=style.INK, linestyle=(0, (5, 3)), linewidth=1.5)
-_SEEDS: dict = dict(s=24, color=style.BLUE, alpha=0.5, linewidths=0, zorder=3)
 
 
 def _checked(content: Mapping | Sequence[tuple], name: str) -> dict:
@@ -261,10 +256,7 @@ def _prepare(
             shown.append(value)
     axes.set_xticks([places[value] for value in shown], [f'{value:g}' for value in shown])
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.grid(axis='y', color=style.FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines['left'].set_visible(False)
-    axes.tick_params(length=0, labelsize=12)
+    style.draw_grid(axes)
     return shown
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mmdfkd.visualization.runs import the_teacher
+from mmdfkd.visualization.records import the_teacher
 
 TOOL = 'analysis_tools/analyze_logs.py'
 

@@ -88,7 +88,9 @@ def test_rounds_of_synthesis(run_tool, tmp_path):
     assert [row['method'] for row in result['step']] == ['FastDFKD', 'KD']
 
 
-def test_rounds_of_cmi_are_compared_over_as_many_negatives(tool, run_tool, tmp_path, monkeypatch):
+def test_rounds_of_cmi_are_compared_over_as_many_negatives(
+    methods, run_tool, tmp_path, monkeypatch
+):
     bank = importlib.import_module('mmdfkd.models.modules.feature_bank').FeatureBank
     draw, drawn, counting = bank.draw, [], []
 
@@ -98,14 +100,13 @@ def test_rounds_of_cmi_are_compared_over_as_many_negatives(tool, run_tool, tmp_p
         return rows
 
     monkeypatch.setattr(bank, 'draw', counted_draw)
-    timing = importlib.import_module('measuring.timing')
-    compare = timing.compare
+    compare = methods.compare
 
     def counted(*args, **actions):
         counting.append(True)  # the check before it begins with banks as they are
         return compare(*args, **actions)
 
-    monkeypatch.setattr(timing, 'compare', counted)
+    monkeypatch.setattr(methods, 'compare', counted)
     measure(run_tool, tmp_path, 'CMI', '--only', 'synthesis')
     assert len(drawn) == 3 * 3 * 2  # three kinds, three blocks each, two steps a round
     assert len(set(drawn)) == 1 and drawn[0] > 3 * 16  # more than all of it added
@@ -486,7 +487,12 @@ def test_time_of_a_part_inside_another_counts_there_only(tool):
 
 
 @pytest.fixture
-def stand_in(benchmark, monkeypatch):
+def methods(tool):
+    return importlib.import_module('measuring.methods')
+
+
+@pytest.fixture
+def stand_in(methods, monkeypatch):
     """Puts a Runner and a floor that do nothing in place of those of a method."""
     model = SimpleNamespace(
         iterations=7,
@@ -506,10 +512,10 @@ def stand_in(benchmark, monkeypatch):
     floor = SimpleNamespace(
         model=SimpleNamespace(), synthesize=None, follow=len, prepare=lambda data: data
     )
-    monkeypatch.setattr(benchmark, 'build_runner', lambda *args, **more: runner)
-    monkeypatch.setattr(benchmark, 'FLOORS', {'KD': lambda *args: floor})
+    monkeypatch.setattr(methods, 'build_runner', lambda *args, **more: runner)
+    monkeypatch.setattr(methods, 'FLOORS', {'KD': lambda *args: floor})
     for name in ('check_floor', 'check_round'):
-        monkeypatch.setattr(benchmark, name, lambda *args: None)
+        monkeypatch.setattr(methods, name, lambda *args: None)
 
 
 class Pool:
@@ -520,7 +526,7 @@ class Pool:
         return {}
 
 
-def test_units_and_ratios_of_a_step(benchmark, stand_in, monkeypatch):
+def test_units_and_ratios_of_a_step(methods, stand_in, monkeypatch):
     """Of blocks of two steps with 16 images each; the first and the last one do not count."""
     times = dict(
         runner=[99, 0.4, 0.6, 0.5, 99],
@@ -528,9 +534,9 @@ def test_units_and_ratios_of_a_step(benchmark, stand_in, monkeypatch):
         bare_data=[99, 0.1, 0.2, 0.25, 99],
         train_step=[99, 0.3, 0.3, 0.3, 99],
     )
-    monkeypatch.setattr(benchmark, 'InterleaveHook', lambda *args: SimpleNamespace(times=times))
+    monkeypatch.setattr(methods, 'InterleaveHook', lambda *args: SimpleNamespace(times=times))
     args = SimpleNamespace(device='cpu', iterations=2, pairs=3)
-    row = benchmark.measure_step(args, None, '', 'KD', 16)
+    row = methods.measure_step(args, None, '', 'KD', 16)
     assert row.pop('+-') > 0
     assert row == dict(method='KD', batch=16) | {
         'Runner/bare': pytest.approx(2.5),  # of 4, 2, 2.5
@@ -544,11 +550,11 @@ def test_units_and_ratios_of_a_step(benchmark, stand_in, monkeypatch):
     }
 
 
-def test_units_and_ratios_of_a_round(benchmark, stand_in, monkeypatch):
+def test_units_and_ratios_of_a_round(methods, stand_in, monkeypatch):
     times = dict(complete=[0.4, 0.5, 0.6], method=[0.2, 0.3, 0.3], bare=[0.1, 0.1, 0.2])
-    monkeypatch.setattr(benchmark, 'compare', lambda *args, **actions: times)
+    monkeypatch.setattr(methods, 'compare', lambda *args, **actions: times)
     args = SimpleNamespace(images=64, iterations=2, pairs=3, round=None)
-    row = benchmark.measure_synthesis(args, None, '', 'KD', 16)
+    row = methods.measure_synthesis(args, None, '', 'KD', 16)
     assert row.pop('+-') > 0
     assert row == dict(method='KD', batch=16, steps=7) | {
         'round/bare': pytest.approx(4),  # of 4, 5, 3
@@ -559,7 +565,7 @@ def test_units_and_ratios_of_a_round(benchmark, stand_in, monkeypatch):
     }
 
 
-def test_units_and_ratios_of_a_selection(benchmark, stand_in, monkeypatch):
+def test_units_and_ratios_of_a_selection(methods, stand_in, monkeypatch):
     """Of a pool of 64 images."""
     times = dict(
         ours=[0.003, 0.006, 0.002],
@@ -567,11 +573,11 @@ def test_units_and_ratios_of_a_selection(benchmark, stand_in, monkeypatch):
         ours_first=[0.008] * 3,
         bare_first=[0.002] * 3,
     )
-    monkeypatch.setattr(benchmark, 'compare', lambda *args, **actions: times)
+    monkeypatch.setattr(methods, 'compare', lambda *args, **actions: times)
     args = SimpleNamespace(batch=[16], images=64, pairs=3)
     found = [
         (row['ours/bare'], row['ours us/image'], row['bare us/image'])
-        for row in benchmark.measure_selection(args, None, '')
+        for row in methods.measure_selection(args, None, '')
     ]
     assert found[0] == pytest.approx((3, 3000 / 64, 1000 / 64))  # of 3, 6, 1
     assert found[1] == pytest.approx((4, 8000 / 64, 2000 / 64))

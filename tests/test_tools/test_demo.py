@@ -189,11 +189,11 @@ def test_pictures_are_drawn_of_the_table(demo, trained, tmp_path, monkeypatch):
             f'mmdfkd.visualization.{name}',
             lambda *args, name=name, **more: asked.update({name: (*args, more)}) or ['x.png'],
         )
-    runs = 'mmdfkd.visualization.runs.'
-    monkeypatch.setattr(f'{runs}training_images', lambda work_dir: Images(torch.arange(4).numpy()))
-    monkeypatch.setattr(f'{runs}read_selection', lambda work_dir: {})
+    read = 'mmdfkd.visualization.records.'
+    monkeypatch.setattr(f'{read}training_images', lambda work_dir: Images(torch.arange(4).numpy()))
+    monkeypatch.setattr(f'{read}read_selection', lambda work_dir: {})
     kept = torch.tensor([True, False, False, True]).numpy()
-    monkeypatch.setattr(f'{runs}chosen', lambda selection, size: kept)
+    monkeypatch.setattr(f'{read}chosen', lambda selection, size: kept)
     trainings, teacher = trained
     table = dict(quick=False, **demo.tabulate(trainings, teacher))
     demo.draw(table, tmp_path, teacher, tmp_path)

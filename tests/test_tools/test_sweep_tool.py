@@ -17,6 +17,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from PIL import Image
+from rich.progress import Progress
 from rich.text import Text
 
 ROOT = Path(__file__).parents[2]
@@ -358,7 +359,7 @@ def test_lists_are_printed_whole(sweep, make_row, monkeypatch, capsys):
 
     shown = []
 
-    class Bar(sweep.Progress):
+    class Bar(Progress):
         def remove_task(self, task):
             shown.append(Text.from_markup(self.tasks[task].description).plain)
             super().remove_task(task)

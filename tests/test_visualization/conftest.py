@@ -1,5 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""A look at what is drawn."""
+"""A look at what is drawn, and records to draw."""
+
+import json
 
 import pytest
 
@@ -19,3 +21,19 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(Figure, 'savefig', savefig)
     return figures
+
+
+@pytest.fixture
+def write_start(tmp_path):
+    """Writes a start of a run as mmengine does: training counts steps, validation epochs."""
+
+    def write(name, accuracies, first=1):
+        folder = tmp_path / name / 'vis_data'
+        folder.mkdir(parents=True)
+        lines = []
+        for epoch, accuracy in enumerate(accuracies, first):
+            lines.append(json.dumps({'loss': 1.0, 'epoch': epoch, 'step': 100 * epoch}))
+            lines.append(json.dumps({'accuracy/top1': accuracy, 'step': epoch}))
+        (folder / 'scalars.json').write_text('\n'.join(lines) + '\n')
+
+    return write

@@ -1,13 +1,11 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmdfkd.utils import UsageError
-from mmdfkd.visualization import plot_history, plot_sweep, read_scalars, style
-from mmdfkd.visualization.curves import curve_of
+from mmdfkd.visualization import plot_history, plot_sweep, style
 
 # As mmengine writes them: training records count iterations in 'step', validation ones epochs.
 RECORDS = [
@@ -28,43 +26,6 @@ def _pixels(path):
 def _rows_of(pixels, colour):
     rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return np.flatnonzero((pixels == rgb).all(axis=-1).sum(axis=1))
-
-
-def test_scalars_written_by_mmengine_are_read_back(tmp_path):
-    backend = pytest.importorskip('mmengine.visualization').LocalVisBackend(str(tmp_path))
-    backend.add_scalars({'loss': 0.5, 'epoch': 1}, step=10)
-    backend.add_scalar('accuracy/top1', 91.5, step=1)
-    assert read_scalars(tmp_path / 'scalars.json') == [
-        {'loss': 0.5, 'epoch': 1, 'step': 10},
-        {'accuracy/top1': 91.5, 'step': 1},
-    ]
-
-
-def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
-    path = tmp_path / 'scalars.json'
-    path.write_text(json.dumps(RECORDS[0]) + '\n\n' + json.dumps(RECORDS[1]) + '\n{"loss": 0.')
-    assert read_scalars(path) == RECORDS[:2]
-
-
-@pytest.mark.parametrize('line', ['{"loss": 0.', '[1, 2]', 'epoch 1'])
-def test_a_broken_line_is_named_by_its_number(tmp_path, line):
-    path = tmp_path / 'scalars.json'
-    path.write_text('{"loss": 1.0}\n' + line + '\n{"loss": 0.5}\n')
-    with pytest.raises(UsageError, match=r'scalars\.json", line 2'):
-        read_scalars(path)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r'nowhere\.json'):
-        read_scalars(tmp_path / 'nowhere.json')
-
-
-def test_curves_count_in_epochs_and_the_last_value_of_an_epoch_counts():
-    assert curve_of(RECORDS, 'weight') == [(1, 0.8), (2, 0.7)]
-    assert curve_of(RECORDS, 'accuracy/top1') == [(1, 60.0), (2, 90.0)]
-    resumed = [*RECORDS, {'accuracy/top1': 88.0, 'step': 2}, {'accuracy/top1': 'n/a', 'step': 3}]
-    assert curve_of(resumed, 'accuracy/top1') == [(1, 60.0), (2, 88.0)]
-    assert curve_of(RECORDS, 'absent') == []
 
 
 def test_history_shows_a_panel_for_what_was_logged(tmp_path):

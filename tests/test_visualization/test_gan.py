@@ -29,6 +29,11 @@ def test_picture(tmp_path, classes):
     assert picture.shape[1] == 2 * 960 and picture.std() > 0.05
 
 
+def test_a_gan_that_gave_no_number_is_drawn_without_scores(tmp_path):
+    plot_gan(tmp_path / 'gan.png', [1, 2], np.full((2, 3), np.nan), ['a', 'b'], {'pool': [3, 1]})
+    assert (tmp_path / 'gan.png').exists()
+
+
 SCORES = np.array([[0.5, 0.2, -0.5], [1.0, 0.3, -1.0]])
 
 

@@ -30,8 +30,13 @@ def main() -> None:
     args = parse_args()
     with report_errors():
         from mmdfkd.visualization import plot_sweep
-        from mmdfkd.visualization.curves import curve_of, unit_of
-        from mmdfkd.visualization.runs import read_history, read_summary, the_teacher
+        from mmdfkd.visualization.records import (
+            curve_of,
+            read_history,
+            read_summary,
+            the_teacher,
+            unit_of,
+        )
 
         names = args.names or [folder.absolute().name for folder in args.work_dirs]
         if len(names) != len(args.work_dirs) or len(set(names)) < len(names):
@@ -58,23 +63,16 @@ def main() -> None:
                 f'lowest {min(values):.4g} {where} {len(values)} {units[name]}s'
             )
         if args.out:
-            teacher = None
+            teacher, label = None, args.key
             if args.key == 'accuracy/top1':
+                label = 'accuracy on unseen test images, in percent'
                 teacher = the_teacher(read_summary(folder) for folder in args.work_dirs)
             if len(set(units.values())) > 1:
                 raise UsageError(
                     f'{args.key} is recorded by {" and by ".join(sorted(set(units.values())))}, '
                     f'which share no axis: {units}. Draw these runs apart.'
                 )
-            label = {'accuracy/top1': 'accuracy on unseen test images, in percent'}
-            plot_sweep(
-                args.out,
-                curves,
-                teacher,
-                args.title,
-                label.get(args.key, args.key),
-                units[names[0]],
-            )
+            plot_sweep(args.out, curves, teacher, args.title, label, units[names[0]])
             print(args.out)
 
 

@@ -96,11 +96,10 @@ def measure_packing(args: argparse.Namespace, scratch: Path) -> list[Row]:
         folders = {'64 x 64 JPEG': scratch / 'small', '500 x 375 JPEG': scratch / 'large'}
         write_jpegs(scratch / 'small', args.files, (64, 64))
         write_jpegs(scratch / 'large', args.files // 6, (500, 375))
-    rows = []
+    rows, out = [], scratch / 'packed'
     for name, folder in folders.items():
-        out = scratch / 'packed'
 
-        def ours(folder: Path = folder, out: Path = out) -> None:
+        def ours(folder: Path = folder) -> None:
             pack([Source(folder)], out, Recipe(32), workers=args.workers)
             shutil.rmtree(out)
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, TaskID
+from rich.progress import TaskID
 from rich.table import Table
 
 from mmdfkd.utils import UsageError
@@ -39,8 +39,13 @@ from mmdfkd.utils.files import atomic_path
 from mmdfkd.utils.progress import progress_bar
 from mmdfkd.utils.reporting import report_errors
 from mmdfkd.visualization.comparison import duration
-from mmdfkd.visualization.curves import curve_of, unit_of
-from mmdfkd.visualization.runs import read_history, read_summary, the_teacher
+from mmdfkd.visualization.records import (
+    curve_of,
+    read_history,
+    read_summary,
+    the_teacher,
+    unit_of,
+)
 from mmdfkd.visualization.sweep import summarise
 
 ROOT = Path(__file__).absolute().parents[2]
@@ -333,7 +338,7 @@ def run_all(runs: Sequence[Run], jobs: int, console: Console) -> None:
                     run.start(slot)
                 time.sleep(0.2)
                 for run, slot, task in list(running):
-                    show(run, task, bar)
+                    bar.update(task, completed=run.summary.get('epoch'))
                     if run.poll():
                         running.remove((run, slot, task))
                         free.append(slot)
@@ -346,13 +351,6 @@ def run_all(runs: Sequence[Run], jobs: int, console: Console) -> None:
         finally:
             for run, _, _ in running:
                 run.stop()
-
-
-def show(run: Run, task: TaskID, bar: Progress) -> None:
-    """Bring the line of a run up to date."""
-    epoch = run.summary.get('epoch')
-    if epoch:
-        bar.update(task, completed=epoch)
 
 
 def outcome(run: Run) -> str:

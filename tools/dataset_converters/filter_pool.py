@@ -100,25 +100,19 @@ def predict(teacher: str, pool: Any) -> Any:
     from mmdfkd.engine.prediction import LogitsCache
     from mmdfkd.models.algorithms.base import build_teacher
     from mmdfkd.models.classifiers import load_classifier
-    from mmdfkd.registry import MODELS
+    from mmdfkd.models.data_preprocessors import BatchPreprocessor
     from mmdfkd.utils.config_read import load_config
     from mmdfkd.utils.device import choose_device
 
+    device = choose_device()
     if teacher.endswith('.py'):
         cfg = load_config(teacher)
         init_default_scope(cfg.get('default_scope', 'mmdfkd'))
-        network = build_teacher(cfg.get('model', {}).get('teacher')).to(choose_device())
+        network = build_teacher(cfg.get('model', {}).get('teacher')).to(device)
     else:
-        network = load_classifier(teacher).to(choose_device())
-    preprocessor = MODELS.build(
-        dict(
-            type='BatchPreprocessor',
-            mean=network.mean,
-            std=network.std,
-            input_shape=network.input_shape,
-        )
-    ).to(choose_device())
-    return LogitsCache().get(network, pool, preprocessor).numpy()
+        network = load_classifier(teacher).to(device)
+    preprocessor = BatchPreprocessor(network.mean, network.std, input_shape=network.input_shape)
+    return LogitsCache().get(network, pool, preprocessor.to(device)).numpy()
 
 
 if __name__ == '__main__':

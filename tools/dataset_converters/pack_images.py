@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import folder_to_make
 from mmdfkd.utils.reporting import report_errors
 
@@ -92,7 +93,6 @@ def main() -> None:
         from mmdfkd.datasets.image_pool import refuse_taken
         from mmdfkd.datasets.packing import Recipe, Source, open_images, pack
         from mmdfkd.datasets.packing.dedup import perceptual_hashes
-        from mmdfkd.utils import UsageError
 
         refuse_taken(args.out)
         recipe = Recipe(args.size, args.filter, args.mode, args.grey)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmdfkd.utils import UsageError
+from mmdfkd.utils import UsageError, check_least
 from mmdfkd.utils.command_line import KeyValues
-from mmdfkd.utils.errors import check_least
 from mmdfkd.utils.reporting import report_errors
 
 

@@ -75,7 +75,7 @@ def ask_teacher(config: str, options: dict | None, pool: Any, facts: dict) -> tu
     from mmdfkd.engine import predict_logits
     from mmdfkd.models.algorithms.base import build_teacher
     from mmdfkd.models.classifiers import network_fingerprint
-    from mmdfkd.registry import MODELS
+    from mmdfkd.models.data_preprocessors import BatchPreprocessor
     from mmdfkd.utils.config_read import load_config
     from mmdfkd.utils.device import choose_device
 
@@ -87,9 +87,8 @@ def ask_teacher(config: str, options: dict | None, pool: Any, facts: dict) -> tu
             f'{config} has another teacher than the one that {pool.root} was made with '
             f'({facts["teacher_name"]}). Give the config of the bank, or leave out --config.'
         )
-    inputs = dict(type='BatchPreprocessor', mean=teacher.mean, std=teacher.std)
     device = choose_device()
-    preprocessor = MODELS.build(inputs).to(device)
+    preprocessor = BatchPreprocessor(teacher.mean, teacher.std).to(device)
     words = f'{teacher.name} looks at {len(pool):,} images'
     logits = predict_logits(teacher.to(device), pool, preprocessor, description=words)
     confidences, labels = logits.softmax(1).max(1)

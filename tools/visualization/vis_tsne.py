@@ -29,7 +29,8 @@ def main() -> None:
     args = parse_args()
     with report_errors():
         from mmdfkd.registry import DATASETS
-        from mmdfkd.visualization.runs import draw_features, run_config
+        from mmdfkd.visualization import draw_features
+        from mmdfkd.visualization.records import run_config
 
         loader = run_config(args.work_dir).get('test_dataloader')
         if not loader:

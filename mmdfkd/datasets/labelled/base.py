@@ -70,7 +70,7 @@ class LabelledSet(PackedDataset):
         grey: bool = False,
         download: bool = False,
     ) -> None:
-        check_choice(f'split of {type(self).__name__}: split', split, tuple(self.splits))
+        check_choice(f'{type(self).__name__}: split', split, tuple(self.splits))
         if image_size is not None and image_size < 1:
             raise UsageError(
                 f'image_size={image_size} of {type(self).__name__} must be 1 pixel or more, or '
@@ -196,12 +196,13 @@ class LabelledSet(PackedDataset):
                     took = time.perf_counter() - start
                     print_log(f'Packed {self.source} into {root} in {took:.1f} s.', 'current')
         except OSError as error:
-            cannot = not os.access(root.parent, os.W_OK)
+            if not os.access(root.parent, os.W_OK):
+                raise UsageError(
+                    f'The cache folder {root.parent} cannot be written ({error.strerror}). Set the '
+                    'environment variable MMDFKD_CACHE_DIR to a folder that can.'
+                ) from error
             raise UsageError(
-                f'The cache folder {root.parent} cannot be written ({error.strerror}). Set the '
-                'environment variable MMDFKD_CACHE_DIR to a folder that can.'
-                if cannot
-                else f'Packing {self.name} into the cache {root.parent} failed: {error}. Free some '
+                f'Packing {self.name} into the cache {root.parent} failed: {error}. Free some '
                 'space there, or set MMDFKD_CACHE_DIR to another folder.'
             ) from error
 

@@ -13,7 +13,7 @@ from mmdfkd.utils.files import one_at_a_time
 
 
 class Download(NamedTuple):
-    """A file that a publisher offers, and its md5 where he gives one."""
+    """A file that a publisher offers, and its md5 where that is known."""
 
     url: str
     filename: str

@@ -44,7 +44,7 @@ class LabelledFolder(LabelledSet):
             ``validation``, ``training`` and ``testing`` count too); None for ``<class>/``.
         image_size: As in :class:`LabelledSet`, like the argument below.
         grey: Grey images.
-        classes: Folder names in label order. All must be known, but some may have no images.
+        classes: Folder names in label order, at least those of all folders that hold images.
         name: Name shown in logs and summaries; by default that of ``data_root``.
 
     Raises:

@@ -7,13 +7,15 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .archive import File, is_image, reported, walk
+from .archive import is_image, reported, walk
 from .decode import decode_image, fit_array
+
+if TYPE_CHECKING:
+    from .base import LabelledSet
 
 _CHUNK = 128  # image files that one thread decodes in a row
 
@@ -32,21 +34,7 @@ class Part(NamedTuple):
     labels: Sequence[int | str]
 
 
-class Source(Protocol):
-    """What :func:`read_images` needs to know of a set."""
-
-    source: Path
-    image_size: int | None
-    grey: bool
-
-    def read(self, file: File) -> Part | None:
-        """Reads a file that is no image."""
-
-    def label(self, file: File) -> str | None:
-        """Returns the class of an image file, or None to leave it out."""
-
-
-def read_images(source: Source) -> Iterator[tuple[Part, list[np.ndarray]]]:
+def read_images(dataset: LabelledSet) -> Iterator[tuple[Part, list[np.ndarray]]]:
     """Yields all images of a set, a part at a time, decoded a few parts ahead.
 
     Raises:
@@ -54,10 +42,10 @@ def read_images(source: Source) -> Iterator[tuple[Part, list[np.ndarray]]]:
     """
     workers = min(16, os.cpu_count() or 1)
     waiting: deque[tuple[Part, Future]] = deque()
-    with ThreadPoolExecutor(workers) as threads, reported(source.source):
+    with ThreadPoolExecutor(workers) as threads, reported(dataset.source):
         try:
-            for part in _parts(source):
-                waiting.append((part, threads.submit(_decode, source, part)))
+            for part in _parts(dataset):
+                waiting.append((part, threads.submit(_decode, dataset, part)))
                 while len(waiting) > 2 * workers or (waiting and waiting[0][1].done()):
                     first, result = waiting.popleft()
                     yield first, result.result()
@@ -67,16 +55,16 @@ def read_images(source: Source) -> Iterator[tuple[Part, list[np.ndarray]]]:
             threads.shutdown(cancel_futures=True)
 
 
-def _parts(source: Source) -> Iterator[Part]:
+def _parts(dataset: LabelledSet) -> Iterator[Part]:
     names: list[str] = []
     images: list[bytes] = []
     labels: list[str] = []
-    for file in walk(source.source):
+    for file in walk(dataset.source):
         if not is_image(file.name):
-            part = source.read(file)
+            part = dataset.read(file)
             if part is not None:
                 yield part
-        elif (label := source.label(file)) is not None:
+        elif (label := dataset.label(file)) is not None:
             names.append(file.name)
             images.append(file.read())
             labels.append(label)
@@ -87,10 +75,10 @@ def _parts(source: Source) -> Iterator[Part]:
         yield Part(names, images, labels)
 
 
-def _decode(source: Source, part: Part) -> list[np.ndarray]:
+def _decode(dataset: LabelledSet, part: Part) -> list[np.ndarray]:
     if isinstance(part.images, np.ndarray):
-        return [fit_array(image, source.image_size, source.grey) for image in part.images]
+        return [fit_array(image, dataset.image_size, dataset.grey) for image in part.images]
     return [
-        decode_image(data, f'{source.source}: {name}', source.image_size, source.grey)
+        decode_image(data, f'{dataset.source}: {name}', dataset.image_size, dataset.grey)
         for name, data in zip(part.names, part.images, strict=True)
     ]

@@ -83,7 +83,7 @@ def read_rows(file: IO[bytes], name: str) -> Iterator[Row]:
 
 
 def _read_pickle(file: IO[bytes], name: str) -> Iterator[Row]:
-    from ..labelled.cifar import load_batch
+    from ..labelled.pickles import load_batch
 
     batch = load_batch(file.read(), name)
     data, labels = batch.get('data'), _labels_of(batch)

@@ -23,7 +23,7 @@ from mmdfkd.utils.progress import track
 from ..image_pool import ImagePool, is_pool
 from ..packed import PackedDataset
 from ..row_view import RowView
-from .decode import Recipe, UnreadableImage, decode_image
+from .decode import Recipe, decode_block, decode_image
 from .sources import Source
 
 #: Bits in which hashes of the same picture may differ.
@@ -197,17 +197,12 @@ def open_images(spec: str | os.PathLike, recipe: Recipe) -> PackedDataset:
     if Path(spec).suffix == '.py':
         return _fitted(_validation_set(spec), recipe)
     recipe.check()
-    rows = []
-    for entry in track(Source(spec), f'Reading {spec}'):
-        try:
-            if isinstance(entry.content, UnreadableImage):
-                raise entry.content
-            rows.append(decode_image(entry.content, recipe))
-        except UnreadableImage:
-            pass  # what cannot be read cannot be a validation image
-    if not rows:
+    # What cannot be read cannot be a validation image.
+    entries = track(Source(spec), f'Reading {spec}')
+    rows = [decode_block([entry.content], recipe)[0] for entry in entries]
+    if not any(map(len, rows)):
         raise UsageError(f'{spec} holds no readable image, so there is nothing to compare with.')
-    return PackedDataset(np.stack(rows), metainfo={'name': str(spec)})
+    return PackedDataset(np.concatenate(rows), metainfo={'name': str(spec)})
 
 
 def _fitted(dataset: PackedDataset, recipe: Recipe) -> PackedDataset:

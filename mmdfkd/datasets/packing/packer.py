@@ -187,24 +187,21 @@ def _blocks(
         block: list[Entry] = []
         size = 0
         problem: UsageError | None = None
-        entries = islice(source, None if limit is None else limit - seen)
-        while True:
-            try:
-                entry = next(entries, None)
-            except UsageError as error:
-                problem, entry = error, None
-            if entry is not None:
+        try:
+            for entry in islice(source, None if limit is None else limit - seen):
                 seen += 1
                 if seen > start:
                     block.append(entry)
                     size += len(entry.content) if isinstance(entry.content, bytes) else 0
-            if block and (entry is None or len(block) == _BLOCK_IMAGES or size >= _BLOCK_BYTES):
-                yield place, block
-                block, size = [], 0
-            if problem is not None:
-                raise problem
-            if entry is None:
-                break
+                if len(block) == _BLOCK_IMAGES or size >= _BLOCK_BYTES:
+                    yield place, block
+                    block, size = [], 0
+        except UsageError as error:
+            problem = error
+        if block:
+            yield place, block
+        if problem is not None:
+            raise problem
 
 
 class _Decoder:
@@ -242,11 +239,9 @@ class _Decoder:
                 future = self.pool.submit(decode_block, contents, self.recipe)
                 emptied = [entry._replace(content=b'') for entry in entries]
                 waiting.append((place, emptied, future))
-                while waiting[0][2].done() or len(waiting) > _AHEAD * self.workers:
+                while len(waiting) > _AHEAD * self.workers or (waiting and waiting[0][2].done()):
                     place, emptied, future = waiting.popleft()
                     yield place, emptied, *future.result()
-                    if not waiting:
-                        break
         except UsageError as error:
             problem = error
         for place, emptied, future in waiting:
@@ -275,10 +270,9 @@ def _total(sources: Sequence[Source]) -> Counter[str]:
 def _require_images(part: PartialPool, sources: Sequence[Source]) -> None:
     if part.count:
         return
-    others = _total(sources)
     found = [f'{count:,} unreadable ({reason})' for reason, count in part.reasons.most_common(3)]
-    others = Counter({f'{kind} files' if kind[0] == '.' else kind: n for kind, n in others.items()})
-    found += [f'{count:,} {kind}' for kind, count in others.most_common(5)]
+    for kind, count in _total(sources).most_common(5):
+        found.append(f'{count:,} {kind}' + ' files' * kind.startswith('.'))
     part.discard()
     folders = [source.path for source in sources if source.path.is_dir()]
     remedy = 'Check the path and --include.'

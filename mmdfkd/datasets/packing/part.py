@@ -18,6 +18,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -79,8 +80,8 @@ class PartialPool:
         self.entries = self.count = 0
         self.reasons: Counter[str] = Counter()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._journal: IO[bytes] = open(self._path('journal.jsonl'), 'a+b', buffering=0)
-        self._images: IO[bytes] = open(self._path('images.npy'), 'a+b', buffering=0)
+        self._journal: IO[bytes] = open(self.folder / 'journal.jsonl', 'a+b', buffering=0)
+        self._images: IO[bytes] = open(self.folder / 'images.npy', 'a+b', buffering=0)
         try:
             _lock(self._journal, self.folder)
             self._resume()
@@ -156,7 +157,7 @@ class PartialPool:
 
     def _blocks(self) -> Iterator[tuple[Block, int]]:
         """Yields the blocks of the journal, and where the line of each ends."""
-        with open(self._path('journal.jsonl'), 'rb') as journal:
+        with open(self.folder / 'journal.jsonl', 'rb') as journal:
             journal.readline()
             while (content := _parse(journal.readline())) is not None:
                 yield Block(*content), journal.tell()
@@ -201,18 +202,15 @@ class PartialPool:
 
     def _order(self) -> list[int] | None:
         """Returns the sorted order of the images, None where they are in order already."""
-        last = (0, '')
-        for block, _ in self._blocks():
-            keys = [(block.source, sort_key(name)) for name in block.names]
-            if keys and (keys[0] < last or any(a > b for a, b in pairwise(keys))):
-                break
-            last = keys[-1] if keys else last
-        else:
+        if all(first <= second for first, second in pairwise(self._keys())):
             return None
-        keys = [
-            (block.source, sort_key(name)) for block, _ in self._blocks() for name in block.names
-        ]
+        keys = list(self._keys())
         return sorted(range(len(keys)), key=keys.__getitem__)
+
+    def _keys(self) -> Iterator[tuple[int, str]]:
+        for block, _ in self._blocks():
+            for name in block.names:
+                yield block.source, sort_key(name)
 
     def _write_images(self, order: list[int] | None) -> str:
         """Completes the array, in order; returns the sha256 of its images."""
@@ -221,7 +219,7 @@ class PartialPool:
             head, {'descr': '|u1', 'fortran_order': False, 'shape': (self.count, *self.shape)}
         )
         assert len(head.getvalue()) == _HEADER_BYTES
-        path, digest = self._path('images.npy'), hashlib.sha256()
+        path, digest = self.folder / 'images.npy', hashlib.sha256()
         if order is None:
             with open(path, 'r+b') as file:
                 file.write(head.getvalue())
@@ -237,7 +235,7 @@ class PartialPool:
                 row = source.read(width)
                 digest.update(row)
                 target.write(row)
-        os.replace(self._path('sorted.npy'), path)
+        os.replace(self.folder / 'sorted.npy', path)
         return digest.hexdigest()
 
     def _write_names(self, order: list[int] | None, prefixes: Sequence[str]) -> None:
@@ -273,26 +271,13 @@ class PartialPool:
             np.save(file, np.array(values, np.int64)[numbers])
         return extra
 
-    def _create(self, name: str) -> _Synced:
-        return _Synced(self._path(name))
-
-    def _path(self, name: str) -> Path:
-        return self.folder / name
-
-
-class _Synced:
-    """A new file that is flushed to the disk when it is closed."""
-
-    def __init__(self, path: Path) -> None:
-        self.file: IO[bytes] = open(path, 'wb')
-
-    def __enter__(self) -> IO[bytes]:
-        return self.file
-
-    def __exit__(self, *exception: object) -> None:
-        with self.file:
-            self.file.flush()
-            os.fsync(self.file.fileno())
+    @contextmanager
+    def _create(self, name: str) -> Iterator[IO[bytes]]:
+        """A new file that is on the disk when it is closed."""
+        with open(self.folder / name, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def trim(folders: Sequence[str]) -> list[str]:

@@ -19,8 +19,7 @@ from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
 from mmdfkd.utils import UsageError, register_all_modules
-from mmdfkd.visualization.curves import curve_of, unit_of
-from mmdfkd.visualization.runs import read_history
+from mmdfkd.visualization.records import curve_of, read_history, unit_of
 
 ROOT = Path(__file__).parents[3]
 GAN = ('generator', 'discriminator')

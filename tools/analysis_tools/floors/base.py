@@ -46,9 +46,9 @@ class Floor(ABC):
     def build(self, model: Any) -> None:
         """Take the networks that the step needs."""
 
-    @abstractmethod
     def prepare(self, data: dict) -> Any:
-        """What one step works on, from a batch of the loader; not on the clock."""
+        """What one step works on, not on the clock: augmented, normalised ``(B, C, H, W)``."""
+        return self.model.data_preprocessor(data, training=True)['inputs']
 
     @abstractmethod
     def step(self, batch: Any) -> Tensor:

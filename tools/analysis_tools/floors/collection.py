@@ -24,10 +24,6 @@ class KD3Floor(Floor):
         self.phi_s, self.adapter = model.student.backbone, model.student.neck.transfer
         self.e_s, self.e_t = model.student_head.linear, model.teacher_head.linear
 
-    def prepare(self, data: dict) -> Tensor:
-        """Augmented, normalised images ``(B, C, H, W)``."""
-        return self.model.data_preprocessor(data, training=True)['inputs']
-
     def step(self, images: Tensor) -> Tensor:
         """One step."""
         loss = self.loss(images)
@@ -136,10 +132,6 @@ class DFNDFloor(Floor):
         """Two networks, and the parameters W of the matrix."""
         self.teacher, self.student = model.teacher, model.student
         self.weight, self.accuracy = model.adaptation.weight, model.adaptation.accuracy
-
-    def prepare(self, data: dict) -> Tensor:
-        """Augmented, normalised images ``(B, C, H, W)``."""
-        return self.model.data_preprocessor(data, training=True)['inputs']
 
     def step(self, images: Tensor) -> Tensor:
         """One step."""

@@ -21,10 +21,6 @@ class InversionFloor(Floor):
         """Two networks."""
         self.teacher, self.student = model.teacher, model.student
 
-    def prepare(self, data: dict) -> Tensor:
-        """Augmented, normalised images ``(B, C, H, W)``."""
-        return self.model.data_preprocessor(data, training=True)['inputs']
-
     def step(self, images: Tensor) -> Tensor:
         """``T^2 KL``."""
         with torch.no_grad():

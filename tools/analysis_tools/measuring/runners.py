@@ -22,15 +22,14 @@ from mmdfkd.utils.config_read import load_config
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
 
-#: Networks and data of the recipes; teachers of ``cifar10`` get random weights.
+#: Networks and data of the recipes.
 PAIRS = dict(
     lenet5='lenet5_lenet5-half_{}_digits',
     resnet8='resnet8_resnet8-half_{}_digits',
     wrn='wrn-40-2_wrn-16-1_{}_cifar10',
     resnet34='resnet34_resnet18_{}_cifar10',
 )
-
-
+#: Pairs whose teachers do not ship, and get random weights.
 RANDOM = ('wrn', 'resnet34')
 
 
@@ -55,9 +54,10 @@ def find_recipe(method: str, pair: str) -> Path:
 def has_recipe(method: str, pair: str) -> bool:
     """Whether there is a config of a method for a pair."""
     try:
-        return bool(find_recipe(method, pair))
+        find_recipe(method, pair)
     except UsageError:
         return False
+    return True
 
 
 def build_runner(
