@@ -17,6 +17,7 @@ from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.modules import gather_batch
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
+from mmdfkd.utils.precision import at_least_float32
 
 from .base import add_up
 from .generative import GenerativeDistiller, build_generator, same_latents
@@ -247,7 +248,9 @@ class PREDFKD(GenerativeDistiller):
                 views = self.views(images)
             loss = F.l1_loss(self.student(images), views['logit'])
         optim_wrapper.update_params(loss)
-        return loss.detach(), {name: view[: len(novel)] for name, view in views.items()}
+        # In float32, since the memory's forward may be another optimiser's, without autocast.
+        views = {name: at_least_float32(view[: len(novel)]) for name, view in views.items()}
+        return loss.detach(), views
 
     # Memory ---------------------------------------------------------------------------------
 

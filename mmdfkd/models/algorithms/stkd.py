@@ -15,6 +15,7 @@ from mmdfkd.models.losses import KLDivergence
 from mmdfkd.models.modules import mix
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
 from .base import BaseDistiller, add_up
 
@@ -134,7 +135,7 @@ class STKD(BaseDistiller):
         if self.target == 'mixed_image' or self.kd_weight == 0:
             return self.teacher_logits(mixed_images)
         temperature = self.divergence.temperature
-        probabilities = (self.teacher(images).float() / temperature).softmax(1)
+        probabilities = (at_least_float32(self.teacher(images)) / temperature).softmax(1)
         mixture = mix(probabilities, weights, partners)  # of probabilities, not of logits
         return temperature * mixture.clamp(min=torch.finfo(mixture.dtype).tiny).log()
 
