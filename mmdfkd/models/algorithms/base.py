@@ -81,14 +81,9 @@ class BaseDistiller(BaseModel):
         distils = teacher is not None or self.learns_from is not None
         teacher = build_teacher(teacher) if distils else None
         student = build_student(student, teacher, self.method)
-        inputs = dict(
-            type='BatchPreprocessor',
-            mean=student.mean,
-            std=student.std,
-            input_shape=student.input_shape,
-        )
-        super().__init__(MODELS.build({**inputs, **(data_preprocessor or {})}))
-        self.test_preprocessor = MODELS.build(inputs)
+        inputs = dict(mean=student.mean, std=student.std, input_shape=student.input_shape)
+        super().__init__(self.build_part('data_preprocessor', data_preprocessor, **inputs))
+        self.test_preprocessor = MODELS.build(dict(inputs, type='BatchPreprocessor'))
         self.teacher = teacher
         self.student = student
         self.selector = self.build_selector(selector) if selector else None

@@ -30,7 +30,7 @@ from mmdfkd.utils.errors import UsageError, check_choice
 
 from .base import add_up
 from .generative import build_generator
-from .inversion import InversionDistiller, Synthesis, image_optimizer
+from .inversion import InversionDistiller, Synthesis, betas_of_gans
 
 
 @MODELS.register_module()
@@ -148,8 +148,8 @@ class CMI(InversionDistiller):
             warmup_rounds=warmup_rounds,
             data_preprocessor=data_preprocessor,
         )
-        self.generator = build_generator(generator, self.teacher)
-        self.optimizer = image_optimizer(1e-3, optimizer)
+        self.generator = build_generator(self.describe_part('generator', generator), self.teacher)
+        self.optimizer = betas_of_gans(self.describe_part('optimizer', optimizer, lr=1e-3))
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=1.0)
         self.contrast = self.build_part('contrast', contrast, temperature=0.1, loss_weight=0.8)
         if feature_layers is None:

@@ -145,7 +145,7 @@ class DeepInversion(InversionDistiller):
             warmup_rounds=warmup_rounds,
             data_preprocessor=data_preprocessor,
         )
-        self.optimizer = dict(type='Adam', lr=0.05) | (optimizer or {})
+        self.optimizer = self.describe_part('optimizer', optimizer, lr=0.05)
         self.warmup = warmup
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
         self.total_variation = self.build_part(

@@ -27,7 +27,7 @@ from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .base import add_up
 from .generative import build_generator
-from .inversion import InversionDistiller, Synthesis, image_optimizer
+from .inversion import InversionDistiller, Synthesis, betas_of_gans
 
 #: What of a generator ``reset_l0`` draws anew.
 FIRST_LAYERS = {'linear': ('linear',), 'legacy': ('linear', 'norm'), False: ()}
@@ -146,7 +146,7 @@ class FastDFKD(InversionDistiller):
             warmup_rounds=warmup_rounds,
             data_preprocessor=data_preprocessor,
         )
-        self.generator = build_generator(generator, self.teacher)
+        self.generator = build_generator(self.describe_part('generator', generator), self.teacher)
         self.first_layers = FIRST_LAYERS[reset_l0]
         for name in self.first_layers:
             if not isinstance(getattr(getattr(self.generator, name, None), 'weight', None), Tensor):
@@ -154,7 +154,7 @@ class FastDFKD(InversionDistiller):
                     f'model.reset_l0={reset_l0!r} draws the weights of generator.{name} anew, and '
                     f'{type(self.generator).__name__} has none. Set model.reset_l0=False.'
                 )
-        self.optimizer = image_optimizer(3e-3, optimizer)
+        self.optimizer = betas_of_gans(self.describe_part('optimizer', optimizer, lr=3e-3))
         self.latent_lr = latent_lr
         latents = [torch.randn(batch_size, self.generator.latent_size)] if meta_latent else []
         self.latents = nn.ParameterList(latents)  # one or none

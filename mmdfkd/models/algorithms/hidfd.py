@@ -135,7 +135,7 @@ class HiDFD(BaseDistiller):
         check_least('model.gan_epochs', gan_epochs, 0)
         check_least('model.num_synthetic', num_synthetic, 0)
         teacher = build_teacher(teacher)
-        network = share_classifier(student, teacher, adapter or {})
+        network = share_classifier(student, teacher, self.describe_part('adapter', adapter))
         selector = self.describe_part('selector', selector)
         if describes(TASK_UTILS, selector, ConfidenceSelector):
             if selector.get('keep_ratio') is None:

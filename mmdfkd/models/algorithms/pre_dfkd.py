@@ -127,7 +127,7 @@ class PREDFKD(GenerativeDistiller):
         check_least('model.replay_ratio', replay_ratio, 1)
         check_least('model.memory_ratio', memory_ratio, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
-        self.memory = build_generator(memory, self.teacher)
+        self.memory = build_generator(self.describe_part('memory', memory), self.teacher)
         self.encoder = self.build_part(
             'encoder',
             encoder,
@@ -139,7 +139,7 @@ class PREDFKD(GenerativeDistiller):
         self.activation = self.build_part('activation', activation, loss_weight=0.1)
         self.disagreement = self.build_part('disagreement', disagreement, reduction='mean')
         self.reconstruction = self.build_part('reconstruction', reconstruction)
-        self.tuning = dict(type='Adam', lr=0.02) | (tuning or {})
+        self.tuning = self.describe_part('tuning', tuning, lr=0.02)
         self.adversarial_weight = adversarial_weight
         self.student_steps = student_steps
         self.memory_steps = memory_steps
