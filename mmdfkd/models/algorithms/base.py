@@ -255,6 +255,11 @@ def add_up(terms: Mapping[str, Tensor]) -> Tensor:
     return functools.reduce(torch.add, terms.values())
 
 
+def detached(logs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a step logs, without its graph."""
+    return {name: value.detach() for name, value in logs.items()}
+
+
 def check_adversary(student: Any, teacher: Classifier) -> None:
     """Where images are made against the student, it must be another network than the teacher.
 

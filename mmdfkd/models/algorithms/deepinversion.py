@@ -18,7 +18,7 @@ from mmdfkd.models.modules import BestIterate, batch_norm_layers, record_batch_s
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
-from .base import add_up
+from .base import add_up, detached
 from .inversion import InversionDistiller, Synthesis
 
 
@@ -199,8 +199,7 @@ class DeepInversion(InversionDistiller):
                         self.clamp_pixels(images)
                     on_step()
         if self.keep == 'last':
-            logs = {name: value.detach() for name, value in logs.items()}
-            return Synthesis(images.detach(), targets, logs)
+            return Synthesis(images.detach(), targets, detached(logs))
         best.check(round_number)
         return Synthesis(best['images'], targets, {name: best[name] for name in logs})
 

@@ -17,7 +17,7 @@ from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, add_up, build_teacher
+from .base import BaseDistiller, add_up, build_teacher, detached
 
 #: Statistics of ImageNet in units of 0 to 255, as everybody uses them.
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -194,7 +194,7 @@ class DFND(BaseDistiller):
                 noisy_loss = self.noisy(student_logits.detach(), log_matrix, pseudo_labels, weight)
             optim_wrapper['adaptation'].update_params(noisy_loss)
             logs['diagonal'] = log_matrix.diagonal().exp().mean()
-        return {name: value.detach() for name, value in dict(loss=loss, **logs).items()}
+        return detached(dict(loss=loss, **logs))
 
     def weigh(
         self, teacher_logits: Tensor, pseudo_labels: Tensor

@@ -17,7 +17,7 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice, check_least
 from mmdfkd.utils.modes import in_mode
 
-from .base import add_up
+from .base import add_up, detached
 from .generative import GenerativeDistiller
 
 
@@ -130,7 +130,7 @@ class DFQ(GenerativeDistiller):
         with optim_wrapper.optim_context(self), passing:
             loss, logs = self.generator_loss(self.generator(latent), adversary)
         optim_wrapper.update_params(loss)
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(logs)
 
     def generator_loss(
         self, images: Tensor, adversary: bool = True

@@ -24,7 +24,7 @@ from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from mmdfkd.utils.modes import in_mode
 from mmdfkd.utils.precision import at_least_float32
 
-from .base import BaseDistiller, add_up, build_teacher
+from .base import BaseDistiller, add_up, build_teacher, detached
 from .generative import same_latents, seen_by
 from .inversion import Synthesis
 
@@ -229,7 +229,7 @@ class HiDFD(BaseDistiller):
         self.iteration += 1
         self.smoothing.refresh_when_due(self.iteration)
         self.average.update(self.generator, self.iteration)
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(logs)
 
     def draw(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Latents ``(B, L)`` and classes ``(B,)`` for as many fakes as there are ``labels``.

@@ -16,7 +16,7 @@ from mmdfkd.models.modules import MixDistribution, ProjectionHead, statistics_ke
 from mmdfkd.registry import MODELS, TRANSFORMS, describes
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, add_up, build_teacher
+from .base import BaseDistiller, add_up, build_teacher, detached
 
 
 @MODELS.register_module()
@@ -168,8 +168,7 @@ class KD3(BaseDistiller):
                 logs['loss_classifier'] = self.own_classifier_loss(student_logits, teacher.logits)
             loss = add_up(logs)  # Eqs. (17), (18)
         optim_wrapper['student'].update_params(loss)
-        logs = {name: value.detach() for name, value in logs.items()}
-        return dict(loss=loss.detach(), **logs, weight=weight.mean())
+        return detached(dict(loss=loss, **logs, weight=weight.mean()))
 
     def perturb(self, images: Tensor) -> Tensor:
         """Make x̃ from normalised images; transforms of 8-bit images go there and back."""

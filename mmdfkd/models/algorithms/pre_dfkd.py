@@ -19,7 +19,7 @@ from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from mmdfkd.utils.precision import at_least_float32
 
-from .base import add_up
+from .base import add_up, detached
 from .generative import GenerativeDistiller, build_generator, same_latents
 
 
@@ -213,7 +213,7 @@ class PREDFKD(GenerativeDistiller):
         with optim_wrapper.optim_context(self), passing:
             loss, logs = self.generator_loss(self.generator(latent))
         optim_wrapper.update_params(loss)
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(logs)
 
     def generator_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_G and what is logged of it: weighted terms, and the disagreement as it is."""

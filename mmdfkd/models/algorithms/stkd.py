@@ -17,7 +17,7 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 from mmdfkd.utils.precision import at_least_float32
 
-from .base import BaseDistiller, add_up
+from .base import BaseDistiller, add_up, detached
 
 
 @MODELS.register_module()
@@ -114,7 +114,7 @@ class STKD(BaseDistiller):
                 logs.update({f'{name}_clean': loss for name, loss in clean.items()})
             loss = add_up(logs)
         optim_wrapper['student'].update_params(loss)
-        return {name: value.detach() for name, value in dict(loss=loss, **logs).items()}
+        return detached(dict(loss=loss, **logs))
 
     def losses(
         self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None
