@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -49,13 +49,11 @@ class DeepInversion(InversionDistiller):
     Args:
         teacher: Config of the teacher; it needs BatchNorm unless ``bn_statistics.loss_weight=0``.
         student: Config of the student.
-        batch_size: Images N of a round; BatchNorm statistics of fewer than 64 are poor.
         iterations: Steps of a round.
         optimizer: Config of the optimiser of pixels, new in each round; Adam, learning rate 0.05
             unless it says otherwise.
         warmup: Iterations in which the learning rate grows to that of ``optimizer``; from there it
             falls to zero along a cosine. ``None`` keeps it constant.
-        class_weight: Weight of the cross-entropy with the classes asked for.
         bn_statistics: Config of R_feature; ``type`` defaults to ``BNStatisticsLoss``, its
             ``loss_weight`` to 10. ``first_weight`` is a further factor on the first layer.
         total_variation: Config of R_TV; ``type`` defaults to ``TotalVariationLoss``, its
@@ -78,9 +76,8 @@ class DeepInversion(InversionDistiller):
         coarse_share: Share of the iterations, the first ones, that see the images at half their
             resolution, with half the jitter. Each part has an optimiser and a schedule of its own.
         temperature: T of the student's loss.
-        rounds: See :class:`InversionDistiller`.
-        warmup_rounds: Likewise; these do without R_compete.
-        data_preprocessor: Likewise.
+        **kwargs: Those of :class:`InversionDistiller`. BatchNorm statistics of a ``batch_size``
+            below 64 are poor; there is no R_compete in ``warmup_rounds``.
 
     Raises:
         UsageError: A number is out of range, or the teacher does not fit what is asked of it.
@@ -105,11 +102,9 @@ class DeepInversion(InversionDistiller):
         self,
         teacher: dict | Classifier,
         student: dict | Classifier,
-        batch_size: int = 256,
         iterations: int = 2000,
         optimizer: dict | None = None,
         warmup: int | None = None,
-        class_weight: float = 1.0,
         bn_statistics: dict | None = None,
         total_variation: dict | None = None,
         image_norm: dict | None = None,
@@ -123,9 +118,7 @@ class DeepInversion(InversionDistiller):
         keep: Literal['best', 'last'] = 'best',
         coarse_share: float = 0.0,
         temperature: float = 3.0,
-        rounds: int = 1,
-        warmup_rounds: int = 0,
-        data_preprocessor: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         check_choice('model.targets', targets, ('random', 'balanced'))
         check_choice('model.priors_on', priors_on, ('view', 'pixels'))
@@ -134,17 +127,7 @@ class DeepInversion(InversionDistiller):
         check_least('model.warmup', warmup, 0)
         if not 0 <= coarse_share < 1:
             raise UsageError(f'model.coarse_share is {coarse_share}; give a share in [0, 1).')
-        super().__init__(
-            teacher,
-            student,
-            class_weight=class_weight,
-            batch_size=batch_size,
-            iterations=iterations,
-            temperature=temperature,
-            rounds=rounds,
-            warmup_rounds=warmup_rounds,
-            data_preprocessor=data_preprocessor,
-        )
+        super().__init__(teacher, student, iterations=iterations, temperature=temperature, **kwargs)
         self.optimizer = self.describe_part('optimizer', optimizer, lr=0.05)
         self.warmup = warmup
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapperDict
@@ -84,13 +84,10 @@ class FastDFKD(InversionDistiller):
         reset_at: Ahead of which round after the warm-up, counted from 1.
         padding: Pixels by which what the networks see is shifted at most, over black.
         flip: Whether it is mirrored at random.
-        batch_size: Images N of a round.
         iterations: k. Published triples of k, learning rate and ``latent_lr``: 2, 5e-3, 0.015;
             5, 3e-3, 0.01; 10, 2e-3, 0.01. They belong together.
-        temperature: T of the student's loss.
-        rounds: Rounds before each epoch.
-        warmup_rounds: Further rounds before the first epoch, without L_adv.
-        data_preprocessor: The student's augmentation, see :class:`InversionDistiller`.
+        warmup_rounds: Rounds before the first epoch, without L_adv.
+        **kwargs: Those of :class:`InversionDistiller`.
 
     Differs from the published code: L_adv starts with the first round after the warm-up, not with
     its last one; where z is learnt, its gradient is taken, not its value; images are kept in 8 bits
@@ -120,12 +117,9 @@ class FastDFKD(InversionDistiller):
         reset_at: int = 120,
         padding: int = 4,
         flip: bool = True,
-        batch_size: int = 256,
         iterations: int = 5,
-        temperature: float = 20.0,
-        rounds: int = 1,
         warmup_rounds: int = 20,
-        data_preprocessor: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         check_choice('model.meta', meta, ('fomaml', 'reptile', 'none'))
         check_choice('model.reset_l0', reset_l0, tuple(FIRST_LAYERS))
@@ -139,12 +133,9 @@ class FastDFKD(InversionDistiller):
             teacher,
             student,
             class_weight=class_weight,
-            batch_size=batch_size,
             iterations=iterations,
-            temperature=temperature,
-            rounds=rounds,
             warmup_rounds=warmup_rounds,
-            data_preprocessor=data_preprocessor,
+            **kwargs,
         )
         self.generator = build_generator(self.describe_part('generator', generator), self.teacher)
         self.first_layers = FIRST_LAYERS[reset_l0]
@@ -156,7 +147,7 @@ class FastDFKD(InversionDistiller):
                 )
         self.optimizer = betas_of_gans(self.describe_part('optimizer', optimizer, lr=3e-3))
         self.latent_lr = latent_lr
-        latents = [torch.randn(batch_size, self.generator.latent_size)] if meta_latent else []
+        latents = [torch.randn(self.batch_size, self.generator.latent_size)] if meta_latent else []
         self.latents = nn.ParameterList(latents)  # one or none
         self.latent_reset = latent_reset
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
