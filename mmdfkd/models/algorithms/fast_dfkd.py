@@ -180,17 +180,10 @@ class FastDFKD(InversionDistiller):
         generator = self.generator if self.meta == 'none' else self.copy_generator()
         latent = self.start_latent(round_number)
         targets = self.draw_targets()
-        adapted = dict(generator=list(generator.parameters()), latent=[latent])
-        optimizer = OPTIMIZERS.build(
-            dict(
-                self.optimizer,
-                params=[
-                    dict(params=adapted['generator']),
-                    dict(params=adapted['latent'], lr=self.latent_lr),
-                ],
-            )
-        )
-        sums = {role: [torch.zeros_like(p) for p in group] for role, group in adapted.items()}
+        adapted = [*generator.parameters(), latent]  # theta', z
+        groups = [dict(params=adapted[:-1]), dict(params=[latent], lr=self.latent_lr)]
+        optimizer = OPTIMIZERS.build(dict(self.optimizer, params=groups))
+        sums = [torch.zeros_like(parameter) for parameter in adapted]  # of all steps' gradients
         best = BestIterate()
         with self.gradient_only_through(self.student, 'eval'):
             for _ in range(self.iterations):
@@ -200,8 +193,7 @@ class FastDFKD(InversionDistiller):
                 best.offer(loss, images=images, **logs)
                 optimizer.zero_grad()
                 loss.backward()
-                for role, group in adapted.items():
-                    torch._foreach_add_(sums[role], [parameter.grad for parameter in group])
+                torch._foreach_add_(sums, [parameter.grad for parameter in adapted])
                 optimizer.step()
                 on_step()
         best.check(round_number)
@@ -247,27 +239,25 @@ class FastDFKD(InversionDistiller):
         return loss, statistics, logs
 
     def move_meta(
-        self,
-        optim_wrapper: OptimWrapperDict,
-        adapted: dict[str, list[Tensor]],
-        sums: dict[str, list[Tensor]],
+        self, optim_wrapper: OptimWrapperDict, adapted: list[Tensor], sums: list[Tensor]
     ) -> None:
         """The outer step: theta, and z where it is learnt, by a first-order meta gradient.
 
         Args:
             optim_wrapper: Optimisers by role.
-            adapted: Role to what the inner steps made of its parameters.
-            sums: Role to the sums of their gradients.
+            adapted: What the inner steps made of theta' and, last, of z.
+            sums: The sums of their gradients.
         """
-        for role, modules in self.roles().items():
-            if role == 'student':
-                continue
-            parameters = nn.ModuleList(modules).parameters()
-            for start, end, total in zip(parameters, adapted[role], sums[role], strict=True):
-                moved = self.reptile_alpha * (start - end).detach()
-                start.grad = total if self.meta == 'fomaml' else moved
-            optim_wrapper[role].step()
-            optim_wrapper[role].zero_grad()
+        learnt = [*self.generator.parameters(), *self.latents]  # less than adapted by a fresh z
+        for start, end, total in zip(learnt, adapted, sums, strict=False):
+            if self.meta == 'fomaml':
+                start.grad = total
+            else:
+                start.grad = self.reptile_alpha * (start - end).detach()
+        for role in self.roles():
+            if role != 'student':
+                optim_wrapper[role].step()
+                optim_wrapper[role].zero_grad()
 
     def reset_first_layers(self) -> None:
         """Draw weights of the meta generator anew, those that ``reset_l0`` names."""
