@@ -84,8 +84,8 @@ class CMI(InversionDistiller):
         reset_generator: Whether each round starts with new weights. ``False`` continues with those
             of the last.
         adversary_start: Rounds without L_adv, to let a student learn first.
-        **kwargs: Those of :class:`InversionDistiller`. L_oh has its ``class_weight``; there is no
-            L_adv in ``warmup_rounds``.
+        **kwargs: Those of :class:`InversionDistiller`, whose defaults are CMI's. L_oh has its
+            ``class_weight``; there is no L_adv in ``warmup_rounds``.
 
     Differs from the published code: a bank that is exactly full counts as full there as empty,
     which gives one round of images that were not optimised; images are kept in 8 bits by rounding,

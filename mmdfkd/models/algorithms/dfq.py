@@ -113,10 +113,10 @@ class DFQ(GenerativeDistiller):
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """One iteration: G moves once; then the student imitates on fresh images, several times."""
         generator_latent, *student_latents = self.latents(data)
-        warm_up = self.iteration < self.warmup_iterations
+        adversary = self.iteration >= self.warmup_iterations
         self.iteration += 1
-        logs = self.move_generator(generator_latent, optim_wrapper['generator'], not warm_up)
-        if warm_up:
+        logs = self.move_generator(generator_latent, optim_wrapper['generator'], adversary)
+        if not adversary:  # the generator warms up
             return logs
         for latent in student_latents:
             loss_student = self.imitate(latent, optim_wrapper['student'])

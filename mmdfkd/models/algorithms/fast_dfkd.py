@@ -151,10 +151,10 @@ class FastDFKD(InversionDistiller):
         self.latents = nn.ParameterList(latents)  # one or none
         self.latent_reset = latent_reset
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
-        widths = [0]
+        channels = 0
         if self.bn_statistics.loss_weight:
-            widths = feature_widths(self.teacher, batch_norm_layers(self.teacher))
-        self.average = StatisticsAverage(sum(widths), bn_momentum)
+            channels = sum(feature_widths(self.teacher, batch_norm_layers(self.teacher)))
+        self.average = StatisticsAverage(channels, bn_momentum)
         self.view = crop_view(self.teacher, padding, flip)
         self.adversarial_weight = adversarial_weight
         self.meta = meta
