@@ -161,7 +161,7 @@ class DeepInversion(InversionDistiller):
         images = self.draw_noise()
         coarse = min(round(self.coarse_share * self.iterations), self.iterations - 1)
         with self.gradient_only_through(self.student, 'eval'):
-            for steps, scale in ((coarse, 2), (self.iterations - coarse, 1)):
+            for steps, scale in ((coarse, 2), (self.iterations - coarse, 1)):  # at half, then whole
                 images = images.detach().clone().requires_grad_()
                 optimizer = OPTIMIZERS.build(dict(self.optimizer, params=[images]))
                 rate = optimizer.param_groups[0]['lr']
@@ -189,7 +189,7 @@ class DeepInversion(InversionDistiller):
     def image_loss(
         self, images: Tensor, view: Tensor, targets: Tensor, adversary: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of x and what is logged of it: weighted terms."""
+        """``R_feature + CE(p_T, y) + R_TV + R_l2 + R_compete``, and its weighted terms to log."""
         logs: dict[str, Tensor] = {}
         with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(view)
@@ -237,7 +237,7 @@ class DeepInversion(InversionDistiller):
 
     @torch.no_grad()
     def clamp_pixels(self, images: Tensor) -> None:
-        """Keep normalised images, in place, within what 0 to 255 is there."""
+        """Keep normalised images, in place, within what pixels of 0 to 255 become."""
         statistics = zip(self.teacher.mean, self.teacher.std, strict=True)
         for channel, (mean, std) in enumerate(statistics):
             images[:, channel].clamp_(-mean / std, (255 - mean) / std)

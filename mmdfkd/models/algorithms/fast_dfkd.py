@@ -173,7 +173,7 @@ class FastDFKD(InversionDistiller):
         adversary: bool = True,
         on_step: Callable[[], None] = lambda: None,
     ) -> Synthesis:
-        """One batch: theta' and z minimise ``L_bn + L_oh + L_adv``, then theta learns of it."""
+        """One batch: theta' and z minimise ``L_bn + L_oh + L_adv``, then theta learns from it."""
         if round_number + 1 == self.warmup_rounds + self.reset_at:
             self.reset_first_layers()
         self.generator.train()

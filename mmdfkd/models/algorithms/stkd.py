@@ -100,7 +100,7 @@ class STKD(BaseDistiller):
         return dict(student=[self.student])
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """One step: ``L = CE(S(x~), y~) + w T^2 KL(T(x~) || S(x~))``, and on x if so wished."""
+        """One step: ``L = CE(S(x~), y~) + w T^2 KL(T(x~) || S(x~))``, and that of x if asked."""
         batch = self.data_preprocessor(data, training=True)
         images, labels = batch['inputs'], self.labels(batch)
         with optim_wrapper['student'].optim_context(self):

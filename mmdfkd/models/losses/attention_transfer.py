@@ -123,7 +123,7 @@ class AttentionTransferLoss(MapLoss):
 
     @torch.no_grad()
     def condense(self, feature: Tensor) -> Tensor:
-        """One channel ``(B, 1, H, W)`` with the attention of all, for maps that are met often."""
+        """One channel ``(B, 1, H, W)`` with the attention of all, for maps compared often."""
         return attention_map(feature, self.p).pow(1 / self.p)[:, None]
 
     def compare(self, index: int, student_map: Tensor, teacher_map: Tensor) -> Tensor:
