@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""How exactly is computed."""
+"""How exact computations are."""
 
 from __future__ import annotations
 

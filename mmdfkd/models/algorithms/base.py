@@ -82,14 +82,9 @@ class BaseDistiller(BaseModel):
         distils = teacher is not None or self.learns_from is not None
         teacher = build_teacher(teacher) if distils else None
         student = build_student(student, teacher, self.method)
-        inputs = dict(
-            type='BatchPreprocessor',
-            mean=student.mean,
-            std=student.std,
-            input_shape=student.input_shape,
-        )
-        super().__init__(MODELS.build({**inputs, **(data_preprocessor or {})}))
-        self.test_preprocessor = MODELS.build(inputs)
+        inputs = dict(mean=student.mean, std=student.std, input_shape=student.input_shape)
+        super().__init__(self.build_part('data_preprocessor', data_preprocessor, **inputs))
+        self.test_preprocessor = MODELS.build(dict(inputs, type='BatchPreprocessor'))
         self.teacher = teacher
         self.student = student
         self.selector = self.build_selector(selector) if selector else None
@@ -259,6 +254,11 @@ class BaseDistiller(BaseModel):
 def add_up(terms: Mapping[str, Tensor]) -> Tensor:
     """The sum of the terms of a loss, each a scalar, at least one."""
     return functools.reduce(torch.add, terms.values())
+
+
+def detached(logs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a step logs, without its graph."""
+    return {name: value.detach() for name, value in logs.items()}
 
 
 def check_adversary(student: Any, teacher: Classifier) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapperDict
@@ -30,7 +30,7 @@ from mmdfkd.utils.errors import UsageError, check_choice
 
 from .base import add_up
 from .generative import build_generator
-from .inversion import InversionDistiller, Synthesis, image_optimizer
+from .inversion import InversionDistiller, Synthesis, betas_of_gans
 
 
 @MODELS.register_module()
@@ -67,7 +67,6 @@ class CMI(InversionDistiller):
             and 0.999 of any Adam, unless it says otherwise. That of h is ``optim_wrapper.head``.
         bn_statistics: Config of L_bn; ``type`` defaults to ``BNStatisticsLoss``, its
             ``loss_weight`` to 1.
-        class_weight: Weight of L_oh.
         adversarial_weight: Weight of L_adv; 0 leaves the student out.
         contrast: Config of L_cr; ``type`` defaults to ``InstanceContrastLoss``, its ``loss_weight``
             to 0.8, its ``temperature`` to 0.1. With weight 0 there are no local views
@@ -85,12 +84,8 @@ class CMI(InversionDistiller):
         reset_generator: Whether each round starts with new weights. ``False`` continues with those
             of the last.
         adversary_start: Rounds without L_adv, to let a student learn first.
-        batch_size: Images N of a round.
-        iterations: Steps of a round.
-        temperature: T of the student's loss.
-        rounds: Rounds before each epoch.
-        warmup_rounds: Further rounds before the first epoch, without L_adv.
-        data_preprocessor: The student's augmentation, see :class:`InversionDistiller`.
+        **kwargs: Those of :class:`InversionDistiller`, whose defaults are CMI's. L_oh has its
+            ``class_weight``; there is no L_adv in ``warmup_rounds``.
 
     Differs from the published code: a bank that is exactly full counts as full there as empty,
     which gives one round of images that were not optimised; images are kept in 8 bits by rounding,
@@ -111,7 +106,6 @@ class CMI(InversionDistiller):
         generator: dict | None = None,
         optimizer: dict | None = None,
         bn_statistics: dict | None = None,
-        class_weight: float = 1.0,
         adversarial_weight: float = 0.5,
         contrast: dict | None = None,
         head_channels: int = 256,
@@ -124,32 +118,17 @@ class CMI(InversionDistiller):
         flip: bool = True,
         reset_generator: bool = True,
         adversary_start: int = 0,
-        batch_size: int = 256,
-        iterations: int = 200,
-        temperature: float = 20.0,
-        rounds: int = 1,
-        warmup_rounds: int = 0,
-        data_preprocessor: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         check_choice('model.feature_on', feature_on, ('input', 'output'))
-        if bank_size < batch_size:
+        super().__init__(teacher, student, **kwargs)
+        if bank_size < self.batch_size:
             raise UsageError(
-                f'model.bank_size is {bank_size}, and one round adds {batch_size} features '
-                f'(model.batch_size). Set model.bank_size to a multiple of {batch_size}.'
+                f'model.bank_size is {bank_size}, and one round adds {self.batch_size} features '
+                f'(model.batch_size). Set model.bank_size to a multiple of {self.batch_size}.'
             )
-        super().__init__(
-            teacher,
-            student,
-            class_weight=class_weight,
-            batch_size=batch_size,
-            iterations=iterations,
-            temperature=temperature,
-            rounds=rounds,
-            warmup_rounds=warmup_rounds,
-            data_preprocessor=data_preprocessor,
-        )
-        self.generator = build_generator(generator, self.teacher)
-        self.optimizer = image_optimizer(1e-3, optimizer)
+        self.generator = build_generator(self.describe_part('generator', generator), self.teacher)
+        self.optimizer = betas_of_gans(self.describe_part('optimizer', optimizer, lr=1e-3))
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=1.0)
         self.contrast = self.build_part('contrast', contrast, temperature=0.1, loss_weight=0.8)
         if feature_layers is None:

@@ -15,7 +15,7 @@ from mmdfkd.models.losses import LogitRegressionLoss, MapLoss
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, add_up, build_student
+from .base import BaseDistiller, add_up, build_student, detached
 
 
 @MODELS.register_module()
@@ -154,8 +154,7 @@ class CTKD(BaseDistiller):
                 own['loss_kd'] = self.divergence(student.logits, expert.logits)
             loss = add_up(own)
         optim_wrapper['student'].update_params(loss)
-        logs = dict(loss=loss + scratch_loss, **own, **logs)
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(dict(loss=loss + scratch_loss, **own, **logs))
 
     @property
     def asks_expert(self) -> bool:

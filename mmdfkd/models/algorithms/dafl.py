@@ -15,7 +15,7 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice, check_least
 from mmdfkd.utils.precision import at_least_float32
 
-from .base import add_up
+from .base import add_up, detached
 from .generative import GenerativeDistiller
 
 
@@ -119,9 +119,8 @@ class DAFL(GenerativeDistiller):
             teacher = self.teacher.extract(images)  # with gradient to the images
             loss, logs = self.generator_loss(teacher)
         optim_wrapper.update_params(loss)
-        logs = {name: value.detach() for name, value in logs.items()}
         # In float32, since the student's forward may be another optimiser's, without autocast.
-        return at_least_float32(images.detach()), teacher.logits.detach(), logs
+        return at_least_float32(images.detach()), teacher.logits.detach(), detached(logs)
 
     def generator_loss(self, teacher: Features) -> tuple[Tensor, dict[str, Tensor]]:
         """L_G of what the teacher sees, and its three weighted terms."""

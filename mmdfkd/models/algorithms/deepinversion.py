@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from mmdfkd.models.modules import BestIterate, batch_norm_layers, record_batch_s
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
-from .base import add_up
+from .base import add_up, detached
 from .inversion import InversionDistiller, Synthesis
 
 
@@ -49,13 +49,11 @@ class DeepInversion(InversionDistiller):
     Args:
         teacher: Config of the teacher; it needs BatchNorm unless ``bn_statistics.loss_weight=0``.
         student: Config of the student.
-        batch_size: Images N of a round; BatchNorm statistics of fewer than 64 are poor.
         iterations: Steps of a round.
         optimizer: Config of the optimiser of pixels, new in each round; Adam, learning rate 0.05
             unless it says otherwise.
         warmup: Iterations in which the learning rate grows to that of ``optimizer``; from there it
             falls to zero along a cosine. ``None`` keeps it constant.
-        class_weight: Weight of the cross-entropy with the classes asked for.
         bn_statistics: Config of R_feature; ``type`` defaults to ``BNStatisticsLoss``, its
             ``loss_weight`` to 10. ``first_weight`` is a further factor on the first layer.
         total_variation: Config of R_TV; ``type`` defaults to ``TotalVariationLoss``, its
@@ -78,9 +76,8 @@ class DeepInversion(InversionDistiller):
         coarse_share: Share of the iterations, the first ones, that see the images at half their
             resolution, with half the jitter. Each part has an optimiser and a schedule of its own.
         temperature: T of the student's loss.
-        rounds: See :class:`InversionDistiller`.
-        warmup_rounds: Likewise; these do without R_compete.
-        data_preprocessor: Likewise.
+        **kwargs: Those of :class:`InversionDistiller`. BatchNorm statistics of a ``batch_size``
+            below 64 are poor; there is no R_compete in ``warmup_rounds``.
 
     Raises:
         UsageError: A number is out of range, or the teacher does not fit what is asked of it.
@@ -105,11 +102,9 @@ class DeepInversion(InversionDistiller):
         self,
         teacher: dict | Classifier,
         student: dict | Classifier,
-        batch_size: int = 256,
         iterations: int = 2000,
         optimizer: dict | None = None,
         warmup: int | None = None,
-        class_weight: float = 1.0,
         bn_statistics: dict | None = None,
         total_variation: dict | None = None,
         image_norm: dict | None = None,
@@ -123,9 +118,7 @@ class DeepInversion(InversionDistiller):
         keep: Literal['best', 'last'] = 'best',
         coarse_share: float = 0.0,
         temperature: float = 3.0,
-        rounds: int = 1,
-        warmup_rounds: int = 0,
-        data_preprocessor: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         check_choice('model.targets', targets, ('random', 'balanced'))
         check_choice('model.priors_on', priors_on, ('view', 'pixels'))
@@ -134,18 +127,8 @@ class DeepInversion(InversionDistiller):
         check_least('model.warmup', warmup, 0)
         if not 0 <= coarse_share < 1:
             raise UsageError(f'model.coarse_share is {coarse_share}; give a share in [0, 1).')
-        super().__init__(
-            teacher,
-            student,
-            class_weight=class_weight,
-            batch_size=batch_size,
-            iterations=iterations,
-            temperature=temperature,
-            rounds=rounds,
-            warmup_rounds=warmup_rounds,
-            data_preprocessor=data_preprocessor,
-        )
-        self.optimizer = dict(type='Adam', lr=0.05) | (optimizer or {})
+        super().__init__(teacher, student, iterations=iterations, temperature=temperature, **kwargs)
+        self.optimizer = self.describe_part('optimizer', optimizer, lr=0.05)
         self.warmup = warmup
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
         self.total_variation = self.build_part(
@@ -178,7 +161,7 @@ class DeepInversion(InversionDistiller):
         images = self.draw_noise()
         coarse = min(round(self.coarse_share * self.iterations), self.iterations - 1)
         with self.gradient_only_through(self.student, 'eval'):
-            for steps, scale in ((coarse, 2), (self.iterations - coarse, 1)):
+            for steps, scale in ((coarse, 2), (self.iterations - coarse, 1)):  # at half, then whole
                 images = images.detach().clone().requires_grad_()
                 optimizer = OPTIMIZERS.build(dict(self.optimizer, params=[images]))
                 rate = optimizer.param_groups[0]['lr']
@@ -199,15 +182,14 @@ class DeepInversion(InversionDistiller):
                         self.clamp_pixels(images)
                     on_step()
         if self.keep == 'last':
-            logs = {name: value.detach() for name, value in logs.items()}
-            return Synthesis(images.detach(), targets, logs)
+            return Synthesis(images.detach(), targets, detached(logs))
         best.check(round_number)
         return Synthesis(best['images'], targets, {name: best[name] for name in logs})
 
     def image_loss(
         self, images: Tensor, view: Tensor, targets: Tensor, adversary: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of x and what is logged of it: weighted terms."""
+        """``R_feature + CE(p_T, y) + R_TV + R_l2 + R_compete``, and its weighted terms to log."""
         logs: dict[str, Tensor] = {}
         with record_batch_statistics(self.teacher, self.bn_statistics.loss_weight) as statistics:
             teacher_logits = self.teacher(view)
@@ -255,7 +237,7 @@ class DeepInversion(InversionDistiller):
 
     @torch.no_grad()
     def clamp_pixels(self, images: Tensor) -> None:
-        """Keep normalised images, in place, within what 0 to 255 is there."""
+        """Keep normalised images, in place, within what pixels of 0 to 255 become."""
         statistics = zip(self.teacher.mean, self.teacher.std, strict=True)
         for channel, (mean, std) in enumerate(statistics):
             images[:, channel].clamp_(-mean / std, (255 - mean) / std)

@@ -15,6 +15,7 @@ from mmdfkd.models.modules import gather_batch
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice, check_least
 
+from .base import detached
 from .generative import GenerativeDistiller
 
 
@@ -91,7 +92,7 @@ class DFAD(GenerativeDistiller):
         with optim_wrapper.optim_context(self), passing:
             loss, logs = self.generator_loss(self.generator(latent))
         optim_wrapper.update_params(loss)
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(logs)
 
     def imitation_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """``L_S = D(x)``."""

@@ -17,7 +17,7 @@ from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, add_up, build_teacher
+from .base import BaseDistiller, add_up, build_teacher, detached
 
 #: Statistics of ImageNet in units of 0 to 255, as everybody uses them.
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -112,22 +112,21 @@ class DFND(BaseDistiller):
             data_preprocessor = {**imagenet_statistics(teacher), **(data_preprocessor or {})}
         selector = self.describe_part('selector', selector)
         super().__init__(student, teacher, selector, data_preprocessor)
-        estimated = teacher_accuracy == 'mean_confidence'
-        accuracy = 0.99 if estimated else known_accuracy(teacher, teacher_accuracy)
+        self.estimated = teacher_accuracy == 'mean_confidence'
+        self.balanced = class_balance == 'inverse_freq'
+        # Until it is estimated, any accuracy will do.
+        accuracy = 0.99 if self.estimated else known_accuracy(teacher, teacher_accuracy)
         self.adaptation = AdaptationMatrix(self.student.num_classes, accuracy, diagonal)
         self.noisy = self.build_part('noisy', noisy)
         self.temperature = temperature
         self.kd_norm = kd_norm
-        self.by_batch = self.selector.by_batch
-        self.estimated = estimated
-        self.balanced = class_balance == 'inverse_freq'
         # Who asks for a selection; nobody once there was one.
         asking = {
             'model.teacher_accuracy=mean_confidence': self.estimated,
             'model.class_balance=inverse_freq': self.balanced,
         }
         self.awaiting = next((key for key, asks in asking.items() if asks), '')
-        if self.awaiting and self.by_batch:
+        if self.awaiting and self.selector.by_batch:
             raise UsageError(
                 f"{self.awaiting} is computed from the selected images, and with scope='batch' "
                 "nothing is selected beforehand. Set model.selector.scope='global', or another "
@@ -194,13 +193,13 @@ class DFND(BaseDistiller):
                 noisy_loss = self.noisy(student_logits.detach(), log_matrix, pseudo_labels, weight)
             optim_wrapper['adaptation'].update_params(noisy_loss)
             logs['diagonal'] = log_matrix.diagonal().exp().mean()
-        return {name: value.detach() for name, value in dict(loss=loss, **logs).items()}
+        return detached(dict(loss=loss, **logs))
 
     def weigh(
         self, teacher_logits: Tensor, pseudo_labels: Tensor
     ) -> tuple[Tensor | None, Tensor | float]:
         """Weights ``(B,)`` of a batch's images, ``None`` for none, and the share that is kept."""
-        if self.by_batch:
+        if self.selector.by_batch:
             kept = self.selector.in_batch(teacher_logits)
             return kept, gather_batch(kept).mean() if self.kd_norm == 'kept' else 1.0
         return (self.class_weights[pseudo_labels] if self.balanced else None), 1.0

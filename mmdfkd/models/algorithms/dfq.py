@@ -17,7 +17,7 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice, check_least
 from mmdfkd.utils.modes import in_mode
 
-from .base import add_up
+from .base import add_up, detached
 from .generative import GenerativeDistiller
 
 
@@ -113,10 +113,10 @@ class DFQ(GenerativeDistiller):
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """One iteration: G moves once; then the student imitates on fresh images, several times."""
         generator_latent, *student_latents = self.latents(data)
-        warm_up = self.iteration < self.warmup_iterations
+        adversary = self.iteration >= self.warmup_iterations
         self.iteration += 1
-        logs = self.move_generator(generator_latent, optim_wrapper['generator'], not warm_up)
-        if warm_up:
+        logs = self.move_generator(generator_latent, optim_wrapper['generator'], adversary)
+        if not adversary:  # the generator warms up
             return logs
         for latent in student_latents:
             loss_student = self.imitate(latent, optim_wrapper['student'])
@@ -130,7 +130,7 @@ class DFQ(GenerativeDistiller):
         with optim_wrapper.optim_context(self), passing:
             loss, logs = self.generator_loss(self.generator(latent), adversary)
         optim_wrapper.update_params(loss)
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(logs)
 
     def generator_loss(
         self, images: Tensor, adversary: bool = True

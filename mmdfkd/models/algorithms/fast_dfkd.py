@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapperDict
@@ -27,7 +27,7 @@ from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
 from .base import add_up
 from .generative import build_generator
-from .inversion import InversionDistiller, Synthesis, image_optimizer
+from .inversion import InversionDistiller, Synthesis, betas_of_gans
 
 #: What of a generator ``reset_l0`` draws anew.
 FIRST_LAYERS = {'linear': ('linear',), 'legacy': ('linear', 'norm'), False: ()}
@@ -84,13 +84,10 @@ class FastDFKD(InversionDistiller):
         reset_at: Ahead of which round after the warm-up, counted from 1.
         padding: Pixels by which what the networks see is shifted at most, over black.
         flip: Whether it is mirrored at random.
-        batch_size: Images N of a round.
         iterations: k. Published triples of k, learning rate and ``latent_lr``: 2, 5e-3, 0.015;
             5, 3e-3, 0.01; 10, 2e-3, 0.01. They belong together.
-        temperature: T of the student's loss.
-        rounds: Rounds before each epoch.
-        warmup_rounds: Further rounds before the first epoch, without L_adv.
-        data_preprocessor: The student's augmentation, see :class:`InversionDistiller`.
+        warmup_rounds: Rounds before the first epoch, without L_adv.
+        **kwargs: Those of :class:`InversionDistiller`.
 
     Differs from the published code: L_adv starts with the first round after the warm-up, not with
     its last one; where z is learnt, its gradient is taken, not its value; images are kept in 8 bits
@@ -120,12 +117,9 @@ class FastDFKD(InversionDistiller):
         reset_at: int = 120,
         padding: int = 4,
         flip: bool = True,
-        batch_size: int = 256,
         iterations: int = 5,
-        temperature: float = 20.0,
-        rounds: int = 1,
         warmup_rounds: int = 20,
-        data_preprocessor: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         check_choice('model.meta', meta, ('fomaml', 'reptile', 'none'))
         check_choice('model.reset_l0', reset_l0, tuple(FIRST_LAYERS))
@@ -139,14 +133,11 @@ class FastDFKD(InversionDistiller):
             teacher,
             student,
             class_weight=class_weight,
-            batch_size=batch_size,
             iterations=iterations,
-            temperature=temperature,
-            rounds=rounds,
             warmup_rounds=warmup_rounds,
-            data_preprocessor=data_preprocessor,
+            **kwargs,
         )
-        self.generator = build_generator(generator, self.teacher)
+        self.generator = build_generator(self.describe_part('generator', generator), self.teacher)
         self.first_layers = FIRST_LAYERS[reset_l0]
         for name in self.first_layers:
             if not isinstance(getattr(getattr(self.generator, name, None), 'weight', None), Tensor):
@@ -154,16 +145,16 @@ class FastDFKD(InversionDistiller):
                     f'model.reset_l0={reset_l0!r} draws the weights of generator.{name} anew, and '
                     f'{type(self.generator).__name__} has none. Set model.reset_l0=False.'
                 )
-        self.optimizer = image_optimizer(3e-3, optimizer)
+        self.optimizer = betas_of_gans(self.describe_part('optimizer', optimizer, lr=3e-3))
         self.latent_lr = latent_lr
-        latents = [torch.randn(batch_size, self.generator.latent_size)] if meta_latent else []
+        latents = [torch.randn(self.batch_size, self.generator.latent_size)] if meta_latent else []
         self.latents = nn.ParameterList(latents)  # one or none
         self.latent_reset = latent_reset
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=10.0)
-        widths = [0]
+        channels = 0
         if self.bn_statistics.loss_weight:
-            widths = feature_widths(self.teacher, batch_norm_layers(self.teacher))
-        self.average = StatisticsAverage(sum(widths), bn_momentum)
+            channels = sum(feature_widths(self.teacher, batch_norm_layers(self.teacher)))
+        self.average = StatisticsAverage(channels, bn_momentum)
         self.view = crop_view(self.teacher, padding, flip)
         self.adversarial_weight = adversarial_weight
         self.meta = meta
@@ -182,24 +173,17 @@ class FastDFKD(InversionDistiller):
         adversary: bool = True,
         on_step: Callable[[], None] = lambda: None,
     ) -> Synthesis:
-        """One batch: theta' and z minimise ``L_bn + L_oh + L_adv``, then theta learns of it."""
+        """One batch: theta' and z minimise ``L_bn + L_oh + L_adv``, then theta learns from it."""
         if round_number + 1 == self.warmup_rounds + self.reset_at:
             self.reset_first_layers()
         self.generator.train()
         generator = self.generator if self.meta == 'none' else self.copy_generator()
         latent = self.start_latent(round_number)
         targets = self.draw_targets()
-        adapted = dict(generator=list(generator.parameters()), latent=[latent])
-        optimizer = OPTIMIZERS.build(
-            dict(
-                self.optimizer,
-                params=[
-                    dict(params=adapted['generator']),
-                    dict(params=adapted['latent'], lr=self.latent_lr),
-                ],
-            )
-        )
-        sums = {role: [torch.zeros_like(p) for p in group] for role, group in adapted.items()}
+        adapted = [*generator.parameters(), latent]  # theta', z
+        groups = [dict(params=adapted[:-1]), dict(params=[latent], lr=self.latent_lr)]
+        optimizer = OPTIMIZERS.build(dict(self.optimizer, params=groups))
+        sums = [torch.zeros_like(parameter) for parameter in adapted]  # of all steps' gradients
         best = BestIterate()
         with self.gradient_only_through(self.student, 'eval'):
             for _ in range(self.iterations):
@@ -209,8 +193,7 @@ class FastDFKD(InversionDistiller):
                 best.offer(loss, images=images, **logs)
                 optimizer.zero_grad()
                 loss.backward()
-                for role, group in adapted.items():
-                    torch._foreach_add_(sums[role], [parameter.grad for parameter in group])
+                torch._foreach_add_(sums, [parameter.grad for parameter in adapted])
                 optimizer.step()
                 on_step()
         best.check(round_number)
@@ -256,27 +239,25 @@ class FastDFKD(InversionDistiller):
         return loss, statistics, logs
 
     def move_meta(
-        self,
-        optim_wrapper: OptimWrapperDict,
-        adapted: dict[str, list[Tensor]],
-        sums: dict[str, list[Tensor]],
+        self, optim_wrapper: OptimWrapperDict, adapted: list[Tensor], sums: list[Tensor]
     ) -> None:
         """The outer step: theta, and z where it is learnt, by a first-order meta gradient.
 
         Args:
             optim_wrapper: Optimisers by role.
-            adapted: Role to what the inner steps made of its parameters.
-            sums: Role to the sums of their gradients.
+            adapted: What the inner steps made of theta' and, last, of z.
+            sums: The sums of their gradients.
         """
-        for role, modules in self.roles().items():
-            if role == 'student':
-                continue
-            parameters = nn.ModuleList(modules).parameters()
-            for start, end, total in zip(parameters, adapted[role], sums[role], strict=True):
-                moved = self.reptile_alpha * (start - end).detach()
-                start.grad = total if self.meta == 'fomaml' else moved
-            optim_wrapper[role].step()
-            optim_wrapper[role].zero_grad()
+        learnt = [*self.generator.parameters(), *self.latents]  # less than adapted by a fresh z
+        for start, end, total in zip(learnt, adapted, sums, strict=False):
+            if self.meta == 'fomaml':
+                start.grad = total
+            else:
+                start.grad = self.reptile_alpha * (start - end).detach()
+        for role in self.roles():
+            if role != 'student':
+                optim_wrapper[role].step()
+                optim_wrapper[role].zero_grad()
 
     def reset_first_layers(self) -> None:
         """Draw weights of the meta generator anew, those that ``reset_l0`` names."""

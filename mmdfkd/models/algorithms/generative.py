@@ -51,7 +51,7 @@ class GenerativeDistiller(BaseDistiller):
         teacher = build_teacher(teacher)
         check_adversary(student, teacher)
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)
-        self.generator = build_generator(generator, teacher)
+        self.generator = build_generator(self.describe_part('generator', generator), teacher)
 
     def roles(self) -> dict[str, list[nn.Module]]:
         """One optimiser for the student, one for the generator."""
@@ -113,18 +113,18 @@ def seen_by(teacher: Classifier, parts: Iterable[Tensor], shown: int) -> tuple[T
     return torch.cat(images), torch.cat(logits)
 
 
-def build_generator(config: dict | None, teacher: Classifier) -> Any:
+def build_generator(config: dict, teacher: Classifier) -> Any:
     """Build a generator of images like a teacher's.
 
     Args:
-        config: Its config; ``type`` defaults to ``UpsamplingGenerator``.
+        config: Its config.
         teacher: Says the shape and the normalisation of the images.
 
     Raises:
         UsageError: It does not say how long its latents are.
     """
     images = dict(input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std)
-    generator = MODELS.build(dict(type='UpsamplingGenerator', **images) | (config or {}))
+    generator = MODELS.build(images | config)
     if not hasattr(generator, 'latent_size'):
         raise UsageError(
             f'model.generator: {type(generator).__name__} has no latent_size. Set '

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier, map_shape, pool, share_classifier
+from mmdfkd.models.data_preprocessors import BatchPreprocessor
 from mmdfkd.models.discriminators import Judgement
 from mmdfkd.models.losses import (
     hinge_loss,
@@ -24,7 +25,7 @@ from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from mmdfkd.utils.modes import in_mode
 from mmdfkd.utils.precision import at_least_float32
 
-from .base import BaseDistiller, add_up, build_teacher
+from .base import BaseDistiller, add_up, build_teacher, detached
 from .generative import same_latents, seen_by
 from .inversion import Synthesis
 
@@ -135,7 +136,7 @@ class HiDFD(BaseDistiller):
         check_least('model.gan_epochs', gan_epochs, 0)
         check_least('model.num_synthetic', num_synthetic, 0)
         teacher = build_teacher(teacher)
-        network = share_classifier(student, teacher, adapter or {})
+        network = share_classifier(student, teacher, self.describe_part('adapter', adapter))
         selector = self.describe_part('selector', selector)
         if describes(TASK_UTILS, selector, ConfidenceSelector):
             if selector.get('keep_ratio') is None:
@@ -153,15 +154,7 @@ class HiDFD(BaseDistiller):
         self.feature_integration = self.build_part('feature_integration', feature_integration)
         self.smoothing = self.build_part('smoothing', smoothing, num_classes=classes)
         half = [127.5] * shape[0]  # [0, 255] to [-1, 1]
-        self.gan_preprocessor = MODELS.build(
-            dict(
-                type='BatchPreprocessor',
-                mean=half,
-                std=half,
-                input_shape=shape,
-                augment=gan_augment,
-            )
-        )
+        self.gan_preprocessor = BatchPreprocessor(half, half, gan_augment, shape)
         self.gan_epochs = gan_epochs
         self.num_synthetic = num_synthetic
         self.class_weight = class_weight
@@ -188,7 +181,7 @@ class HiDFD(BaseDistiller):
         self.stage = stage
 
     def train(self, mode: bool = True) -> HiDFD:
-        """Set the modes; networks of the other stage are in eval mode."""
+        """Set the modes; the GAN is in eval mode once it is trained."""
         super().train(mode)
         if self.stage == 'student':
             self.generator.eval()
@@ -229,7 +222,7 @@ class HiDFD(BaseDistiller):
         self.iteration += 1
         self.smoothing.refresh_when_due(self.iteration)
         self.average.update(self.generator, self.iteration)
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(logs)
 
     def draw(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Latents ``(B, L)`` and classes ``(B,)`` for as many fakes as there are ``labels``.
@@ -264,19 +257,18 @@ class HiDFD(BaseDistiller):
             with torch.no_grad():
                 images = torch.cat([self.generator(latent, wanted), real])
             guided = self.feature_integration.is_used
-            features = self.teacher_features(images) if guided or self.judges_features else None
+            features: Any = None  # t
+            if guided or self.judges_features:
+                features = self.teacher_features(images)
             fake_says, real_says = self.judge(images, features)
             logs = dict(
                 loss_d_real=hinge_loss(real_says.score, True),
                 loss_d_fake=hinge_loss(fake_says.score, False),
-                loss_d_class=self.class_weight
-                * (
-                    real_or_fake_class_loss(real_says.classes, labels, True)
-                    + real_or_fake_class_loss(fake_says.classes, wanted, False)
-                ),
             )
+            class_loss = real_or_fake_class_loss(real_says.classes, labels, True)
+            class_loss = class_loss + real_or_fake_class_loss(fake_says.classes, wanted, False)
+            logs['loss_d_class'] = self.class_weight * class_loss
             if guided:
-                assert features is not None
                 seen_fake, seen_real = features.chunk(2)
                 parts = self.feature_integration(
                     seen_real, seen_fake, real_says.aligned, fake_says.aligned
@@ -296,16 +288,15 @@ class HiDFD(BaseDistiller):
         passing = self.gradient_only_through(self.discriminator, 'train')
         with optim_wrapper.optim_context(self), passing:
             fake = self.generator(latent, wanted)
-            seen = None
+            seen: Any = None
             if self.smoothing.loss_weight or self.judges_features:
                 seen = self.teacher.extract(self.to_teacher(fake))
-            judged = seen.vector if seen is not None and self.judges_features else fake
-            says = self.discriminator(judged)
+            says = self.discriminator(seen.vector if self.judges_features else fake)
             logs = dict(
                 loss_g=-says.score.mean(),
                 loss_g_class=self.class_weight * pass_for_real_loss(says.classes, wanted),
             )
-            if seen is not None and self.smoothing.loss_weight:
+            if self.smoothing.loss_weight:
                 logs['loss_smoothing'] = self.smoothing(seen.logits)
             loss = add_up(logs)
         optim_wrapper.update_params(loss)
@@ -396,17 +387,7 @@ class HiDFD(BaseDistiller):
     def sample(
         self, count: int, seed: int = 0, batch_size: int = 256, shown: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Images to look at and the teacher's logits; classes take turns.
-
-        Args:
-            count: How many images.
-            seed: Seed of their latents: always the same ones.
-            batch_size: At most so many are made at a time.
-            shown: How many of them to return, by default all.
-
-        Returns:
-            Normalised images ``(shown, C, H, W)`` and logits ``(count, K)``.
-        """
+        """See :meth:`GenerativeDistiller.sample`; classes take turns."""
         batches = -(-count // batch_size)
         draws = (each.tensor_split(batches) for each in self.same_draws(count, seed))
         parts = (self.make(*batch) for batch in zip(*draws, strict=True))

@@ -150,12 +150,6 @@ class InversionDistiller(BaseDistiller):
         return self.class_weight * cross_entropy
 
 
-def image_optimizer(lr: float, config: dict | None) -> dict[str, Any]:
-    """Config of the optimiser of one round: Adam, and for any Adam the betas that GANs have.
-
-    Args:
-        lr: Learning rate, unless ``config`` has one.
-        config: What a user says.
-    """
-    config = dict(type='Adam', lr=lr) | (config or {})
+def betas_of_gans(config: dict[str, Any]) -> dict[str, Any]:
+    """Config of an optimiser; any Adam has the betas that GANs have, unless it says others."""
     return (dict(betas=(0.5, 0.999)) if 'Adam' in str(config['type']) else {}) | config

@@ -15,7 +15,7 @@ from mmdfkd.models.losses import KLDivergence, MapLoss
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
-from .base import BaseDistiller, add_up
+from .base import BaseDistiller, add_up, detached
 
 
 @MODELS.register_module()
@@ -120,7 +120,7 @@ class KD(BaseDistiller):
                 logs[f'loss_{name}'] = terms[f'loss_{name}'] = loss
             loss = add_up(terms)
         optim_wrapper['student'].update_params(loss)
-        return {name: value.detach() for name, value in dict(loss=loss, **logs).items()}
+        return detached(dict(loss=loss, **logs))
 
     def labels(self, batch: dict) -> Tensor:
         """Labels of the batch; a pool has none."""

@@ -16,7 +16,7 @@ from mmdfkd.models.modules import MixDistribution, ProjectionHead, statistics_ke
 from mmdfkd.registry import MODELS, TRANSFORMS, describes
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, add_up, build_teacher
+from .base import BaseDistiller, add_up, build_teacher, detached
 
 
 @MODELS.register_module()
@@ -108,7 +108,8 @@ class KD3(BaseDistiller):
         check_choice('model.batch_norm', batch_norm, ('separate', 'clean_only', 'concat'))
         check_choice('model.classifier', classifier, ('shared', 'own_one_hot', 'own_soft'))
         teacher = build_teacher(teacher)
-        network = share_classifier(student, teacher, adapter or {}, own=classifier != 'shared')
+        adapter = self.describe_part('adapter', adapter)
+        network = share_classifier(student, teacher, adapter, own=classifier != 'shared')
         selector = self.describe_part('selector', selector)
         super().__init__(network, teacher, selector, data_preprocessor)
         self.alignment = self.build_part('alignment', alignment)
@@ -167,8 +168,7 @@ class KD3(BaseDistiller):
                 logs['loss_classifier'] = self.own_classifier_loss(student_logits, teacher.logits)
             loss = add_up(logs)  # Eqs. (17), (18)
         optim_wrapper['student'].update_params(loss)
-        logs = {name: value.detach() for name, value in logs.items()}
-        return dict(loss=loss.detach(), **logs, weight=weight.mean())
+        return detached(dict(loss=loss, **logs, weight=weight.mean()))
 
     def perturb(self, images: Tensor) -> Tensor:
         """Make x̃ from normalised images; transforms of 8-bit images go there and back."""

@@ -17,8 +17,9 @@ from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.modules import gather_batch
 from mmdfkd.registry import MODELS, OPTIMIZERS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
+from mmdfkd.utils.precision import at_least_float32
 
-from .base import add_up
+from .base import add_up, detached
 from .generative import GenerativeDistiller, build_generator, same_latents
 
 
@@ -126,7 +127,7 @@ class PREDFKD(GenerativeDistiller):
         check_least('model.replay_ratio', replay_ratio, 1)
         check_least('model.memory_ratio', memory_ratio, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
-        self.memory = build_generator(memory, self.teacher)
+        self.memory = build_generator(self.describe_part('memory', memory), self.teacher)
         self.encoder = self.build_part(
             'encoder',
             encoder,
@@ -138,7 +139,7 @@ class PREDFKD(GenerativeDistiller):
         self.activation = self.build_part('activation', activation, loss_weight=0.1)
         self.disagreement = self.build_part('disagreement', disagreement, reduction='mean')
         self.reconstruction = self.build_part('reconstruction', reconstruction)
-        self.tuning = dict(type='Adam', lr=0.02) | (tuning or {})
+        self.tuning = self.describe_part('tuning', tuning, lr=0.02)
         self.adversarial_weight = adversarial_weight
         self.student_steps = student_steps
         self.memory_steps = memory_steps
@@ -212,7 +213,7 @@ class PREDFKD(GenerativeDistiller):
         with optim_wrapper.optim_context(self), passing:
             loss, logs = self.generator_loss(self.generator(latent))
         optim_wrapper.update_params(loss)
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(logs)
 
     def generator_loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_G and what is logged of it: weighted terms, and the disagreement as it is."""
@@ -247,7 +248,9 @@ class PREDFKD(GenerativeDistiller):
                 views = self.views(images)
             loss = F.l1_loss(self.student(images), views['logit'])
         optim_wrapper.update_params(loss)
-        return loss.detach(), {name: view[: len(novel)] for name, view in views.items()}
+        # In float32, since the memory's forward may be another optimiser's, without autocast.
+        views = {name: at_least_float32(view[: len(novel)]) for name, view in views.items()}
+        return loss.detach(), views
 
     # Memory ---------------------------------------------------------------------------------
 

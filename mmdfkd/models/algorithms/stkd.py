@@ -15,8 +15,9 @@ from mmdfkd.models.losses import KLDivergence
 from mmdfkd.models.modules import mix
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
+from mmdfkd.utils.precision import at_least_float32
 
-from .base import BaseDistiller, add_up
+from .base import BaseDistiller, add_up, detached
 
 
 @MODELS.register_module()
@@ -99,7 +100,7 @@ class STKD(BaseDistiller):
         return dict(student=[self.student])
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """One step: ``L = CE(S(x~), y~) + w T^2 KL(T(x~) || S(x~))``, and on x if so wished."""
+        """One step: ``L = CE(S(x~), y~) + w T^2 KL(T(x~) || S(x~))``, and that of x if asked."""
         batch = self.data_preprocessor(data, training=True)
         images, labels = batch['inputs'], self.labels(batch)
         with optim_wrapper['student'].optim_context(self):
@@ -113,7 +114,7 @@ class STKD(BaseDistiller):
                 logs.update({f'{name}_clean': loss for name, loss in clean.items()})
             loss = add_up(logs)
         optim_wrapper['student'].update_params(loss)
-        return {name: value.detach() for name, value in dict(loss=loss, **logs).items()}
+        return detached(dict(loss=loss, **logs))
 
     def losses(
         self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None
@@ -134,7 +135,7 @@ class STKD(BaseDistiller):
         if self.target == 'mixed_image' or self.kd_weight == 0:
             return self.teacher_logits(mixed_images)
         temperature = self.divergence.temperature
-        probabilities = (self.teacher(images).float() / temperature).softmax(1)
+        probabilities = (at_least_float32(self.teacher(images)) / temperature).softmax(1)
         mixture = mix(probabilities, weights, partners)  # of probabilities, not of logits
         return temperature * mixture.clamp(min=torch.finfo(mixture.dtype).tiny).log()
 

@@ -14,7 +14,7 @@ from mmdfkd.models.losses import kl_divergence
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
-from .base import add_up
+from .base import add_up, detached
 from .generative import GenerativeDistiller
 
 
@@ -105,7 +105,7 @@ class ZSKT(GenerativeDistiller):
         for lesson in lessons:
             steps = self.student_steps // len(lessons)
             logs |= self.imitate(lesson, steps, optim_wrapper['student'])
-        return {name: value.detach() for name, value in logs.items()}
+        return detached(logs)
 
     def move_generator(self, latent: Tensor, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """G minimises ``-D_KL(T(x_p) || S(x_p))``, through S and T alike."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
+from .parts import he_initialise
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, added to a shortcut.
@@ -116,9 +118,7 @@ class CifarResNet(BaseModule):
                 previous = widths[stage]
             self.stages.append(nn.Sequential(*blocks))
         self.strides = tuple(stem_stride * 2**stage for stage in indices)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        he_initialise(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images ``(B, in_channels, H, W)`` to one map per entry of ``out_indices``.

@@ -19,16 +19,12 @@ def conv_bn(
     relu: bool = True,
 ) -> nn.Sequential:
     """A convolution without bias that keeps the size (at stride 1), BatchNorm, and perhaps ReLU."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(
-            *(in_channels, out_channels, kernel_size, stride),
-            padding=kernel_size // 2,
-            groups=groups,
-            bias=False,
-        ),
-        nn.BatchNorm2d(out_channels),
-    ]
-    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+    padding = kernel_size // 2
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
+    )
+    activation = [nn.ReLU(inplace=True)] if relu else []
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *activation)
 
 
 def check_out_indices(owner: str, out_indices: Sequence[int], groups: int = 3) -> tuple[int, ...]:

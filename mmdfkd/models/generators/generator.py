@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
 Head = Literal['tanh_bn', 'bn', 'sigmoid', 'tanh']
-_HEADS = ('tanh_bn', 'bn', 'sigmoid', 'tanh')
 
 
 class ImageHead(nn.Module):
@@ -39,7 +38,7 @@ class ImageHead(nn.Module):
         self, kind: Head, channels: int, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
-        check_choice('model.generator.head', kind, _HEADS)
+        check_choice('model.generator.head', kind, get_args(Head))
         self.kind = kind
         self.norm: nn.Module = nn.Identity()
         if kind in ('tanh_bn', 'bn'):

@@ -21,8 +21,6 @@ from mmdfkd.utils.precision import at_least_float32
 
 from .map_loss import MapLoss, Shape
 
-_FORMS = ('mean', 'sum', 'norm')
-
 
 def attention_map(feature: Tensor, p: float = 2.0) -> Tensor:
     r"""Spatial attention: mean over the channels of ``|F|^p`` (section 3.1).
@@ -109,7 +107,7 @@ class AttentionTransferLoss(MapLoss):
         super().__init__(indices, loss_weight)
         if p < 1:
             raise UsageError(f'AttentionTransferLoss: p={p}, expected at least 1; 2 is usual.')
-        check_choice('AttentionTransferLoss: form', form, _FORMS)
+        check_choice('AttentionTransferLoss: form', form, ('mean', 'sum', 'norm'))
         self.p = p
         self.form = form
 
@@ -125,7 +123,7 @@ class AttentionTransferLoss(MapLoss):
 
     @torch.no_grad()
     def condense(self, feature: Tensor) -> Tensor:
-        """One channel ``(B, 1, H, W)`` with the attention of all, for maps that are met often."""
+        """One channel ``(B, 1, H, W)`` with the attention of all, for maps compared often."""
         return attention_map(feature, self.p).pow(1 / self.p)[:, None]
 
     def compare(self, index: int, student_map: Tensor, teacher_map: Tensor) -> Tensor:

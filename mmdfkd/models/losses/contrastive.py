@@ -11,7 +11,7 @@ mean of the losses over the ranks is the loss of the whole batch in one process.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +142,10 @@ class MixDistributionContrastiveLoss(nn.Module):
     """
 
     def __init__(
-        self, temperature: float = 0.3, form: str = 'nt_xent', loss_weight: float = 0.01
+        self,
+        temperature: float = 0.3,
+        form: Literal['nt_xent', 'cross_view'] = 'nt_xent',
+        loss_weight: float = 0.01,
     ) -> None:
         super().__init__()
         if temperature <= 0:

@@ -7,6 +7,8 @@ ICCV 2023, arXiv 2307.11469; official code: github.com/tangjialiang97/KD3.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,10 +17,13 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError, check_choice
 from mmdfkd.utils.precision import at_least_float32
 
+Form = Literal['sigmoid', 'one_minus_sigmoid', 'none']
+Space = Literal['logits', 'probs']
 
-def _check(form: str, space: str) -> None:
-    check_choice('alignment.weight', form, ('sigmoid', 'one_minus_sigmoid', 'none'))
-    check_choice('alignment.space', space, ('logits', 'probs'))
+
+def _check(form: Form, space: Space) -> None:
+    check_choice('alignment.weight', form, get_args(Form))
+    check_choice('alignment.space', space, get_args(Space))
     if form == 'one_minus_sigmoid' and space == 'logits':
         raise UsageError(
             "alignment weight 'one_minus_sigmoid' with space='logits' does not train: an "
@@ -31,8 +36,8 @@ def _check(form: str, space: str) -> None:
 def alignment_weight(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    form: str = 'sigmoid',
-    space: str = 'logits',
+    form: Form = 'sigmoid',
+    space: Space = 'logits',
 ) -> Tensor:
     r"""Weight of each image from the distance of its two predictions, Eq. (9).
 
@@ -114,7 +119,7 @@ class WeightedFeatureAlignmentLoss(nn.Module):
     """
 
     def __init__(
-        self, weight: str = 'sigmoid', space: str = 'logits', loss_weight: float = 1.0
+        self, weight: Form = 'sigmoid', space: Space = 'logits', loss_weight: float = 1.0
     ) -> None:
         super().__init__()
         _check(weight, space)

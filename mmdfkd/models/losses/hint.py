@@ -17,8 +17,6 @@ from mmdfkd.utils.precision import at_least_float32
 
 from .map_loss import MapLoss, Shape
 
-_FORMS = ('mse', 'half_sum')
-
 
 def hint_regression(
     regressed_map: Tensor, teacher_map: Tensor, form: Literal['mse', 'half_sum'] = 'mse'
@@ -74,7 +72,7 @@ class HintLoss(MapLoss):
                 f'HintLoss: kernel_size={kernel_size}, expected an odd number, which keeps the '
                 'size of the map: 1 or 3.'
             )
-        check_choice('HintLoss: form', form, _FORMS)
+        check_choice('HintLoss: form', form, ('mse', 'half_sum'))
         self.kernel_size = kernel_size
         self.form = form
         self.regressors = nn.ModuleDict()  # by index

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.precision import at_least_float32
 
 
 def info_nce(anchors: Tensor, keys: Tensor, temperature: float) -> Tensor:
@@ -29,7 +30,8 @@ def info_nce(anchors: Tensor, keys: Tensor, temperature: float) -> Tensor:
         ``(M,)``, each >= 0; ``log M`` where all vectors agree. Computed in float32 at least.
     """
     with torch.autocast(anchors.device.type, enabled=False):
-        logits = (anchors / temperature) @ keys.detach().T
+        anchors, keys = at_least_float32(anchors), at_least_float32(keys.detach())
+        logits = (anchors / temperature) @ keys.T
         own = torch.arange(len(anchors), device=anchors.device)
         return F.cross_entropy(logits, own, reduction='none')
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ def kl_divergence(
     student_logits: Tensor,
     teacher_logits: Tensor,
     temperature: float = 4.0,
-    reduction: str = 'batchmean',
+    reduction: Literal['batchmean', 'sum', 'none'] = 'batchmean',
     scale: bool = True,
 ) -> Tensor:
     r"""KL divergence of the student from the teacher on softened probabilities.
@@ -45,10 +47,8 @@ def kl_divergence(
     """
     student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
-    if reduction == 'none':
-        loss = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)
-    else:
-        loss = F.kl_div(student, teacher, reduction=reduction, log_target=True)
+    loss = F.kl_div(student, teacher, reduction=reduction, log_target=True)
+    loss = loss.sum(1) if reduction == 'none' else loss
     return loss * temperature**2 if scale else loss
 
 
@@ -92,7 +92,7 @@ class KLDivergence(nn.Module):
     def __init__(
         self,
         temperature: float = 4.0,
-        reduction: str = 'batchmean',
+        reduction: Literal['batchmean', 'sum', 'none'] = 'batchmean',
         scale: bool = True,
         loss_weight: float = 1.0,
     ) -> None:

@@ -12,8 +12,6 @@ from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import check_choice
 from mmdfkd.utils.precision import at_least_float32
 
-_FORMS = ('l1', 'mse', 'sum_l2')
-
 
 def logit_regression(
     student_logits: Tensor,
@@ -65,7 +63,7 @@ class LogitRegressionLoss(nn.Module):
         self, form: Literal['l1', 'mse', 'sum_l2'] = 'mse', loss_weight: float = 1.0
     ) -> None:
         super().__init__()
-        check_choice('LogitRegressionLoss: form', form, _FORMS)
+        check_choice('LogitRegressionLoss: form', form, ('l1', 'mse', 'sum_l2'))
         self.form = form
         self.loss_weight = loss_weight
 

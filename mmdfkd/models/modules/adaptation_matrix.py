@@ -92,14 +92,9 @@ class AdaptationMatrix(nn.Module):
 
     def log(self) -> Tensor:
         """The logarithms of Q ``(K, K)``; finite, but for a = 1, where errors have none."""
-        odds = self._odds()[:, None]
+        odds = self.accuracy.logit()  # ln(a / (1 - a))
+        if self.diagonal_shift is not None:
+            odds = (odds + self.diagonal_shift)[:, None]
         right, wrong = F.logsigmoid(odds), F.logsigmoid(-odds)  # ln a and ln (1 - a)
         errors = wrong + self.weight.log_softmax(1)
         return torch.where(self.is_diagonal, right, errors.gather(1, self.columns))
-
-    def _odds(self) -> Tensor:
-        """``ln(a_i / (1 - a_i))``, ``(K,)``."""
-        odds = self.accuracy.logit()
-        if self.diagonal_shift is None:
-            return odds.expand(len(self.weight))
-        return odds + self.diagonal_shift

@@ -96,13 +96,10 @@ def record_batch_statistics(
     finally:
         for handle in handles:
             handle.remove()
-    means, variances = global_statistics(
-        torch.cat([mean for _, mean, _ in inputs]), torch.cat([var for _, _, var in inputs])
-    )
-    sizes = [len(mean) for _, mean, _ in inputs]
-    for (layer, _, _), mean, var in zip(
-        inputs, means.split(sizes), variances.split(sizes), strict=True
-    ):
+    passed, local_means, local_variances = zip(*inputs, strict=True)
+    sizes = [len(mean) for mean in local_means]
+    means, variances = global_statistics(torch.cat(local_means), torch.cat(local_variances))
+    for layer, mean, var in zip(passed, means.split(sizes), variances.split(sizes), strict=True):
         remembered = layer.running_mean.to(mean.dtype), layer.running_var.to(mean.dtype)
         statistics.append(BatchStatistics(mean, var, *remembered))
 

@@ -38,7 +38,7 @@ class FeatureBank(nn.Module):
 
     @torch.no_grad()
     def add(self, rows: Tensor) -> None:
-        """Add rows ``(N, width)``, at most ``size``; they go on at the front behind the end."""
+        """Add rows ``(N, width)``, at most ``size``; behind the end they go on at the front."""
         size = len(self.rows)
         if len(rows) > size:
             raise UsageError(

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.errors import check_choice
 from mmdfkd.utils.modes import dry_run
 from mmdfkd.utils.precision import at_least_float32
 
@@ -32,7 +31,6 @@ def record_instance_features(
         Features ``(N, C_l)`` of each layer, with gradient to the images, in float32 at least, in
         the order of the forward pass.
     """
-    check_choice('on', on, ('input', 'output'))
     features: list[Tensor] = []
 
     def record(maps: Tensor | Sequence[Tensor]) -> None:

@@ -7,6 +7,8 @@ arXiv 2203.14001; used by KD³ (Tang et al., ICCV 2023, arXiv 2307.11469).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -51,7 +53,7 @@ class SimKDAdapter(BaseModule):
         out_channels: int,
         in_size: int | None = None,
         out_size: int | None = None,
-        form: str = 'bottleneck',
+        form: Literal['bottleneck', 'linear', 'none'] = 'bottleneck',
         factor: int = 2,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -140,8 +141,7 @@ class ConfidenceSelector(Selector):
         check_least('model.selector.num_select', num_select, 1)
         if keep_ratio is not None and not 0 < keep_ratio <= 1:
             raise UsageError(f'model.selector.keep_ratio is {keep_ratio}; it must lie in (0, 1].')
-        given = class_cap is not None and class_cap != 'even'
-        if given and not (isinstance(class_cap, int) and class_cap > 0):
+        if class_cap not in (None, 'even') and not (isinstance(class_cap, int) and class_cap > 0):
             raise UsageError(
                 f"model.selector.class_cap is {class_cap!r}; give 'even', or 1 image or more."
             )
@@ -200,7 +200,7 @@ class ConfidenceSelector(Selector):
                 f'Selection: the pool has {pool_size:,} images, fewer than the '
                 f'{self.num_select:,} of model.selector.num_select; all are used.',
                 'current',
-                30,
+                logging.WARNING,
             )
         labels = teacher_logits.argmax(1)
         return Selection(

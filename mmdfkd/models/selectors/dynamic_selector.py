@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Literal
 
@@ -187,7 +188,7 @@ class DynamicSelector(Selector):
             f'Selection: only {len(indices)} images beat their threshold; the most confident '
             f'others make up the {wanted} of model.selector.min_selected.',
             'current',
-            30,
+            logging.WARNING,
         )
         first = confidence.index_fill(0, indices, math.inf)
         return first.topk(wanted).indices.sort().values

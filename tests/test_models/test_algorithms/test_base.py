@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdfkd.models.algorithms import KD, KD3, STKD, BaseDistiller, Supervised
+from mmdfkd.models.algorithms import KD, KD3, STKD, BaseDistiller, FastDFKD, Supervised
 from mmdfkd.models.algorithms.base import add_up, build_teacher
 from mmdfkd.models.classifiers import Classifier, load_classifier, save_classifier
 from mmdfkd.models.modules import Mixup
@@ -74,6 +74,17 @@ def test_default_types_of_a_method_are_kept_by_one_that_derives_from_it(teacher,
         default_types = dict(further='ActivationLoss')
 
     assert isinstance(Derived(teacher, student).mixup, Mixup)
+
+
+def test_default_types_of_a_method_that_derives_from_another(teacher, student):
+    """What a config is checked against is what is built."""
+
+    class Transposes(FastDFKD):
+        default_types = dict(generator='TransposedGenerator', optimizer='AdamW')
+
+    model = Transposes(teacher, student, generator=dict(widths=(4, 4)), reset_l0=False)
+    assert type(model.generator).__name__ == 'TransposedGenerator'
+    assert model.optimizer == dict(type='AdamW', lr=3e-3, betas=(0.5, 0.999))
 
 
 def test_gradient_flows_through_the_teacher_to_images(model):

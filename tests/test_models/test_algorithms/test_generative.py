@@ -413,7 +413,8 @@ def test_two_processes_do_what_one_does(ranks, case):
 
 def test_a_generator_makes_images_as_its_teacher_sees_them(teacher):
     """Black to white, 0 to 255, with mean 120 and deviation 60."""
-    generator = build_generator(dict(GENERATOR, head='sigmoid'), teacher)
+    config = dict(GENERATOR, type='UpsamplingGenerator', head='sigmoid')
+    generator = build_generator(config, teacher)
     unit = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
     ends = (255 * unit - generator.head.mean) / generator.head.std
     assert ends.flatten().tolist() == [-2, 2.25]

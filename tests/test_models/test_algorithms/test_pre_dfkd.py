@@ -493,11 +493,26 @@ def test_latents_are_tuned_in_mixed_precision(build):
     assert (images[0] - images[1]).abs().mean() > 0.1
 
 
-@pytest.mark.parametrize('switch', ['default', 'leak'])
-def test_mixed_precision(build, make_latents, switch):
+@pytest.mark.parametrize(
+    ('switch', 'half'),
+    [
+        ('default', ('student', 'generator', 'memory')),
+        ('leak', ('student', 'generator', 'memory')),
+        ('default', ('student',)),
+        ('default', ('memory',)),
+    ],
+)
+def test_mixed_precision(build, make_latents, switch, half):
+    """Of all roles, or of one: what it hands to another is in float32."""
     model = build(**SWITCHES[switch]).train()
-    wrapper = dict(type=AutocastOptimWrapper, optimizer=dict(type='SGD', lr=0.01))
-    optimizers = RoleOptimWrapperConstructor({role: wrapper for role in model.roles()})(model)
+    wrappers = {
+        role: dict(
+            type=AutocastOptimWrapper if role in half else 'OptimWrapper',
+            optimizer=dict(type='SGD', lr=0.01),
+        )
+        for role in model.roles()
+    }
+    optimizers = RoleOptimWrapperConstructor(wrappers)(model)
     for _ in range(2):
         logs = model.train_step(make_latents(model), optimizers)
     assert all(value.isfinite() for value in logs.values())

@@ -100,6 +100,8 @@ def test_mixed_probabilities(unit_step, take_steps):
     target = model.teacher_target(eye, mix(eye, weights, PI), weights, PI)
     expected = [0.318517, 0.407414, 0.274069]  # the teacher on x~ says .315804, .405500, .278696
     assert (target[0] / 4).softmax(0).tolist() == pytest.approx(expected, abs=1e-6)
+    in_double = model.double().teacher_target(eye.double(), eye.double(), weights, PI)
+    assert in_double.dtype == torch.float64
 
 
 @pytest.mark.parametrize('target', ['mixed_image', 'mixed_probabilities'])

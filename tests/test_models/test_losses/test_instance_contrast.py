@@ -78,6 +78,9 @@ def test_half_precision():
     assert losses.dtype == torch.float32
     expected = F.cross_entropy(anchors @ keys.T / 0.1, torch.arange(4), reduction='none')
     torch.testing.assert_close(losses, expected)  # no product is rounded
+    rounded = [vectors.bfloat16() for vectors in (anchors, keys)]
+    exact = info_nce(*(vectors.float() for vectors in rounded), 0.1)
+    assert torch.equal(info_nce(*rounded, 0.1), exact)
 
 
 def test_usage_errors():
