@@ -10,8 +10,10 @@ import torch
 import yapf.yapflib.yapf_api
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
+from torch import nn
 
 from mmdfkd.engine import DistillRunner, ReplicatedModel, RoleOptimWrapperConstructor
+from mmdfkd.engine.runner import replicated_model
 from mmdfkd.models.algorithms import KD3
 from mmdfkd.models.classifiers import load_classifier
 
@@ -89,8 +91,8 @@ def _two_ranks(rank, folder):
     for form in FORMS:
         model = kd3(form)
         with torch.no_grad():  # the first process decides
-            for parameter in model.parameters():
-                parameter.add_(rank)
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.add_(rank)
         wrapped = ReplicatedModel(model)
         batch = digits(6 * rank, 6 * rank + 6)
         answer[form] = one_step(wrapped, batch)
@@ -174,6 +176,21 @@ def test_one_process_evaluates_what_two_trained(ranks, tmp_path):
         metrics = runner.test()
         assert metrics['accuracy/top1'] == summary['student_accuracy_last']
         assert metrics['agreement/teacher'] == summary['agreement']
+
+
+def test_gradients_keep_their_types(monkeypatch):
+    """Of another process they are twice as large: the mean is 3/2."""
+    monkeypatch.setattr(replicated_model, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(replicated_model, 'all_reduce', lambda flat: flat.mul_(1 + 2))
+    model, third = nn.Module(), 1 / 3  # no number of single precision
+    model.coarse = nn.Parameter(torch.zeros(2))
+    model.exact = nn.Parameter(torch.zeros(2, 3, dtype=torch.float64))
+    model.unused = nn.Parameter(torch.zeros(1))
+    wrapped = ReplicatedModel(model)
+    (4 * wrapped.coarse.sum() + third * wrapped.exact.sum()).backward()
+    assert model.coarse.grad.tolist() == [6.0, 6.0]
+    assert torch.equal(model.exact.grad, torch.full((2, 3), 1.5 * third, dtype=torch.float64))
+    assert model.unused.grad is None
 
 
 def test_wrapper_is_transparent():
