@@ -200,9 +200,15 @@ def test_wrapper_is_transparent():
     assert wrapped.student is model.student and wrapped.method == 'KD3'
     assert wrapped.state_dict().keys() == model.state_dict().keys()
     wrapped.load_state_dict(wrapped.state_dict())
+    names = list(model.state_dict())
+    assert list(wrapped.state_dict(prefix='of.')) == [f'of.{name}' for name in names]
+    assert wrapped.load_state_dict({}, strict=False).missing_keys == names
     wrapped.train()
     assert model.student.training and not model.teacher.training
     images = torch.randn(2, 1, 32, 32)
     assert torch.equal(wrapped(images), model(images))
+    assert torch.equal(wrapped(inputs=images), model(images))
     with pytest.raises(AttributeError, match='nonsense'):
         _ = wrapped.nonsense
+    with pytest.raises(AttributeError, match='module'):  # of a copy that is being made
+        _ = ReplicatedModel.__new__(ReplicatedModel).student
