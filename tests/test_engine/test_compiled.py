@@ -4,12 +4,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
 
-from mmdfkd.engine.compiled import CompiledForward, compiler_error, parts_to_compile
+from mmdfkd.engine.compiled import (
+    CUDA_GRAPHS,
+    MODES,
+    CompiledForward,
+    begin_step,
+    compiler_error,
+    parts_to_compile,
+)
 from mmdfkd.models.classifiers import ForeignClassifier
 from mmdfkd.registry import MODELS
 
@@ -24,9 +32,9 @@ def calls(monkeypatch):
     def fake(function, **options):
         calls.append(options)
 
-        def compiled(*args):
+        def compiled(*args, **kwargs):
             calls.append('compiled')
-            return function(*args)
+            return function(*args, **kwargs)
 
         return compiled
 
@@ -37,6 +45,17 @@ def calls(monkeypatch):
 @pytest.fixture
 def module():
     return nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+
+
+class Scaled(nn.Module):
+    """A layer two levels below, a number beside the images, and an argument by its name."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Identity())
+
+    def forward(self, images, factor, offset=0.0):
+        return self.body(images) * factor + offset
 
 
 def test_compiled_inside_and_only_inside(module, calls):
@@ -63,6 +82,17 @@ def test_a_pass_with_a_listener_is_not_compiled(module, calls, kind):
         handle.remove()
         module(torch.randn(4, 2))
         assert (heard, calls[1:]) == ([1], ['compiled'])
+
+
+def test_arguments_arrive_compiled_or_not(calls):
+    module, images = Scaled(), torch.ones(4, 2)
+    with CompiledForward(module, 'default').active():
+        assert torch.equal(module(images, 3, offset=0.5), 3.5 * images)
+        assert calls[1:] == ['compiled']
+        heard = []
+        module.body[0].register_forward_hook(lambda *_: heard.append(1))
+        assert torch.equal(module(images, 3, offset=0.5), 3.5 * images)
+    assert (heard, calls[1:]) == ([1], ['compiled'])
 
 
 def test_a_step_that_fails_leaves_the_module_as_it_was(module, calls):
@@ -106,6 +136,41 @@ def test_what_a_compiler_says_is_one_line(monkeypatch, text, reason):
 
     monkeypatch.setattr(torch, 'compile', fail)
     assert compiler_error(torch.device('cpu')) == f'RuntimeError: {reason}'
+
+
+def test_a_compiler_is_tried_on_the_device(monkeypatch):
+    seen = []
+
+    def fake(function):
+        def compiled(x):
+            seen.append(x.device.type)
+            return function(x)
+
+        return compiled
+
+    monkeypatch.setattr(torch, 'compile', fake)
+    assert compiler_error(torch.device('meta')) == '' and seen == ['meta']
+
+
+@pytest.mark.parametrize('compiled', [True, False])
+def test_steps_are_told_to_a_compiler_that_is_in_use(monkeypatch, compiled):
+    told = Mock()
+    monkeypatch.setattr(torch.compiler, 'cudagraph_mark_step_begin', told)
+    monkeypatch.setitem(sys.modules, 'torch._inductor', torch)
+    if not compiled:
+        del sys.modules['torch._inductor']
+    begin_step()
+    assert told.called == compiled
+
+
+@pytest.mark.slow
+def test_modes_are_those_of_pytorch():
+    from torch._inductor import list_mode_options  # takes seconds
+
+    known = list_mode_options()
+    assert set(MODES) <= known.keys()
+    recorded = {mode for mode in MODES if known[mode].get('triton.cudagraphs')}
+    assert set(CUDA_GRAPHS) == recorded
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ class SyncBuffersHook(Hook):
         buffers = [buffer for part in parts for buffer in part.buffers(recurse=False)]
         if get_world_size() == 1 or not buffers:
             return
-        flat = torch.cat([buffer.detach().reshape(-1).double() for buffer in buffers])
+        flat = torch.cat([buffer.reshape(-1).double() for buffer in buffers])
         all_reduce(flat, 'mean')
         for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(mean.view_as(buffer))

@@ -8,6 +8,7 @@ import torch
 from mmdfkd.datasets import PackedDataset
 from mmdfkd.engine.hooks import TeacherHook
 from mmdfkd.engine.prediction import LogitsCache
+from mmdfkd.evaluation import Accuracy, Agreement
 from mmdfkd.models.algorithms import CTKD, KD, STKD, Supervised
 from mmdfkd.models.classifiers import load_classifier
 from mmdfkd.utils import UsageError
@@ -86,6 +87,7 @@ def labelled(labels, classes=None):
     [
         ([0, 5], None, r'letters has labels up to 5, the networks have 5 classes.*\(train_datal'),
         ([0, 2], 'abc', r'letters has 3 classes \(a, b, c\), the networks have 5.*\(train_dataloa'),
+        ([0, 2], 'abcdef', r'letters has 6 classes \(a, b, .*\), the networks have 5'),
     ],
 )
 def test_labels_that_are_learnt_must_be_of_the_networks(teacher_file, labels, classes, words):
@@ -126,9 +128,23 @@ def test_labels_of_teachers_too():
 
 
 def test_accuracies_without_labels_are_refused_before_the_first_step(train):
+    def watch(runner):
+        runner.model.train_step = lambda *_: pytest.fail('a step was taken')
+
     unlabelled = {'val_dataloader.dataset.labelled': False}
     with pytest.raises(UsageError, match=r"val_evaluator=\[dict\(type='Agreement'\)\]"):
-        train(**unlabelled)
+        train(before=watch, **unlabelled)
+
+
+def test_accuracies_of_a_test_without_labels_are_refused_too():
+    dataset = PackedDataset(np.zeros((3, 2, 2, 1), np.uint8), None, dict(name='letters'))
+    loop = SimpleNamespace(
+        dataloader=SimpleNamespace(dataset=dataset),
+        evaluator=SimpleNamespace(metrics=[Agreement(), Accuracy()]),
+    )
+    model = SimpleNamespace(student=SimpleNamespace(num_classes=5))
+    with pytest.raises(UsageError, match='images of test_dataloader have none. Use test_evaluator'):
+        TeacherHook().before_test(SimpleNamespace(model=model, test_loop=loop))
 
 
 def test_a_set_may_have_no_names_of_classes(train):
@@ -163,10 +179,11 @@ def test_a_teacher_that_guesses_is_doubted(train, monkeypatch, hits, doubted):
     assert said == doubted
 
 
-def test_a_teacher_that_is_no_number(train):
+@pytest.mark.parametrize('value', ['nan', 'inf'])
+def test_a_teacher_that_is_no_number(train, value):
     def break_it(runner):
         with torch.no_grad():
-            runner.model.teacher.head.fc.bias[0] = float('nan')
+            runner.model.teacher.head.fc.bias[0] = float(value)
 
     with pytest.raises(UsageError, match=r'predicts NaN or infinity.*model\.teacher\.checkpoint'):
         train(before=break_it)

@@ -13,14 +13,21 @@ from two_processes import start_two
 
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.runner import distill_runner, leave_processes
-from mmdfkd.engine.runner.launch import VARIABLES, check_launcher, join_by_gloo
+from mmdfkd.engine.runner.launch import check_launcher, join_by_gloo
 from mmdfkd.utils import UsageError
+
+#: What torchrun, srun and mpirun tell a process: its rank, their number, its place.
+TOLD = dict(
+    pytorch=('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+)
 
 
 def meet(rank, launcher, env):
     """What a process does that has been started: find the other one, and see who is there."""
     os.environ.pop('MASTER_ADDR', None)
-    told = dict(zip(VARIABLES[launcher], (str(rank), '2', str(rank)), strict=True))
+    told = dict(zip(TOLD[launcher], (str(rank), '2', str(rank)), strict=True))
     os.environ.update(told | env)
     join_by_gloo(launcher, timeout=120)
     both = [torch.zeros(()) for _ in range(2)]
@@ -58,16 +65,18 @@ def test_processes_of_every_launcher_meet_without_a_gpu(launcher, others, scontr
     start_two(meet, launcher, dict(others, MASTER_PORT=free_port(), PATH=path))
 
 
-def test_mpi_on_several_machines_is_told_where_to_meet(monkeypatch):
+@pytest.mark.parametrize('launcher', ['mpi', 'pytorch'])
+def test_processes_of_several_machines_are_told_where_to_meet(launcher, monkeypatch):
+    monkeypatch.setattr(dist, 'init_process_group', lambda *_, **__: pytest.fail('met nobody'))
     monkeypatch.delenv('MASTER_ADDR', raising=False)
-    for name, value in zip(VARIABLES['pytorch'], ('0', '4', '0'), strict=True):
+    for name, value in zip(TOLD['pytorch'], ('0', '4', '0'), strict=True):
         monkeypatch.setenv(name, value)  # what the call sets is forgotten afterwards
-    for name, value in zip(VARIABLES['mpi'], ('0', '4', '0'), strict=True):
+    for name, value in zip(TOLD['mpi'], ('0', '4', '0'), strict=True):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('MASTER_PORT', '29500')
     monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '2')
-    with pytest.raises(UsageError, match='--launcher mpi: .*several machines.*MASTER_ADDR'):
-        join_by_gloo('mpi')
+    with pytest.raises(UsageError, match=f'--launcher {launcher}: .*several machines.*MASTER_ADDR'):
+        join_by_gloo(launcher)
 
 
 def test_processes_wait_for_each_other_as_long_as_asked(monkeypatch):
@@ -75,7 +84,7 @@ def test_processes_wait_for_each_other_as_long_as_asked(monkeypatch):
     monkeypatch.setattr(
         dist, 'init_process_group', lambda backend, timeout: told.append((backend, timeout))
     )
-    for name, value in zip(VARIABLES['pytorch'], ('0', '2', '0'), strict=True):
+    for name, value in zip(TOLD['pytorch'], ('0', '2', '0'), strict=True):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('MASTER_ADDR', 'first-machine')
     monkeypatch.setenv('MASTER_PORT', 'of a test')  # what the call sets is forgotten afterwards
@@ -102,7 +111,7 @@ def test_processes_of_mpi_meet_with_gpus_too(toy_config, monkeypatch):
     for name, value in names.items():  # what the call sets is forgotten afterwards
         monkeypatch.setenv(name, value)
     del os.environ['MASTER_ADDR']
-    for name, value in zip(VARIABLES['mpi'], ('0', '2', '0'), strict=True):
+    for name, value in zip(TOLD['mpi'], ('0', '2', '0'), strict=True):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '2')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
@@ -111,8 +120,8 @@ def test_processes_of_mpi_meet_with_gpus_too(toy_config, monkeypatch):
     monkeypatch.setattr(Runner, 'setup_env', joined)
     with pytest.raises(InterruptedError):
         DistillRunner.from_cfg(toy_config(launcher='mpi'))
-    assert [os.environ[name] for name in VARIABLES['pytorch']] == ['0', '2', '0']
-    assert os.environ['MASTER_ADDR'] == '127.0.0.1'
+    assert [os.environ[name] for name in TOLD['pytorch']] == ['0', '2', '0']
+    assert (os.environ['MASTER_ADDR'], os.environ['MASTER_PORT']) == ('127.0.0.1', '29501')
 
 
 @pytest.mark.parametrize('several', [True, False])
@@ -124,16 +133,16 @@ def test_processes_part_where_there_are_several(monkeypatch, several):
     assert part.called == several
 
 
-@pytest.mark.parametrize('launcher', VARIABLES)
+@pytest.mark.parametrize('launcher', TOLD)
 def test_a_launcher_that_launched_nothing(toy_config, launcher, monkeypatch):
-    monkeypatch.delenv(VARIABLES[launcher][0], raising=False)
+    monkeypatch.delenv(TOLD[launcher][0], raising=False)
     with pytest.raises(UsageError, match=rf'--launcher {launcher}: .* is not set.*dist_train'):
         DistillRunner.from_cfg(toy_config(launcher=launcher))
 
 
-@pytest.mark.parametrize('launcher', VARIABLES)
+@pytest.mark.parametrize('launcher', TOLD)
 def test_more_processes_than_gpus(launcher, monkeypatch):
-    for name, value in zip(VARIABLES[launcher], ('6', '8', '2'), strict=True):
+    for name, value in zip(TOLD[launcher], ('6', '8', '2'), strict=True):
         monkeypatch.setenv(name, value)
     for gpus in (0, 3):
         monkeypatch.setattr(torch.cuda, 'device_count', lambda gpus=gpus: gpus)
@@ -141,3 +150,6 @@ def test_more_processes_than_gpus(launcher, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     with pytest.raises(UsageError, match=r'process 3 of this machine.* 2 of its GPUs.*--gres'):
         check_launcher(launcher)
+    monkeypatch.delenv(TOLD[launcher][2])  # whoever is not told is the first one
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    check_launcher(launcher)

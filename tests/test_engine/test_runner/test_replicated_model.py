@@ -10,8 +10,10 @@ import torch
 import yapf.yapflib.yapf_api
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
+from torch import nn
 
 from mmdfkd.engine import DistillRunner, ReplicatedModel, RoleOptimWrapperConstructor
+from mmdfkd.engine.runner import replicated_model
 from mmdfkd.models.algorithms import KD3
 from mmdfkd.models.classifiers import load_classifier
 
@@ -89,8 +91,8 @@ def _two_ranks(rank, folder):
     for form in FORMS:
         model = kd3(form)
         with torch.no_grad():  # the first process decides
-            for parameter in model.parameters():
-                parameter.add_(rank)
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.add_(rank)
         wrapped = ReplicatedModel(model)
         batch = digits(6 * rank, 6 * rank + 6)
         answer[form] = one_step(wrapped, batch)
@@ -176,6 +178,21 @@ def test_one_process_evaluates_what_two_trained(ranks, tmp_path):
         assert metrics['agreement/teacher'] == summary['agreement']
 
 
+def test_gradients_keep_their_types(monkeypatch):
+    """Of another process they are twice as large: the mean is 3/2."""
+    monkeypatch.setattr(replicated_model, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(replicated_model, 'all_reduce', lambda flat: flat.mul_(1 + 2))
+    model, third = nn.Module(), 1 / 3  # no number of single precision
+    model.coarse = nn.Parameter(torch.zeros(2))
+    model.exact = nn.Parameter(torch.zeros(2, 3, dtype=torch.float64))
+    model.unused = nn.Parameter(torch.zeros(1))
+    wrapped = ReplicatedModel(model)
+    (4 * wrapped.coarse.sum() + third * wrapped.exact.sum()).backward()
+    assert model.coarse.grad.tolist() == [6.0, 6.0]
+    assert torch.equal(model.exact.grad, torch.full((2, 3), 1.5 * third, dtype=torch.float64))
+    assert model.unused.grad is None
+
+
 def test_wrapper_is_transparent():
     model = kd3('nt_xent')
     wrapped = ReplicatedModel(model)
@@ -183,9 +200,15 @@ def test_wrapper_is_transparent():
     assert wrapped.student is model.student and wrapped.method == 'KD3'
     assert wrapped.state_dict().keys() == model.state_dict().keys()
     wrapped.load_state_dict(wrapped.state_dict())
+    names = list(model.state_dict())
+    assert list(wrapped.state_dict(prefix='of.')) == [f'of.{name}' for name in names]
+    assert wrapped.load_state_dict({}, strict=False).missing_keys == names
     wrapped.train()
     assert model.student.training and not model.teacher.training
     images = torch.randn(2, 1, 32, 32)
     assert torch.equal(wrapped(images), model(images))
+    assert torch.equal(wrapped(inputs=images), model(images))
     with pytest.raises(AttributeError, match='nonsense'):
         _ = wrapped.nonsense
+    with pytest.raises(AttributeError, match='module'):  # of a copy that is being made
+        _ = ReplicatedModel.__new__(ReplicatedModel).student
