@@ -33,7 +33,7 @@ from mmdfkd.utils import UsageError
 from mmdfkd.utils.command_line import KeyValues
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import atomic_path, try_lock
 from mmdfkd.utils.progress import progress_bar
 from mmdfkd.utils.reporting import report_errors
 from mmdfkd.utils.train_process import TrainProcess, recipe_hash, side_by_side
@@ -155,7 +155,7 @@ class Run(TrainProcess):
         """Train unless another process does."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open('a') as log:
-            if not lock(log):
+            if not try_lock(log):
                 self.problem = 'another process is training it already'
                 return
             log.truncate(0)
@@ -267,19 +267,6 @@ def file_hash(path: Path) -> str:
 
 
 # Running ----------------------------------------------------------------------------------------
-
-
-def lock(log: Any) -> bool:
-    """Lock a log for as long as it is open here or in the process that writes it."""
-    try:
-        import fcntl
-
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # not POSIX, or a file system without locks
-        pass
-    return True
 
 
 def environment(slot: int) -> dict[str, str]:
