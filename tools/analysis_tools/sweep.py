@@ -30,7 +30,7 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.command_line import add_cfg_options
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.files import atomic_path, try_lock
@@ -234,11 +234,11 @@ def number(text: str) -> float | str:
 def parsed(options: Sequence[str]) -> dict[str, Any]:
     """Read ``KEY=VALUE`` texts as ``--cfg-options`` does."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={})
+    add_cfg_options(parser)
     for option in options:
         if '=' not in option:
             raise UsageError(f'--cfg-options {option} has no value. Write KEY=VALUE.')
-    return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options
+    return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options or {}
 
 
 def teacher_of(cfg: Any, quick: bool) -> str:
