@@ -28,7 +28,7 @@ class TrainProcess:
     def __init__(
         self, script: Path, config: Path, seed: int, work_dir: Path, quick: bool, *more: str
     ) -> None:
-        self.config, self.seed = config, seed
+        self.root, self.config, self.seed = script.parents[1], config, seed
         self.work_dir = work_dir.parent / 'quick' / work_dir.name if quick else work_dir
         self.log = self.work_dir.parent / f'{work_dir.name}.log'
         self.command = [sys.executable, str(script), str(config), '--resume', '--seed', str(seed)]
@@ -43,8 +43,8 @@ class TrainProcess:
             self.launch(log, OMP_NUM_THREADS='1')
 
     def launch(self, log: IO, **variables: str) -> None:
-        """Start with these environment variables, and with the ``mmdfkd`` that starts it."""
-        paths = [str(Path(__file__).absolute().parents[2]), os.environ.get('PYTHONPATH')]
+        """Start with these environment variables, and with the ``mmdfkd`` beside its script."""
+        paths = [str(self.root), os.environ.get('PYTHONPATH')]
         variables['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
         self.process = subprocess.Popen(
             self.command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | variables
