@@ -8,14 +8,12 @@ was finished before is not trained again; an interrupted one continues.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +26,7 @@ from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.files import atomic_path, write_json
 from mmdfkd.utils.reporting import report_errors
+from mmdfkd.utils.train_process import TrainProcess, recipe_hash, side_by_side
 from mmdfkd.visualization.comparison import duration
 from mmdfkd.visualization.records import read_summary
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from mmdfkd.models.classifiers import Classifier
 
 ROOT = Path(__file__).absolute().parents[1]
+TRAIN = ROOT / 'tools' / 'train.py'
 
 
 class Pair(NamedTuple):
@@ -92,8 +92,8 @@ def parse_args() -> argparse.Namespace:
 # Training ---------------------------------------------------------------------------------------
 
 
-class Training:
-    """One row with one seed: a process of ``tools/train.py`` and what it leaves.
+class Training(TrainProcess):
+    """One row with one seed, and what its process leaves.
 
     The folder carries a hash of the resolved config and of the teacher, so results of another
     recipe never count.
@@ -102,18 +102,14 @@ class Training:
     def __init__(self, row: Row, config: Path, seed: int, out: Path, quick: bool) -> None:
         from mmdfkd.models.classifiers import resolve_checkpoint
 
-        content = load_config(config)
-        recipe = json.dumps(content.to_dict(), sort_keys=True, default=str)
+        content, teacher = load_config(config), ''
         if 'teacher' in content.model:  # the name of a file that ships tells its content
-            recipe += resolve_checkpoint(content.model.teacher.checkpoint).name
-        digest = hashlib.sha256(recipe.encode()).hexdigest()[:6]
-        self.row, self.config, self.seed, self.quick = row, config, seed, quick
-        name = f'{config.stem}-seed{seed}-{digest}'
-        self.asked_dir = out / 'runs' / name
-        self.work_dir = out / 'runs' / 'quick' / name if quick else self.asked_dir
+            teacher = resolve_checkpoint(content.model.teacher.checkpoint).name
+        name = f'{config.stem}-seed{seed}-{recipe_hash(content, teacher)}'
+        super().__init__(TRAIN, config, seed, out / 'runs' / name, quick)
         self.log = out / 'runs' / f'{name}{"-quick" if quick else ""}.log'
+        self.row = row
         self.epochs = 2 if quick else content.train_cfg.max_epochs
-        self.process: subprocess.Popen | None = None
         self.first: tuple[float, int] | None = None  # when we saw which epoch first
 
     @property
@@ -131,29 +127,13 @@ class Training:
         """Whether there is a student of this very recipe."""
         return self.student.exists() and self.summary.get('finished', False)
 
-    def start(self) -> None:
-        """Train in a process of its own, on one thread, from the last checkpoint if any."""
-        command = [sys.executable, str(ROOT / 'tools' / 'train.py'), str(self.config)]
-        command += ['--work-dir', str(self.asked_dir), '--seed', str(self.seed), '--resume']
-        command += ['--quick'] if self.quick else []
-        paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
-        environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(paths))
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open('w') as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment
-            )
-
     def check(self) -> None:
         """Raise what the process ended with, if it ended badly."""
-        if self.process is None or self.process.returncode == 0:
-            return
-        lines = self.log.read_text(errors='replace').strip().splitlines() or ['no output']
-        said = [line for line in lines if line.startswith('error: ')] or lines
-        raise UsageError(
-            f'"{self.row.name}" (seed {self.seed}) failed: {said[-1].removeprefix("error: ")} '
-            f'Its log is {self.log}. Put that right and run the demo again: finished rows are kept.'
-        )
+        if self.poll() and self.problem:
+            raise UsageError(
+                f'"{self.row.name}" (seed {self.seed}) failed: {self.problem} Put that right and '
+                'run the demo again: finished rows are kept.'
+            )
 
 
 def plan(args: argparse.Namespace) -> list[Training]:
@@ -176,36 +156,20 @@ def train(trainings: list[Training], console: Console) -> None:
     waiting = [training for training in trainings if not training.finished]
     waiting.sort(key=lambda training: training.row.key != 'kd3')  # the longest first
     slots = min(2, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 2)
-    running: list[tuple[Training, TaskID]] = []
     several = len({training.seed for training in trainings}) > 1
-    with progress(console) as bar:
+    with progress(console) as bar, closing(side_by_side(waiting, slots)) as running:
         tasks: dict[Training, TaskID] = {}
         for training in trainings:
             name = training.row.name + (f' (seed {training.seed})' if several else '')
             state = 'waiting' if training in waiting else 'trained before'
             done = 0 if training in waiting else training.epochs
             tasks[training] = bar.add_task(name, total=training.epochs, completed=done, state=state)
-        try:
-            while waiting or running:
-                while waiting and len(running) < slots:
-                    training = waiting.pop(0)
-                    running.append((training, tasks[training]))
-                    training.start()
-                    bar.update(tasks[training], state='starting')
-                time.sleep(0.3)
-                for training, task in list(running):
-                    show(bar, task, training)
-                    if training.process is not None and training.process.poll() is not None:
-                        running.remove((training, task))
-                        training.check()
-                        show(bar, task, training)
-                        if not console.is_terminal:
-                            console.print(f'Trained: {bar.tasks[task].description}.')
-        finally:
-            for training, _ in running:
-                if training.process is not None and training.process.poll() is None:
-                    training.process.terminate()
-                    training.process.wait()
+        for training, ended in running:
+            if ended:
+                training.check()
+            show(bar, tasks[training], training)
+            if ended and not console.is_terminal:
+                console.print(f'Trained: {bar.tasks[tasks[training]].description}.')
 
 
 def progress(console: Console) -> Progress:
@@ -224,6 +188,7 @@ def show(bar: Progress, task: TaskID, training: Training) -> None:
     summary = training.summary
     epoch = summary.get('epoch', 0)
     if not epoch:
+        bar.update(task, state='starting')
         return
     if training.first is None:
         training.first = (time.monotonic(), epoch)

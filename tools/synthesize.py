@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.command_line import add_cfg_options
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.reporting import report_errors
@@ -33,13 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision: bfloat16 on CPU and GPU'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        metavar='KEY=VALUE',
-        help='override config keys, e.g. model.iterations=500',
-    )
+    add_cfg_options(parser, 'override config keys, e.g. model.iterations=500')
     return parser.parse_args()
 
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.command_line import add_cfg_options
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.reporting import report_errors
@@ -29,13 +29,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', help='write metrics and predictions to this .json file')
     parser.add_argument('--show-dir', help='write a picture of the mistakes into this folder')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        metavar='KEY=VALUE',
-        help='override config keys, e.g. test_dataloader.batch_size=100',
-    )
+    add_cfg_options(parser, 'override config keys, e.g. test_dataloader.batch_size=100')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()

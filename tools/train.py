@@ -16,7 +16,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.command_line import add_cfg_options
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.reporting import report_errors
@@ -49,13 +49,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--no-pin-memory', action='store_true', help='for all dataloaders')
     parser.add_argument('--no-persistent-workers', action='store_true', help='likewise')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        metavar='KEY=VALUE',
-        help='override config keys, e.g. model.selector.threshold=0.9',
-    )
+    add_cfg_options(parser, 'override config keys, e.g. model.selector.threshold=0.9')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch passes one spelling or the other; both only set LOCAL_RANK.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)

@@ -25,3 +25,10 @@ class KeyValues(DictAction):
             if '=' not in value:
                 parser.error(f'argument {option_string}: {value!r} is no KEY=VALUE')
         super().__call__(parser, namespace, values, option_string)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser, help: str = 'override keys') -> None:
+    """Add ``--cfg-options`` to a command line."""
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help=help
+    )

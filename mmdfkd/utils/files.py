@@ -89,6 +89,22 @@ def _is(path: Path, file: IO) -> bool:
         return False
 
 
+def try_lock(file: IO) -> bool:
+    """Lock an open file while it is open here or in a process started with it, if nobody else has.
+
+    Where the system or the file system knows no locks, everybody gets one.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     with atomic_path(path) as temporary:

@@ -233,7 +233,7 @@ def test_time_left_is_that_of_the_epochs_to_come(demo, monkeypatch):
 
 def test_each_training_has_its_own_seed(demo, plan, tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(demo.subprocess, 'Popen', lambda command, **more: commands.append(command))
+    monkeypatch.setattr('subprocess.Popen', lambda command, **more: commands.append(command))
     for training in plan('--seed', 3, 5, '--out', tmp_path)[:2]:
         training.start()
     assert [command[command.index('--seed') + 1] for command in commands] == ['3', '5']

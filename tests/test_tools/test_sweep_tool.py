@@ -276,7 +276,7 @@ def test_a_run_of_another_process_is_left_alone(sweep, run, tmp_path):
     (planned,) = sweep.plan(sweep.parse_args([LENET, '--work-dir', str(tmp_path / 'out')]))
     planned.log.parent.mkdir(parents=True)
     with planned.log.open('a') as log:
-        assert sweep.lock(log)
+        assert sweep.try_lock(log)
         status, _, errors = run(LENET)
     assert status == 1 and 'another process is training it already' in errors
     assert not starts(tmp_path / 'out')

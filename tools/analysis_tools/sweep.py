@@ -13,15 +13,13 @@ import argparse
 import csv
 import hashlib
 import itertools
-import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,12 +30,13 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.command_line import add_cfg_options
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
-from mmdfkd.utils.files import atomic_path
+from mmdfkd.utils.files import atomic_path, try_lock
 from mmdfkd.utils.progress import progress_bar
 from mmdfkd.utils.reporting import report_errors
+from mmdfkd.utils.train_process import TrainProcess, recipe_hash, side_by_side
 from mmdfkd.visualization.comparison import duration
 from mmdfkd.visualization.records import (
     curve_of,
@@ -48,8 +47,7 @@ from mmdfkd.visualization.records import (
 )
 from mmdfkd.visualization.sweep import summarise
 
-ROOT = Path(__file__).absolute().parents[2]
-TRAIN = ROOT / 'tools' / 'train.py'
+TRAIN = Path(__file__).absolute().parents[1] / 'train.py'
 KEY = 'accuracy/top1'  # of what is drawn
 
 
@@ -115,8 +113,8 @@ class Setting(NamedTuple):
         return dict(zip(words if enough else self.values, self.values.values(), strict=True))
 
 
-class Run:
-    """A setting with a seed: a process of ``tools/train.py`` and what it leaves.
+class Run(TrainProcess):
+    """A setting with a seed, and what its process leaves.
 
     Args:
         setting: What it trains.
@@ -133,17 +131,11 @@ class Run:
         name = '-'.join([setting.config.stem, *values, f'seed{seed}', digest])
         # mmengine's folders and a checkpoint's name come after it, and 255 bytes are a limit.
         name = re.sub(r'[^\w.=+-]+', '_', name)[-150:]
-        self.setting, self.seed, self.epochs = setting, seed, 2 if args.quick else epochs
-        self.asked_dir = args.work_dir / 'runs' / name
-        self.work_dir = args.work_dir / 'runs' / 'quick' / name if args.quick else self.asked_dir
-        self.log = self.work_dir.parent / f'{name}.log'
         options = [*args.cfg_options, *(f'{k}={v}' for k, v in setting.values.items())]
-        self.command = [sys.executable, str(TRAIN), str(setting.config), '--resume']
-        self.command += ['--work-dir', str(self.asked_dir), '--seed', str(seed)]
-        self.command += ['--quick'] * args.quick + ['--amp'] * args.amp
-        self.command += ['--cfg-options', *options] if options else []
-        self.process: subprocess.Popen | None = None
-        self.problem: str | None = None  # why it failed, in words
+        more = ['--amp'] * args.amp + (['--cfg-options', *options] if options else [])
+        work_dir = args.work_dir / 'runs' / name
+        super().__init__(TRAIN, setting.config, seed, work_dir, args.quick, *more)
+        self.setting, self.epochs = setting, 2 if args.quick else epochs
 
     def __str__(self) -> str:
         return f'{self.setting.name}, seed {self.seed}'
@@ -159,36 +151,22 @@ class Run:
         summary = self.summary
         return summary.get('finished', False) and summary['student_accuracy_last'] is not None
 
-    def start(self, slot: int) -> None:
-        """Train from the last checkpoint, if any; ``slot`` numbers the runs under way."""
+    def start(self, slot: int = 0) -> None:
+        """Train unless another process does."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open('a') as log:
-            if not lock(log):
+            if not try_lock(log):
                 self.problem = 'another process is training it already'
                 return
             log.truncate(0)
-            self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=subprocess.STDOUT, env=environment(slot)
-            )
+            self.launch(log, **environment(slot))
 
     def poll(self) -> bool:
         """Whether it has ended; :attr:`problem` says if badly."""
-        if self.process is None:  # it did not even begin
-            return True
-        code = self.process.poll()
-        if code == 0 and not self.finished:
+        ended = super().poll()
+        if ended and not self.problem and not self.finished:
             self.problem = f'it ended without an accuracy. Its log is {self.log}.'
-        elif code:
-            lines = self.log.read_text(errors='replace').strip().splitlines() or ['no output']
-            said = [line for line in lines if line.startswith('error: ')] or lines
-            self.problem = f'{said[-1].removeprefix("error: ")} Its log is {self.log}.'
-        return code is not None
-
-    def stop(self) -> None:
-        """End the process; what it saved stays."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait()
+        return ended
 
 
 def plan(args: argparse.Namespace) -> list[Run]:
@@ -220,9 +198,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
             check_config(cfg)
             if cfg.get('val_dataloader') is None:
                 raise UsageError(f'{config} has no val_dataloader, hence no accuracy. Add one.')
-            recipe = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
-            recipe += teacher_of(cfg, args.quick) + ('amp' if args.amp else '')
-            digest = hashlib.sha256(recipe.encode()).hexdigest()[:6]
+            digest = recipe_hash(cfg, teacher_of(cfg, args.quick) + 'amp' * args.amp)
             epochs = cfg.train_cfg.get('max_epochs')
             runs += [Run(setting, seed, args, digest, epochs) for seed in args.seed]
     return runs
@@ -258,11 +234,11 @@ def number(text: str) -> float | str:
 def parsed(options: Sequence[str]) -> dict[str, Any]:
     """Read ``KEY=VALUE`` texts as ``--cfg-options`` does."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, default={})
+    add_cfg_options(parser)
     for option in options:
         if '=' not in option:
             raise UsageError(f'--cfg-options {option} has no value. Write KEY=VALUE.')
-    return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options
+    return parser.parse_args(['--cfg-options', *options] if options else []).cfg_options or {}
 
 
 def teacher_of(cfg: Any, quick: bool) -> str:
@@ -293,26 +269,11 @@ def file_hash(path: Path) -> str:
 # Running ----------------------------------------------------------------------------------------
 
 
-def lock(log: Any) -> bool:
-    """Lock a log for as long as it is open here or in the process that writes it."""
-    try:
-        import fcntl
-
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # not POSIX, or a file system without locks
-        pass
-    return True
-
-
 def environment(slot: int) -> dict[str, str]:
     """One thread, unless the user says otherwise; a GPU of its own where there are several."""
     import torch
 
-    paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
-    found = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
-    found.setdefault('OMP_NUM_THREADS', '1')
+    found = {'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1')}
     count = torch.cuda.device_count()
     if count > 1:
         visible = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(count))))
@@ -326,31 +287,20 @@ def run_all(runs: Sequence[Run], jobs: int, console: Console) -> None:
     done = len(runs) - len(waiting)
     if done:
         console.print(f'{done} of {len(runs)} runs were finished before.')
-    free = list(range(min(jobs, len(waiting))))
-    running: list[tuple[Run, int, TaskID]] = []
-    with progress_bar() as bar:
+    tasks: dict[Run, TaskID] = {}
+    with progress_bar() as bar, closing(side_by_side(waiting, jobs)) as running:
         whole = bar.add_task('All runs', total=len(runs), completed=done)
-        try:
-            while waiting or running:
-                while waiting and free:
-                    run, slot = waiting.pop(0), free.pop(0)
-                    running.append((run, slot, bar.add_task(escape(str(run)), total=run.epochs)))
-                    run.start(slot)
-                time.sleep(0.2)
-                for run, slot, task in list(running):
-                    bar.update(task, completed=run.summary.get('epoch'))
-                    if run.poll():
-                        running.remove((run, slot, task))
-                        free.append(slot)
-                        bar.remove_task(task)
-                        bar.advance(whole)
-                        done += 1
-                        said = run.problem and f'FAILED: {run.problem}'
-                        text = f'{done}/{len(runs)}  {run}: {said or outcome(run)}'
-                        console.print(text, markup=False, soft_wrap=True)
-        finally:
-            for run, _, _ in running:
-                run.stop()
+        for run, ended in running:
+            if run not in tasks:
+                tasks[run] = bar.add_task(escape(str(run)), total=run.epochs)
+            bar.update(tasks[run], completed=run.summary.get('epoch'))
+            if ended:
+                bar.remove_task(tasks[run])
+                bar.advance(whole)
+                done += 1
+                said = run.problem and f'FAILED: {run.problem}'
+                text = f'{done}/{len(runs)}  {run}: {said or outcome(run)}'
+                console.print(text, markup=False, soft_wrap=True)
 
 
 def outcome(run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.command_line import add_cfg_options
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
 from mmdfkd.utils.reporting import report_errors
@@ -15,9 +15,7 @@ def main() -> None:
     """Check and print."""
     parser = argparse.ArgumentParser(description='Print a config with all it inherits')
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help='override keys'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     with report_errors():
         cfg = load_config(args.config, args.cfg_options)

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from mmdfkd.utils import UsageError, check_least
-from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.command_line import add_cfg_options
 from mmdfkd.utils.reporting import report_errors
 
 
@@ -22,9 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--number', type=int, default=12, help='how many images')
     parser.add_argument('--views', type=int, default=7, help='augmented views of each image')
     parser.add_argument('--seed', type=int, default=0, help='seed of images and views')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help='override keys'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

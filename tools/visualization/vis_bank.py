@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdfkd.utils import UsageError
-from mmdfkd.utils.command_line import KeyValues
+from mmdfkd.utils.command_line import add_cfg_options
 from mmdfkd.utils.reporting import report_errors
 
 
@@ -26,9 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', help='config with the teacher that made the bank')
     parser.add_argument('--per-class', type=int, default=10, help='most images of a class')
     parser.add_argument('--seed', type=int, default=0, help='seed of the draw')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help='override keys'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

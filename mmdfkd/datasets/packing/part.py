@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.files import try_lock
 
 from ..image_pool import POOL_FORMAT, is_pool, read_meta, refuse_taken, sync_folder
 from .sources import sort_key
@@ -314,18 +315,10 @@ def _write(file: IO[bytes], data: bytes | memoryview) -> None:
 
 
 def _lock(file: IO[bytes], folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: two processes on one pool are not told apart
-        return
     for _ in range(30):  # workers of a killed process live on for a moment
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if try_lock(file):
             return
-        except BlockingIOError:
-            time.sleep(0.1)
-        except OSError:  # some network file systems know no locks
-            return
+        time.sleep(0.1)
     raise UsageError(
         f'Another process is packing into {folder}. Wait for it, or choose another --out.'
     )
