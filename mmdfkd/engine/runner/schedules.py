@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmdfkd.registry import PARAM_SCHEDULERS, describes
+from mmdfkd.registry import PARAM_SCHEDULERS, class_of
 from mmdfkd.utils import UsageError
 
 
@@ -42,7 +41,7 @@ def check_schedules(
                     'begin, or raise train_cfg.max_epochs.'
                 )
             converted = each.get('convert_to_iter_based')
-            steps = not describes(PARAM_SCHEDULERS, each, ReduceOnPlateauParamScheduler)
+            steps = not needs_metrics(class_of(PARAM_SCHEDULERS, each))
             if steps and not in_epochs and each.get('by_epoch', True) and not converted:
                 raise UsageError(
                     f'param_scheduler.{role}: {each["type"]} counts epochs, and train_cfg has '
@@ -145,7 +144,7 @@ class Schedules:
 
     def replay(self, role: str, epochs: int, iterations: int) -> None:
         """Step those of a role as a run does that has done so much."""
-        if any(isinstance(each, ReduceOnPlateauParamScheduler) for each in self.schedulers[role]):
+        if any(map(needs_metrics, self.schedulers[role])):
             for scheduler, state in zip(self.schedulers[role], self.states[role], strict=True):
                 scheduler.end = state['end']  # what it has done depends on what was measured
             return
@@ -165,6 +164,11 @@ class Schedules:
                 take_steps(in_epochs, 1)
             if not epochs:
                 take_steps(in_iterations, iterations)
+
+
+def needs_metrics(scheduler: Any) -> bool:
+    """Whether a scheduler, or a class of them, depends on validations, as mmengine asks it."""
+    return getattr(scheduler, 'need_val_args', False)
 
 
 def take_steps(schedulers: Sequence[Any], count: int) -> None:

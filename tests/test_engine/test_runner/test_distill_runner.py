@@ -14,10 +14,13 @@ from mmengine.config import Config
 from mmengine.device import get_device, utils
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
+from mmengine.optim.scheduler import _ParamScheduler
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 
 from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
+from mmdfkd.registry import PARAM_SCHEDULERS
 from mmdfkd.utils import UsageError, register_all_modules
 from mmdfkd.visualization.curves import curve_of, unit_of
 from mmdfkd.visualization.runs import read_history
@@ -338,17 +341,19 @@ def test_a_rate_without_a_schedule_is_that_of_the_config(train, tmp_path, before
     assert rates(tmp_path / 'run/epoch_3.pth') == [0.03]
 
 
+PLATEAU = dict(
+    type='ReduceOnPlateauLR',
+    monitor='accuracy/top1',
+    rule='greater',
+    patience=0,
+    factor=0.5,
+    threshold=1000,
+)
+
+
 def test_a_plateau_goes_on_to_the_new_end(train, tmp_path):
     """No accuracy is high enough: each validation but the first halves the rate."""
-    plateau = dict(
-        type='ReduceOnPlateauLR',
-        monitor='accuracy/top1',
-        rule='greater',
-        patience=0,
-        factor=0.5,
-        threshold=1000,
-    )
-    changes = {**SHORT, 'param_scheduler.student': [plateau]}
+    changes = {**SHORT, 'param_scheduler.student': [PLATEAU]}
     train('whole', **{**changes, **LONG})
     train('parts', **changes)
     train('parts', **{**changes, **LONG}, resume=True)
@@ -357,6 +362,46 @@ def test_a_plateau_goes_on_to_the_new_end(train, tmp_path):
     assert found[0] < 0.05 / 2
     loop = dict(_delete_=True, by_epoch=False, max_iters=4, val_interval=2)
     train('iterations', **{**changes, 'train_cfg': loop, 'model': SHORT['model']})
+
+
+class InSecondEpoch(Hook):
+    """Kill a run there."""
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+
+
+@PARAM_SCHEDULERS.register_module(force=True)
+class HalvingLR(LRSchedulerMixin, _ParamScheduler):
+    """Each validation halves the rate: a schedule of a user's own."""
+
+    need_val_args = True
+
+    def step(self, metrics=None):
+        if metrics is None:
+            self._global_step += 1
+            return
+        for group in self.optimizer.param_groups:
+            group['lr'] /= 2
+
+
+@pytest.mark.parametrize('schedule', [PLATEAU, dict(type='HalvingLR')])
+@pytest.mark.parametrize('best', [None, 'accuracy/top1'])  # of a best epoch it is written again
+def test_a_schedule_hears_of_each_validation_once(train, tmp_path, schedule, best):
+    """Whether its checkpoint was written before it or behind."""
+    changes = {
+        **SHORT,
+        **LONG,
+        'param_scheduler.student': [schedule],
+        'default_hooks.checkpoint.save_best': best,
+    }
+    train('whole', **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train('parts', before=lambda runner: runner.register_hook(InSecondEpoch()), **changes)
+    train('parts', **changes, resume=True)
+    for found, expected in rates_to_compare(tmp_path):
+        assert found == expected
 
 
 def test_what_cannot_be_resumed(train, tmp_path):
