@@ -223,15 +223,19 @@ class DistillRunner(Runner):
 
         Where a method fills a bank, that is the student: the others learn from rounds, whose size
         is that of ``model.batch_size``, or are a GAN, whose batches only processes make larger.
+
+        Each keeps the rate it begins with, as it does for schedules.
         """
         others = [optim_wrapper[role] for role in self.model.roles() if role != 'student']
         if hasattr(self.model, 'gan_epochs') and auto_scale_lr:
             alone = dict(auto_scale_lr, base_batch_size=self._train_dataloader['batch_size'])
             for wrapper in others:
                 super().scale_lr(wrapper, alone)
-        if hasattr(self.model, 'rounds_before'):
-            optim_wrapper = optim_wrapper['student']
-        super().scale_lr(optim_wrapper, auto_scale_lr)
+        fills = hasattr(self.model, 'rounds_before')
+        super().scale_lr(optim_wrapper['student'] if fills else optim_wrapper, auto_scale_lr)
+        for wrapper in optim_wrapper.values():
+            for group in wrapper.param_groups:
+                group.setdefault('initial_lr', group['lr'])
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment.

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmdfkd.registry import PARAM_SCHEDULERS, class_of
@@ -123,12 +124,12 @@ class Schedules:
             for role, each in self.schedulers.items()
         }
         names = {
-            role: {'lr', *(scheduler.param_name for scheduler in each)}
+            role: ('lr', *(scheduler.param_name for scheduler in each))
             for role, each in self.schedulers.items()
         }
-        self.values = {
+        self.values = {  # with initial_lr, and what OneCycleLR adds: max_lr and min_lr
             role: [
-                {key: value for key, value in group.items() if key.removeprefix('initial_') in each}
+                {key: value for key, value in group.items() if key.endswith(each)}
                 for group in optimizers[role].param_groups
             ]
             for role, each in names.items()
@@ -137,9 +138,10 @@ class Schedules:
     def changed(self, role: str, known: Sequence[Mapping[str, Any]]) -> bool:
         """Whether those of a role are others than those of a checkpoint, which has been loaded."""
         own = self.states[role]
-        if not own and not known:
-            rates = [group['lr'] for group in self.optimizers[role].param_groups]
-            return rates != [values['lr'] for values in self.values[role]]
+        if not own and not known:  # others than schedules may have changed the rate since
+            groups = self.optimizers[role].param_groups
+            began = [group.get('initial_lr', group['lr']) for group in groups]
+            return began != [values['lr'] for values in self.values[role]]
         return len(own) != len(known) or any(map(differ, own, known))
 
     def replay(self, role: str, epochs: int, iterations: int) -> None:
@@ -180,4 +182,10 @@ def take_steps(schedulers: Sequence[Any], count: int) -> None:
 
 def differ(own: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
     """Whether two states of schedulers are of different schedules."""
-    return any(own[key] != known.get(key, own[key]) for key in own.keys() - MOVING)
+    pairs = [(own[key], known.get(key, own[key])) for key in own.keys() - MOVING]
+    return not all(
+        torch.equal(*pair)
+        if all(isinstance(value, torch.Tensor) for value in pair)
+        else pair[0] == pair[1]
+        for pair in pairs
+    )

@@ -314,6 +314,68 @@ def test_a_longer_run_has_the_rates_of_a_run_as_long_from_then_on(train, tmp_pat
         assert found == expected and min(found) >= 0
 
 
+class InSecondEpoch(Hook):
+    """Kill a run there."""
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+
+
+ONE_CYCLE = dict(type='OneCycleLR', total_steps=24, by_epoch=False)
+
+
+def test_a_cycle_rises_as_high_as_its_config_says(train, tmp_path):
+    low, high = ({'param_scheduler.student': [dict(ONE_CYCLE, eta_max=e)]} for e in (0.2, 0.4))
+    train('whole', **SHORT | LONG | high)
+    train('parts', **SHORT | low)
+    train('parts', **SHORT | LONG | high, resume=True)
+    for found, expected in rates_to_compare(tmp_path):
+        assert found == expected
+
+
+def test_a_rate_that_a_hook_has_changed_is_gone_on_with(train, tmp_path):
+    """There is no schedule that would know of it; another rate in the config counts still."""
+
+    class Decay(Hook):
+        def before_train_epoch(self, runner):
+            if runner.epoch == 1:
+                runner.optim_wrapper['student'].optimizer.param_groups[0]['lr'] = 0.005
+
+    alone = {**SHORT, 'param_scheduler.student': []}
+    train('run', before=lambda runner: runner.register_hook(Decay()), **alone)
+    train('run', **alone | LONG, resume=True)
+    assert rates(tmp_path / 'run/epoch_4.pth') == [0.005]
+    other = {'optim_wrapper.student.optimizer.lr': 0.03, 'train_cfg.max_epochs': 5}
+    train('run', **alone | LONG | other, resume=True)
+    assert rates(tmp_path / 'run/epoch_5.pth') == [0.03]
+
+
+@PARAM_SCHEDULERS.register_module(force=True)
+class TableLR(LRSchedulerMixin, _ParamScheduler):
+    """Factors of the rate by epoch: a schedule of a user's own."""
+
+    def __init__(self, optimizer, table, **settings):
+        self.table = torch.tensor(table)
+        super().__init__(optimizer, **settings)
+
+    def _get_value(self):
+        return [value * float(self.table[self.last_step]) for value in self.base_values]
+
+
+@pytest.mark.parametrize(('later', 'expected'), [(0.2, 0.01), (0.6, 0.03)])
+def test_a_schedule_may_keep_tensors(train, tmp_path, later, expected):
+    changes = {**SHORT, 'train_cfg.max_epochs': 3}
+    first, then = (
+        {'param_scheduler.student': [dict(type='TableLR', table=[1, 0.5, end])]}
+        for end in (0.2, later)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(before=lambda runner: runner.register_hook(InSecondEpoch()), **changes | first)
+    train(**changes | then, resume=True)
+    assert rates(tmp_path / 'run/epoch_2.pth') == [pytest.approx(expected)]
+
+
 @pytest.mark.parametrize(
     'change',
     [
@@ -362,14 +424,6 @@ def test_a_plateau_goes_on_to_the_new_end(train, tmp_path):
     assert found[0] < 0.05 / 2
     loop = dict(_delete_=True, by_epoch=False, max_iters=4, val_interval=2)
     train('iterations', **{**changes, 'train_cfg': loop, 'model': SHORT['model']})
-
-
-class InSecondEpoch(Hook):
-    """Kill a run there."""
-
-    def before_train_epoch(self, runner):
-        if runner.epoch == 1:
-            raise KeyboardInterrupt
 
 
 @PARAM_SCHEDULERS.register_module(force=True)
