@@ -214,7 +214,7 @@ class DistillRunner(Runner):
                 )
             scheduler = {role: scheduler.get(role, []) for role in roles}
             selects = self.model.selector is not None
-            in_epochs = isinstance(self.train_loop, EpochBasedTrainLoop)
+            in_epochs = not isinstance(self.train_loop, IterBasedTrainLoop)
             check_schedules(scheduler, self.max_epochs, self.max_iters, selects, in_epochs)
         return super().build_param_scheduler(scheduler)
 

@@ -34,20 +34,21 @@ def check_schedules(
         for each in config if isinstance(config, (list, tuple)) else [config]:
             if not isinstance(each, Mapping):
                 continue
-            unit, last = ('epochs', epochs) if each.get('by_epoch', True) else ('steps', iterations)
-            if each.get('begin', 0) >= last:
+            by_epoch, converted = each.get('by_epoch', True), each.get('convert_to_iter_based')
+            unit, last = ('epochs', epochs) if by_epoch else ('steps', iterations)
+            steps = not needs_metrics(class_of(PARAM_SCHEDULERS, each))
+            counts_epochs = steps and by_epoch and not in_epochs
+            if counts_epochs and not (converted and 'end' in each):
+                raise UsageError(
+                    f'param_scheduler.{role}: {each["type"]} counts epochs, and train_cfg has '
+                    'none. Set its by_epoch=False and count iterations, or '
+                    'convert_to_iter_based=True and an end.'
+                )
+            if each.get('begin', 0) >= last and not counts_epochs:
                 raise UsageError(
                     f'param_scheduler.{role}: {each["type"]} begins after {each["begin"]} {unit}, '
                     f'and the run has {last}. Leave it out (param_scheduler.{role}=[]), lower its '
-                    'begin, or raise train_cfg.max_epochs.'
-                )
-            converted = each.get('convert_to_iter_based')
-            steps = not needs_metrics(class_of(PARAM_SCHEDULERS, each))
-            if steps and not in_epochs and each.get('by_epoch', True) and not converted:
-                raise UsageError(
-                    f'param_scheduler.{role}: {each["type"]} counts epochs, and train_cfg has '
-                    'none, so it would never step. Set its by_epoch=False and count iterations, or '
-                    'convert_to_iter_based=True.'
+                    f'begin, or raise train_cfg.{"max_epochs" if in_epochs else "max_iters"}.'
                 )
             if selects and converted:
                 raise UsageError(

@@ -16,11 +16,12 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.optim.scheduler import _ParamScheduler
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 
 from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
-from mmdfkd.registry import PARAM_SCHEDULERS
+from mmdfkd.registry import LOOPS, PARAM_SCHEDULERS
 from mmdfkd.utils import UsageError, register_all_modules
 from mmdfkd.visualization.curves import curve_of, unit_of
 from mmdfkd.visualization.runs import read_history
@@ -808,6 +809,35 @@ def test_schedules_of_a_selection_count_epochs(train):
     runner = train(param_scheduler=dict(student=[cosine]), model=whole)
     last = 0.05 * (1 + math.cos(math.pi * 11 / 12)) / 2  # of 12 steps
     assert runner.optim_wrapper.get_lr()['student.lr'] == [pytest.approx(last)]
+
+
+def test_a_converted_schedule_in_a_run_that_counts_iterations(train):
+    """Its milestone, after two epochs of six iterations, is one of 18."""
+    step = dict(type='MultiStepLR', milestones=[2], end=3, convert_to_iter_based=True)
+    loop = dict(_delete_=True, by_epoch=False, max_iters=18, val_interval=18)
+    runner = train(train_cfg=loop, model=SHORT['model'], param_scheduler=dict(student=[step]))
+    assert runner.optim_wrapper['student'].get_lr()['lr'] == [pytest.approx(0.05 / 10)]
+
+
+@LOOPS.register_module(force=True)
+class LoopOfOnesOwn(BaseLoop):
+    """A loop that has epochs, and is none of mmengine's."""
+
+    def __init__(self, runner, dataloader, max_epochs):
+        super().__init__(runner, dataloader)
+        self.inner = EpochBasedTrainLoop(runner, self.dataloader, max_epochs)
+
+    def __getattr__(self, name):
+        return getattr(self.__dict__['inner'], name)
+
+    def run(self):
+        return self.inner.run()
+
+
+def test_a_schedule_of_epochs_in_a_loop_of_ones_own(train):
+    loop = dict(_delete_=True, type='LoopOfOnesOwn', max_epochs=2)
+    runner = train(train_cfg=loop, model=SHORT['model'])
+    assert runner.optim_wrapper['student'].get_lr()['lr'] == [pytest.approx(0.05 / 10)]
 
 
 # When things go wrong -------------------------------------------------------------------------
