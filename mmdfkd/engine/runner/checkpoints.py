@@ -14,7 +14,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import find_latest_checkpoint
 
-from mmdfkd.evaluation.metrics import ShareMetric
+from mmdfkd.evaluation.metrics import Accuracy, Agreement
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.errors import shorten
 
@@ -31,22 +31,18 @@ def latest_checkpoint(work_dir: str) -> str | None:
 def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
     """Hold what ``save_best`` names against what validations will report, as far as that is known.
 
+    Metrics of a user's own, those that derive from ours too, may report anything.
+
     Raises:
         UsageError: Nothing of that name is reported.
     """
-    if not all(isinstance(metric, ShareMetric) for metric in metrics):
+    if not all(type(metric) in (Accuracy, Agreement) for metric in metrics):
         return
     known = [f'{metric.prefix}/{name}' for metric in metrics for name in metric.names]
     # A method may evaluate another network too: accuracy/<network>_top1.
     patterns = [*known, *(name.replace('/', '/*_') for name in known), 'auto']
     for hook in hooks:
-        wanted = getattr(hook, 'save_best', None) or []
-        for key in [wanted] if isinstance(wanted, str) else wanted:
-            if key == 'auto' and known and known[0].startswith('agreement'):
-                raise UsageError(
-                    "default_hooks.checkpoint.save_best='auto' takes the first metric, and "
-                    f'mmengine does not know which agreement is better. Set it to {known[0]!r}.'
-                )
+        for key in (hook.save_best or []) if isinstance(hook, CheckpointHook) else []:
             if not any(fnmatchcase(key, pattern) for pattern in patterns):
                 raise UsageError(
                     f'default_hooks.checkpoint.save_best={key!r} is nothing that validations '
@@ -75,6 +71,8 @@ def checkpoint_folders(runner: Any) -> list[Path]:
 def move_best(runtime_info: dict[str, Any], folders: Sequence[Path]) -> None:
     """Let a copied run know its own best checkpoints, in place, and forget those of the other.
 
+    With one that is forgotten goes its score, or else a run might end without a best checkpoint.
+
     Args:
         runtime_info: Of a checkpoint.
         folders: As :func:`checkpoint_folders` gives them.
@@ -87,6 +85,8 @@ def move_best(runtime_info: dict[str, Any], folders: Sequence[Path]) -> None:
         del runtime_info[key]
         if here:
             runtime_info[key] = str(here[0])
+        else:
+            runtime_info.pop(key.replace('best_ckpt', 'best_score'), None)
 
 
 def restore_histories(checkpoint: dict) -> None:

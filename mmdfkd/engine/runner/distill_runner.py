@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import CheckpointHook, Hook, LoggerHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
@@ -83,9 +83,10 @@ class DistillRunner(Runner):
         for name in [name for name, hook in hooks.items() if hook is None]:
             if name not in OF_MMENGINE:  # which mmengine leaves out itself
                 hooks.pop(name)
-        checkpoint = hooks.get('checkpoint') or {}
-        if 'agreement' in str(checkpoint.get('save_best')):
-            checkpoint.setdefault('rule', 'greater')  # which mmengine does not know
+        checkpoint = hooks.get('checkpoint')
+        if isinstance(checkpoint, dict) and checkpoint.get('save_best'):
+            better = [*CheckpointHook._default_greater_keys, 'agreement']  # the more there is of it
+            checkpoint.setdefault('greater_keys', better)
         schedules = settings.get('param_scheduler')
         if isinstance(schedules, dict) and 'type' not in schedules:
             settings['param_scheduler'] = {role: each or [] for role, each in schedules.items()}
@@ -149,7 +150,7 @@ class DistillRunner(Runner):
         if isinstance(loop, dict):
             for key in ('max_epochs', 'max_iters', 'val_interval'):
                 check_least(f'train_cfg.{key}', loop.get(key), 1)
-                if isinstance(loop.get(key), float):
+                if (loop.get(key) or 1) % 1:
                     raise UsageError(f'train_cfg.{key} is {loop[key]}; give a whole number.')
         loop = super().build_train_loop(loop)
         for hook in self.hooks:  # a run of iterations has no epochs to log its validations by
@@ -293,9 +294,10 @@ class DistillRunner(Runner):
         for hook in self._acting[fn_name]:
             getattr(hook, fn_name)(self, **kwargs)
         if fn_name == 'before_save_checkpoint':
-            optimizers = {role: each.optimizer for role, each in self.optim_wrapper.items()}
-            kinds = {role: type(each).__name__ for role, each in optimizers.items()}
-            kwargs['checkpoint']['meta']['optimizers'] = kinds
+            if 'optimizer' in kwargs['checkpoint']:
+                optimizers = {role: each.optimizer for role, each in self.optim_wrapper.items()}
+                kinds = {role: type(each).__name__ for role, each in optimizers.items()}
+                kwargs['checkpoint']['meta']['optimizers'] = kinds
             to_plain(kwargs['checkpoint'])
 
     def load_checkpoint(
@@ -352,8 +354,9 @@ class DistillRunner(Runner):
         if 'epoch' not in meta or meta.get('format') == FORMAT or 'optimizer' not in checkpoint:
             raise UsageError(
                 f'{filename} holds a network, not the state of a training (those of the best epoch '
-                'have none either), so nothing can be resumed from it. Resume from an epoch_N.pth, '
-                'or use load_from to start from it.'
+                'have none either, nor have those written with save_optimizer=False), so nothing '
+                'can be resumed from it. Resume from an epoch_N.pth, or use load_from to start '
+                'from it.'
             )
         self._check_optimizers(checkpoint, filename)
         seed = self.seed

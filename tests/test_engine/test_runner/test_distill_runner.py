@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.device import get_device, utils
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim.scheduler import _ParamScheduler
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 
 from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
+from mmdfkd.evaluation import Accuracy
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
-from mmdfkd.registry import LOOPS, PARAM_SCHEDULERS
+from mmdfkd.registry import LOOPS, METRICS, PARAM_SCHEDULERS
 from mmdfkd.utils import UsageError, register_all_modules
 from mmdfkd.visualization.curves import curve_of, unit_of
 from mmdfkd.visualization.runs import read_history
@@ -496,16 +497,73 @@ def test_what_is_best_must_be_measured(train, key):
         train(**{'default_hooks.checkpoint.save_best': key})
 
 
-def test_the_best_of_one_metric_that_mmengine_does_not_know(train):
-    auto = {'default_hooks.checkpoint.save_best': 'auto', 'val_evaluator': [dict(type='Agreement')]}
-    with pytest.raises(UsageError, match="save_best='auto' .* Set it to 'agreement/teacher'"):
-        train(**auto)
+class AskedForTheBest(Hook):
+    """A hook of a user's own that has the attribute too."""
+
+    save_best = True
 
 
-def test_the_best_by_agreement(train, tmp_path):
-    """Without labels there is nothing else."""
-    train(**SHORT, **{'default_hooks.checkpoint.save_best': 'agreement/teacher'})
-    assert len(list((tmp_path / 'run').glob('best_agreement_teacher_epoch_*.pth'))) == 1
+@METRICS.register_module(force=True)
+class ErrorRate(Accuracy):
+    """A metric of a user's own that reports something else than its parent."""
+
+    default_prefix = 'error'
+
+    def compute_metrics(self, results):
+        return {'rate': 100 - super().compute_metrics(results)['top1']}
+
+
+def test_what_users_write_may_measure_anything(train):
+    best = dict(save_best=['error/rate', 'agreement/teacher'], less_keys=['error'])
+    runner = train(
+        before=lambda runner: runner.register_hook(AskedForTheBest()),
+        val_evaluator=[dict(type='ErrorRate'), dict(type='Agreement')],
+        **SHORT,
+        **{'default_hooks.checkpoint': best},
+    )
+    (hook,) = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    assert hook.rules == ['less', 'greater']
+
+
+@pytest.mark.parametrize('key', ['auto', 'agreement/teacher'])
+def test_the_best_by_agreement(train, tmp_path, key):
+    """Without labels there is nothing else, and more of it is better."""
+    best = {'default_hooks.checkpoint.save_best': key, 'val_evaluator': [dict(type='Agreement')]}
+    runner = train(**SHORT, **best)
+    name = f'best_{key}_epoch_*.pth'.replace('/', '_').replace('auto', 'agreement_teacher')
+    assert len(list((tmp_path / 'run').glob(name))) == 1
+    (hook,) = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    assert hook.rules == ['greater']
+
+
+def test_the_best_of_a_run_that_goes_on_elsewhere(train, tmp_path):
+    """Nothing in the new folder is as good as what is in the old one, and one is the best of it."""
+    best = {'default_hooks.checkpoint.save_best': 'accuracy/top1'}
+    train('run', **SHORT, **best)
+
+    def spoil(runner):
+        runner.model.val_step = lambda batch: [
+            dict(logits=1 - F.one_hot(batch['label'], 5).float(), label=batch['label'])
+        ]
+
+    start = dict(load_from=f'{tmp_path}/run/epoch_2.pth', resume=True)
+    train('next', before=spoil, **{**SHORT, 'train_cfg.max_epochs': 3}, **best, **start)
+    assert len(list((tmp_path / 'next').glob('best_accuracy_top1_epoch_*.pth'))) == 1
+
+
+def test_a_run_that_has_no_optimisers_yet_can_be_saved(toy_config, tmp_path):
+    runner = DistillRunner.from_cfg(toy_config())
+    runner.save_checkpoint(
+        str(tmp_path), 'begin.pth', save_optimizer=False, save_param_scheduler=False
+    )
+    assert 'optimizers' not in weights(tmp_path / 'begin.pth')['meta']
+
+
+@pytest.mark.parametrize('key', ['max_iters', 'val_interval'])
+def test_a_whole_number_may_be_written_as_a_float(train, key):
+    loop = dict(_delete_=True, by_epoch=False, max_iters=4, val_interval=2)
+    runner = train(train_cfg={**loop, key: 4e0}, model=SHORT['model'], param_scheduler=None)
+    assert runner.iter == 4
 
 
 def test_nothing_where_mmengine_has_something(train):
