@@ -118,6 +118,8 @@ class DistillRunner(Runner):
                 own = class_of(DATA_SAMPLERS, sampler).batch_sampler
                 defaults['batch_sampler'] = dict(type=own)
             dataloader = {**defaults, **dataloader}
+            if not dataloader.get('num_workers'):
+                dataloader.pop('persistent_workers', None)  # PyTorch refuses that of none
             if dataloader.get('drop_last') and dataloader.get('batch_sampler'):
                 raise UsageError(
                     f'drop_last=True of a dataloader: {dataloader["batch_sampler"]["type"]} makes '

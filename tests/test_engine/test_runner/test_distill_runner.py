@@ -825,6 +825,13 @@ def test_what_a_config_says_of_a_loader_holds(toy_config):
     assert cfg.to_dict() == before
 
 
+def test_no_workers_need_not_persist(toy_config):
+    """A config may say so for the workers that it has, and an option leave those out."""
+    register_all_modules()
+    cfg = toy_config(**{'train_dataloader.persistent_workers': True})
+    assert len(next(iter(DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)))['index'])
+
+
 def test_a_scope_changes_no_sampler(toy_config):
     register_all_modules()
     cfg = toy_config(**{'train_dataloader.sampler.type': 'mmdfkd.SelectionSampler'})
