@@ -117,6 +117,18 @@ def test_a_slice_of_an_epoch_is_judged_by_its_set(teacher_file):
         learn_from(model, SimpleNamespace(_dataset=labelled([0, 5])))
 
 
+def test_a_set_may_keep_what_it_was_made_of(teacher_file):
+    dataset = labelled([0, 4])
+    dataset._dataset = [1, 2]
+    learn_from(KD(dict(checkpoint=str(teacher_file)), STUDENT), dataset)
+
+
+def test_a_validation_of_a_few_batches(train):
+    runner = train(**{'train_cfg.max_epochs': 1, 'val_dataloader.num_batch_per_epoch': 1})
+    assert len(runner.val_dataloader.dataset) == 32
+    assert runner.message_hub.get_info('teacher_accuracy') % (100 / 32) == 0
+
+
 def test_labels_of_teachers_too():
     images = dict(input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
     with pytest.raises(UsageError, match='labels up to 5'):
