@@ -117,7 +117,7 @@ def _bare(network: Any) -> nn.Module:
     while True:
         if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             network = network.module
-        elif hasattr(network, '_orig_mod'):  # of torch.compile, which need not be imported
+        elif '_orig_mod' in network._modules:  # by torch.compile, which need not be imported
             network = network._orig_mod
         else:
             return copy.deepcopy(network).cpu().float()

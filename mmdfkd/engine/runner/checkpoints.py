@@ -28,16 +28,22 @@ def latest_checkpoint(work_dir: str) -> str | None:
     return str(here) if here.is_file() else found
 
 
-def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
+def check_best(hooks: Sequence[Hook], metrics: Sequence[Any], distils: bool) -> None:
     """Hold what ``save_best`` names against what validations will report, as far as that is known.
 
     Metrics of a user's own, those that derive from ours too, may report anything.
+
+    Args:
+        hooks: Of a run.
+        metrics: Of its validations.
+        distils: Whether there is a teacher to agree with.
 
     Raises:
         UsageError: Nothing of that name is reported.
     """
     if not all(type(metric) in (Accuracy, Agreement) for metric in metrics):
         return
+    metrics = [metric for metric in metrics if distils or type(metric) is Accuracy]
     known = [f'{metric.prefix}/{name}' for metric in metrics for name in metric.names]
     # A method may evaluate another network too: accuracy/<network>_top1.
     patterns = [*known, *(name.replace('/', '/*_') for name in known), 'auto']

@@ -169,7 +169,7 @@ class DistillRunner(Runner):
             UsageError: The best checkpoint is to be kept by something that no metric reports.
         """
         loop = super().build_val_loop(loop)
-        check_best(self.hooks, loop.evaluator.metrics)
+        check_best(self.hooks, loop.evaluator.metrics, self.model.teacher is not None)
         return loop
 
     def _complete(self, dataset: dict) -> None:

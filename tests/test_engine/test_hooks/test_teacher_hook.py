@@ -8,8 +8,10 @@ import torch
 from mmdfkd.datasets import PackedDataset
 from mmdfkd.engine.hooks import TeacherHook
 from mmdfkd.engine.prediction import LogitsCache
+from mmdfkd.evaluation import Accuracy
 from mmdfkd.models.algorithms import CTKD, KD, STKD, Supervised
 from mmdfkd.models.classifiers import load_classifier
+from mmdfkd.registry import METRICS
 from mmdfkd.utils import UsageError
 
 
@@ -121,6 +123,24 @@ def test_a_set_may_keep_what_it_was_made_of(teacher_file):
     dataset = labelled([0, 4])
     dataset._dataset = [1, 2]
     learn_from(KD(dict(checkpoint=str(teacher_file)), STUDENT), dataset)
+
+
+@METRICS.register_module(force=True)
+class OfItsOwnLabels(Accuracy):
+    """A metric of a user's own that knows what is right."""
+
+    def process(self, data_batch, data_samples):
+        for batch in data_samples:
+            super().process(None, [dict(batch, label=batch['index'] % 5)])
+
+
+def test_an_accuracy_may_need_no_labels_of_the_set(train):
+    changes = {
+        'val_dataloader.dataset.labelled': False,
+        'val_evaluator': [dict(type='OfItsOwnLabels')],
+    }
+    runner = train(**changes)
+    assert runner.message_hub.get_scalar('val/accuracy/top1').current() % (100 / 40) == 0
 
 
 def test_a_validation_of_a_few_batches(train):

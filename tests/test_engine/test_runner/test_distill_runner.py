@@ -497,6 +497,14 @@ def test_what_is_best_must_be_measured(train, key):
         train(**{'default_hooks.checkpoint.save_best': key})
 
 
+def test_there_is_no_agreement_without_a_teacher(train, teacher_file):
+    images = dict(input_shape=(1, 16, 16), mean=[127.5], std=[64.0])
+    student = dict(load_classifier(teacher_file).config, **images)
+    alone = dict(_delete_=True, type='Supervised', student=student)
+    with pytest.raises(UsageError, match=r"save_best='agreement/teacher' .*: those are accuracy/t"):
+        train(model=alone, **{'default_hooks.checkpoint.save_best': 'agreement/teacher'})
+
+
 class AskedForTheBest(Hook):
     """A hook of a user's own that has the attribute too."""
 
