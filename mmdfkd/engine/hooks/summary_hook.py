@@ -44,6 +44,13 @@ class SummaryHook(Hook):
 
     priority = 'LOW'
 
+    within_epoch = False  # whether a checkpoint was written there
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Note whether a checkpoint is from within an epoch: mmengine says when one begins."""
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        self.within_epoch = info.get('epoch') == checkpoint.get('meta', {}).get('epoch')
+
     def before_train(self, runner: Any) -> None:
         """Collect what is known beforehand."""
         model = runner.model
@@ -70,7 +77,8 @@ class SummaryHook(Hook):
             for name in ('last_checkpoint', 'summary.json'):
                 Path(runner.work_dir, name).unlink(missing_ok=True)
         done = [told] if has_plateau(runner) else [told, self.validated, *self.accuracies]
-        due = runner.iter > 0 and is_due(runner)
+        within = self.within_epoch and not isinstance(runner.train_loop, IterBasedTrainLoop)
+        due = runner.iter > 0 and not within and is_due(runner)
         # One process answers for all: others may not see the record.
         self.missed = on_first_process(lambda: due and runner.iter not in done)
         teacher = model.teacher
@@ -136,7 +144,6 @@ class SummaryHook(Hook):
     def after_train_epoch(self, runner: Any) -> None:
         """Stop the clock."""
         self._note(runner)
-        runner.message_hub.update_info('epoch_ended_at', runner.iter)
 
     def _note(self, runner: Any) -> None:
         """Take the time and let checkpoints know what was done so far."""
@@ -210,9 +217,6 @@ def is_due(runner: Any) -> bool:
     if runner.val_loop is None:
         return False
     counts_iterations = isinstance(loop, IterBasedTrainLoop)
-    ended = runner.message_hub.runtime_info.get('epoch_ended_at', runner.iter)
-    if not counts_iterations and ended != runner.iter:  # the checkpoint is from within an epoch
-        return False
     loop._decide_current_val_interval()  # as it does before each validation
     done, last = (loop.iter, loop.max_iters) if counts_iterations else (loop.epoch, loop.max_epochs)
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)

@@ -67,10 +67,14 @@ def to_plain(checkpoint: dict) -> None:
 
 
 def checkpoint_folders(runner: Any) -> list[Path]:
-    """Where checkpoints of a run are: its work directory, and its folder in any ``out_dir``."""
+    """Where checkpoints of a run are: its work directory, and its folder in any ``out_dir``.
+
+    As soon as training begins, mmengine calls that folder ``out_dir``.
+    """
     others = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook)]
     name = Path(runner.work_dir).name
-    folders = [Path(runner.work_dir), *(Path(out, name) for out in others if out)]
+    folders = [Path(runner.work_dir)]
+    folders += [Path(out, *inner) for out in others if out for inner in ((), (name,))]
     return [folder.resolve() for folder in folders]
 
 

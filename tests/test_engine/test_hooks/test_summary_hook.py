@@ -227,6 +227,16 @@ class Count(Hook):
             raise KeyboardInterrupt
 
 
+def test_a_record_is_gone_on_with_wherever_and_whenever_checkpoints_are_written(train, tmp_path):
+    checkpoint = dict(out_dir=str(tmp_path / 'checkpoints'), priority='NORMAL')  # before the record
+    histories = []
+    for resume in (False, True):
+        train(resume=resume, **{'default_hooks.checkpoint': checkpoint})
+        record = json.loads((tmp_path / 'run/summary.json').read_text())
+        histories.append(record['student_accuracies'])
+    assert len(histories[0]) == 2 and histories[0] == histories[1]
+
+
 def test_a_run_that_was_over_keeps_its_agreement(train, tmp_path):
     """Also where nothing else is measured."""
     records = []
