@@ -192,12 +192,15 @@ def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> 
     target = _target(value, path, scope, slot, owner)
     if target is not None:
         _check_arguments(value, path, target, slot, owner)
+    inner = target if inspect.isclass(target) else None
     if path == ('optim_wrapper',) and 'constructor' in value:
         where = ('optim_wrapper', 'constructor')
-        _find(value['constructor'], where, ['OPTIM_WRAPPER_CONSTRUCTORS'], scope)
+        builder = _find(value['constructor'], where, ['OPTIM_WRAPPER_CONSTRUCTORS'], scope)
+        if inspect.isclass(builder) and not builder.__module__.startswith('mmdfkd.'):
+            inner = inner or builder  # which may take what it likes
     for key, item in value.items():
         if not str(key).endswith('_cfg'):  # norm_cfg, init_cfg, ...: read by rules of their own
-            _check(item, (*path, key), scope, target if inspect.isclass(target) else None)
+            _check(item, (*path, key), scope, inner)
 
 
 def _check_plain(value: Any, path: KeyPath, owner: type | None) -> None:

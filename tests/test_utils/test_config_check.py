@@ -277,6 +277,19 @@ def test_types_may_be_classes_everywhere():
     check_config(cfg)
 
 
+def test_a_constructor_of_ones_own_may_take_numbers():
+    class OneRate:
+        def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+            pass
+
+    cfg = toy()
+    cfg.optim_wrapper.update(constructor=OneRate, rate=0.1)
+    check_config(cfg)
+    cfg.optim_wrapper.constructor = RoleOptimWrapperConstructor
+    with pytest.raises(UsageError, match=r'optim_wrapper\.rate=0\.1: give a dict'):
+        check_config(cfg)
+
+
 def test_checkpoints_take_no_key_that_nobody_knows():
     cfg = toy()
     cfg.default_hooks.checkpoint.max_keep = 2
