@@ -101,7 +101,7 @@ def fill(cfg: Config, out: Path, num: int) -> None:
     optim_wrapper = constructor(wrappers)(model)
     for handler in logger.handlers:
         handler.setLevel('INFO')
-    speed = cfg.get('default_hooks', {}).get('speed')
+    speed = (cfg.get('default_hooks') or {}).get('speed')
     if speed:
         HOOKS.build(speed).switch_on(model, optim_wrapper, logger)
 

@@ -168,7 +168,7 @@ def distill(
     cfg.work_dir = str(folder)
     cfg.experiment_name = f'{path.stem}_{uuid.uuid4().hex[:8]}'  # two runs of a second are two
     cfg.resume = bool(resume)
-    if not isinstance(resume, bool):
+    if isinstance(resume, (str, os.PathLike)):
         cfg.load_from = os.fspath(resume)
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=int(seed))
@@ -215,7 +215,10 @@ def _shape(teacher: nn.Module, stated: Any, dataset: PackedDataset | None) -> tu
             )
         return teacher.input_shape
     if stated is not None:
-        sizes = tuple(stated) if isinstance(stated, Sequence) else ()
+        try:
+            sizes = tuple(int(size) for size in stated)
+        except (TypeError, ValueError):
+            sizes = ()
         if len(sizes) != 3 or (sizes[2] in (1, 3) and sizes[0] not in (1, 3)):
             raise UsageError(f'input_shape={stated}: give (C, H, W), such as (3, 32, 32).')
         return sizes

@@ -114,12 +114,12 @@ def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
         raise UsageError(f'student: {error}') from error
 
 
-def _bare(network: nn.Module) -> nn.Module:
+def _bare(network: Any) -> nn.Module:
     """A copy on the CPU in single precision, without what it is wrapped in."""
     while True:
         if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             network = network.module
-        elif isinstance(network, torch._dynamo.OptimizedModule):
+        elif '_orig_mod' in network._modules:  # by torch.compile, which need not be imported
             network = network._orig_mod
         else:
             return copy.deepcopy(network).cpu().float()

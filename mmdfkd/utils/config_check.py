@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from .config_read import TYPO, closest
 from .config_read import load_config as load_config  # users read and check from here
 from .config_slots import (
+    DICTS,
     ENVIRONMENT_KEYS,
     PATTERNS,
     PHASES,
@@ -72,6 +73,9 @@ def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None
     for key, value in cfg.items():
         if key in RUNNER_KEYS:
             _check(value, (key,), scope)
+    logger = (cfg.get('default_hooks') or {}).get('logger')
+    if isinstance(logger, dict):
+        check_least('default_hooks.logger.interval', logger.get('interval'), 1)
 
 
 def _check_top_level(cfg: Config, phase: str) -> None:
@@ -83,6 +87,9 @@ def _check_top_level(cfg: Config, phase: str) -> None:
                 f'Nothing reads the key {key!r}. Did you mean {meant!r}? '
                 '(A variable of your own needs a name less like it.)'
             )
+    for key in (*DICTS, *(key for keys in PHASES.values() for key in keys)):
+        if isinstance(cfg.get(key), (str, int, float)):
+            raise UsageError(f'{key}={cfg[key]!r}: give a dict, or set its keys, {key}.KEY=....')
     _check_keys(cfg.get('env_cfg') or {}, 'env_cfg', 'the environment', ENVIRONMENT_KEYS)
     _check_keys(cfg.get('auto_scale_lr') or {}, 'auto_scale_lr', 'the scaling', SCALING_KEYS)
     seeds, randomness = keyword_arguments(set_random_seed), cfg.get('randomness') or {}
@@ -104,11 +111,6 @@ def _check_top_level(cfg: Config, phase: str) -> None:
             )
         if absent and name == phase:
             raise UsageError(f'The config cannot {phase}: it has no {_listed(keys)}. Add them.')
-        for key in keys:
-            if isinstance(cfg.get(key), (str, int, float)):
-                raise UsageError(
-                    f'{key}={cfg[key]!r}: give a dict, or set its keys, {key}.KEY=....'
-                )
         loader = cfg.get(f'{name}_dataloader')
         if isinstance(loader, dict):
             _check_dataloader(loader, f'{name}_dataloader')
@@ -130,8 +132,6 @@ def _check_top_level(cfg: Config, phase: str) -> None:
             f"train_cfg has a 'type', {loop.type!r}, and 'by_epoch'. Give one of them: "
             "train_cfg.type='IterBasedTrainLoop' counts in iterations."
         )
-    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
-    check_least('default_hooks.logger.interval', logger.get('interval'), 1)
 
 
 def _check_ours(cfg: Config) -> None:
@@ -165,11 +165,6 @@ def _check_dataloader(loader: dict, path: str) -> None:
             raise UsageError(f'{path} has no {key!r}. Add {path}.{key}=dict(type=...).')
     for key, least in dict(batch_size=1, num_workers=0).items():
         check_least(f'{path}.{key}', loader.get(key), least)
-    if loader.get('persistent_workers') and not loader.get('num_workers'):
-        raise UsageError(
-            f'{path}.persistent_workers=True, and there are no workers. Leave it out, or set '
-            f'{path}.num_workers.'
-        )
 
 
 def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> None:
@@ -197,12 +192,15 @@ def _check(value: Any, path: KeyPath, scope: str, owner: type | None = None) -> 
     target = _target(value, path, scope, slot, owner)
     if target is not None:
         _check_arguments(value, path, target, slot, owner)
+    inner = target if inspect.isclass(target) else None
     if path == ('optim_wrapper',) and 'constructor' in value:
         where = ('optim_wrapper', 'constructor')
-        _find(value['constructor'], where, ['OPTIM_WRAPPER_CONSTRUCTORS'], scope)
+        builder = _find(value['constructor'], where, ['OPTIM_WRAPPER_CONSTRUCTORS'], scope)
+        if inspect.isclass(builder) and not builder.__module__.startswith('mmdfkd.'):
+            inner = inner or builder  # which may take what it likes
     for key, item in value.items():
         if not str(key).endswith('_cfg'):  # norm_cfg, init_cfg, ...: read by rules of their own
-            _check(item, (*path, key), scope, target if inspect.isclass(target) else None)
+            _check(item, (*path, key), scope, inner)
 
 
 def _check_plain(value: Any, path: KeyPath, owner: type | None) -> None:

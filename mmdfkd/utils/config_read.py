@@ -46,7 +46,8 @@ def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = No
         ) from error
     options = cfg_options or {}
     apply_options(cfg, options)
-    if any(option.partition('.')[0] == 'custom_imports' for option in options):
+    chosen = any(option.partition('.')[0] == 'custom_imports' for option in options)
+    if chosen and isinstance(cfg.custom_imports, dict):  # else check_config says what it has to be
         try:  # those of the file were imported with it
             import_modules_from_strings(**cfg.custom_imports)
         except Exception as error:

@@ -118,6 +118,9 @@ RUNNER_KEYS = {
     *('compile', 'tta_model'),
 } - {'self', 'cfg'}
 
+#: Those that are dicts and are not built.
+DICTS = ('custom_imports', 'default_hooks', 'env_cfg', 'randomness', 'auto_scale_lr')
+
 #: Keys of ``env_cfg``, which mmengine and our runner read.
 ENVIRONMENT_KEYS = (
     *('cudnn_benchmark', 'keep_memory', 'tf32'),

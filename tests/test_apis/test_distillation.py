@@ -378,6 +378,21 @@ def test_resumes_from_a_path(teacher, make_net, images, tmp_path):
     assert result.summary['epoch'] == 3
 
 
+def test_nothing_to_resume_from_and_a_shape_of_numpys(teacher, make_net, images, tmp_path):
+    result = distill(
+        teacher,
+        make_net(2),
+        images,
+        method='KD',
+        options={**SHORT, 'model.alpha': 1.0},
+        work_dir=tmp_path,
+        input_shape=np.array([1, 16, 16]),
+        resume=None,
+        **STATISTICS,
+    )
+    assert result.summary['finished']
+
+
 def test_a_student_keeps_the_weights_it_has(teacher, images, tmp_path):
     """Backbones of other libraries have an init_cfg, which is for new ones."""
     backbone = dict(type='mmpretrain.ResNet_CIFAR', depth=18, in_channels=1, base_channels=4)

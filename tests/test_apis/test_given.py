@@ -1,5 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import copy
+import subprocess
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -159,6 +161,19 @@ def test_what_classifiers_are_wrapped_in(wrap):
     for found in (teacher, student):
         assert isinstance(found, type(plain)) and found.config == plain.config
         assert {weight.dtype for weight in found.parameters()} == {torch.float32}
+
+
+def test_what_is_not_compiled_needs_no_compiler():
+    """Whose import takes a second, and which ``begin_step`` takes for one at work."""
+    code = """
+import sys
+from torch import nn
+from mmdfkd.apis.given import as_teacher
+network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+as_teacher(network, [120.0], [60.0], (1, 2, 2))
+sys.exit('torch._inductor' in sys.modules)
+"""
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_a_student_that_answers_otherwise_in_training(make_net):

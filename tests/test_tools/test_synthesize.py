@@ -102,6 +102,13 @@ def test_a_bank(run_tool, tmp_path, monkeypatch):
     assert f"{out}: 24 images, for dataset=dict(type='ImagePool', root='{out}')" in printed
 
 
+def test_nothing_is_said_of_what_a_bank_needs_little_of(run_tool, tmp_path):
+    """None is as good as a key that is not there."""
+    nothing = ['default_hooks=None', 'env_cfg=None', 'randomness=None']
+    run_tool('synthesize.py', DIGITS, '--num', 8, '--out', tmp_path / 'bank', *SMALL, *nothing)
+    assert len(ImagePool(tmp_path / 'bank')) == 8
+
+
 def test_no_student_takes_part(run_tool, tmp_path, monkeypatch):
     asked = []
     original = DeepInversion.image_loss

@@ -226,7 +226,6 @@ MISTAKES = [
     ('train_dataloader.dataset', 'my_pool', 'a command line train_dataloader.dataset.type='),
     ('train_dataloader.batch_size', 0, 'train_dataloader.batch_size is 0'),
     ('train_dataloader.num_workers', -1, 'train_dataloader.num_workers is -1'),
-    ('train_dataloader.persistent_workers', True, 'set train_dataloader.num_workers'),
     ('train_cfg.type', 'IterBasedTrainLoop', "and 'by_epoch'. Give one of them"),
     ('optim_wrapper.generator', 'Adam', "optim_wrapper.generator='Adam': give a dict"),
     ('optim_wrapper.generator.optimizer', 'Adam', 'optim_wrapper.generator.optimizer.type='),
@@ -234,6 +233,13 @@ MISTAKES = [
     ('val_evaluator', 'Accuracy', "val_evaluator='Accuracy': give a dict"),
     ('default_hooks.toy', 'ToyHook', "default_hooks.toy='ToyHook': give a dict"),
     ('default_hooks.logger', dict(type='LoggerHook', interval=0), 'logger.interval is 0; give 1'),
+    ('default_hooks.logger', dict(type='LoggerHook', interval='x'), 'needs a whole number here'),
+    ('default_hooks.logger', 'LoggerHook', "default_hooks.logger='LoggerHook': give a dict"),
+    ('default_hooks', 'x', "default_hooks='x': give a dict, or set its keys, default_hooks.KEY="),
+    ('custom_imports', 'x', "custom_imports='x': give a dict"),
+    ('env_cfg', 'x', "env_cfg='x': give a dict"),
+    ('randomness', 3, 'randomness=3: give a dict, or set its keys, randomness.KEY='),
+    ('randomness', dict(seed=1.5), 'randomness.seed is 1.5; give a whole number'),
     ('randomness', dict(seed=-1), 'randomness.seed is -1; give a whole number from 0'),
     ('randomness', dict(seed=2**32), 'randomness.seed is 4294967296'),
     ('log_level', 'warning', "log_level='warning' is not known"),
@@ -269,6 +275,19 @@ def test_types_may_be_classes_everywhere():
     cfg.runner_type = DistillRunner
     cfg.optim_wrapper.constructor = RoleOptimWrapperConstructor
     check_config(cfg)
+
+
+def test_a_constructor_of_ones_own_may_take_numbers():
+    class OneRate:
+        def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+            pass
+
+    cfg = toy()
+    cfg.optim_wrapper.update(constructor=OneRate, rate=0.1)
+    check_config(cfg)
+    cfg.optim_wrapper.constructor = RoleOptimWrapperConstructor
+    with pytest.raises(UsageError, match=r'optim_wrapper\.rate=0\.1: give a dict'):
+        check_config(cfg)
 
 
 def test_checkpoints_take_no_key_that_nobody_knows():

@@ -92,6 +92,12 @@ def test_modules_that_an_option_names_are_imported(files, monkeypatch):
         load_config(files / 'child.py', {'custom_imports.imports': ['nowhere_at_all']})
 
 
+def test_imports_that_are_no_dict(files):
+    """A module, for instance, which check_config says is none, or None where a config has some."""
+    for value in ('mymodule', None):
+        assert load_config(files / 'child.py', {'custom_imports': value}).custom_imports == value
+
+
 def test_error_in_merging(files):
     (files / 'child.py').write_text("_base_ = './base.py'\na = dict(d=dict(e=1))\n")
     message = fails(files / 'child.py')

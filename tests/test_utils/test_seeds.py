@@ -1,8 +1,10 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import numpy as np
+import pytest
 import torch
 
-from mmdfkd.utils.seeds import derive_seed, random_numbers_apart
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.seeds import check_seed, derive_seed, random_numbers_apart
 
 
 # Latents of finished runs hang on these numbers: they are numpy's, without their last bit.
@@ -33,3 +35,11 @@ def test_draws_apart_leave_no_trace():
         torch.rand(3)
     assert torch.equal(torch.cat([begun, torch.rand(2)]), expected)
     assert torch.equal(inside, expected[2:])  # they begin with what would have come
+
+
+def test_seeds_are_those_of_numpy():
+    for seed in (None, 0, np.int64(2**32 - 1)):
+        check_seed('seed', seed)
+    for seed in (-1, 2**32, 1.5, '7'):
+        with pytest.raises(UsageError, match=rf'^seed is {seed}; give a whole number from 0 to'):
+            check_seed('seed', seed)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
-from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +30,7 @@ from mmdfkd.version import __version__
 
 from ..first_process import on_first_process
 from ..runner.checkpoints import checkpoint_folders
+from ..runner.schedules import needs_metrics
 
 
 @HOOKS.register_module()
@@ -43,6 +43,13 @@ class SummaryHook(Hook):
     """
 
     priority = 'LOW'
+
+    within_epoch = False  # whether a checkpoint was written there
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Note whether a checkpoint is from within an epoch: mmengine says when one begins."""
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        self.within_epoch = info.get('epoch') == checkpoint.get('meta', {}).get('epoch')
 
     def before_train(self, runner: Any) -> None:
         """Collect what is known beforehand."""
@@ -62,17 +69,18 @@ class SummaryHook(Hook):
         # By number of iterations: a checkpoint is older than the validation of its epoch.
         self.accuracies: dict[int, float] = dict(hub.get('student_accuracies', ()))
         self.agreement: float | None = None
-        self.validated: int | None = None  # after how many iterations, the last time
+        # After how many iterations, the last time; of a checkpoint, if it was written behind that.
+        told = self.validated = hub.get('validated_at')
         if runner.iter:
             self._recall(runner)
         elif runner.rank == 0:  # what an earlier run left here is not to be gone on with
             for name in ('last_checkpoint', 'summary.json'):
                 Path(runner.work_dir, name).unlink(missing_ok=True)
+        done = [told] if has_plateau(runner) else [told, self.validated, *self.accuracies]
+        within = self.within_epoch and not isinstance(runner.train_loop, IterBasedTrainLoop)
+        due = runner.iter > 0 and not within and is_due(runner)
         # One process answers for all: others may not see the record.
-        known = [] if has_plateau(runner) else [*self.accuracies, self.validated]
-        self.missed = on_first_process(
-            lambda: runner.iter > 0 and runner.iter not in known and is_due(runner)
-        )
+        self.missed = on_first_process(lambda: due and runner.iter not in done)
         teacher = model.teacher
         self.facts = dict(
             method=model.method,
@@ -101,9 +109,9 @@ class SummaryHook(Hook):
         record = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
         history = record.get('student_accuracies', [])
         self.accuracies.update((step, value) for step, value in history if step <= runner.iter)
-        if history and history[-1][0] == runner.iter:
-            self.agreement = record['agreement']
         self.validated = record.get('validated_at', max(self.accuracies, default=None))
+        if self.validated == runner.iter:
+            self.agreement = record.get('agreement')
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the clock and mark the images this epoch uses."""
@@ -151,6 +159,7 @@ class SummaryHook(Hook):
         """Note the accuracy and write the record so far."""
         metrics = metrics or {}
         self.validated = runner.iter
+        runner.message_hub.update_info('validated_at', runner.iter)
         if 'accuracy/top1' in metrics:
             self.accuracies[runner.iter] = metrics['accuracy/top1']
             history = [list(pair) for pair in self.accuracies.items()]
@@ -208,6 +217,7 @@ def is_due(runner: Any) -> bool:
     if runner.val_loop is None:
         return False
     counts_iterations = isinstance(loop, IterBasedTrainLoop)
+    loop._decide_current_val_interval()  # as it does before each validation
     done, last = (loop.iter, loop.max_iters) if counts_iterations else (loop.epoch, loop.max_epochs)
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
 
@@ -215,7 +225,7 @@ def is_due(runner: Any) -> bool:
 def has_plateau(runner: Any) -> bool:
     """Whether some schedule depends on validations, of which its checkpoint is ignorant."""
     schedulers = (runner.param_schedulers or {}).values()
-    return any(isinstance(s, ReduceOnPlateauParamScheduler) for each in schedulers for s in each)
+    return any(needs_metrics(scheduler) for each in schedulers for scheduler in each)
 
 
 @contextmanager

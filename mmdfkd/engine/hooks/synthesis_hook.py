@@ -32,8 +32,9 @@ class SynthesisHook(Hook):
     are over. The first ``model.warmup_rounds`` are without an adversary, since there is no student
     yet. All processes make the same images, the first one writes them. A checkpoint holds how large
     the bank was, not the images: a resumed run cuts its bank back to that and goes on as if it had
-    not stopped. A new run never adds to what an earlier one left in its folder: that is renamed.
-    Does nothing for methods that synthesise nothing.
+    not stopped. A new run never adds to what an earlier one left in its folder: that is renamed,
+    but not before the first epoch begins, since a start may fail. Does nothing for methods that
+    synthesise nothing.
 
     Logged are the losses of a round, its time, and which classes the teacher sees in its images; a
     collapse in words. After the first and the last round and every ``interval`` rounds a grid is
@@ -55,7 +56,7 @@ class SynthesisHook(Hook):
         self.seconds = 0.0
 
     def before_train(self, runner: Any) -> None:
-        """Open the bank: a new one, or that of the run which is resumed."""
+        """Check that there is a bank to fill; open that of a run which is resumed."""
         model, bank = runner.model, bank_of(runner)
         self.fills = hasattr(model, 'synthesize') and bank is not None
         if not self.fills:
@@ -78,7 +79,8 @@ class SynthesisHook(Hook):
         self.counts = torch.zeros(model.teacher.num_classes, dtype=torch.int64)
         hub = runner.message_hub.runtime_info
         self.seconds = hub.get('bank', {}).get('synthesis_seconds', 0.0)
-        self._change(runner, lambda: self._open(runner, bank))
+        if runner.iter:
+            self._change(runner, lambda: self._open(runner, bank))
 
     def _open(self, runner: Any, bank: ImageBank) -> None:
         model = runner.model
@@ -106,7 +108,9 @@ class SynthesisHook(Hook):
             runner.logger.info(f'Goes on with {len(bank):,} images in {bank.root}{later}.')
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Do the rounds that are due; a resumed epoch does not repeat them."""
+        """Open a new bank; do the rounds that are due, which a resumed epoch does not repeat."""
+        if self.fills and not runner.iter:
+            self._change(runner, lambda: self._open(runner, bank_of(runner)))
         self._fill(runner)
 
     def after_train(self, runner: Any) -> None:

@@ -72,7 +72,7 @@ def use_amp(cfg: Config) -> None:
     unscaled = getattr(class_of(MODELS, cfg.model), 'unscaled', '')
     half = torch.cuda.is_available() and not has_bfloat16('cuda') and not unscaled
     for role, wrapper in cfg.optim_wrapper.items():
-        if role != 'constructor':
+        if role != 'constructor' and wrapper:
             wrapper.type = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'
             for key in () if half else ('loss_scale', 'use_fp16_params'):
                 wrapper.pop(key, None)  # of a wrapper that it replaces

@@ -41,7 +41,8 @@ class RoleOptimWrapperConstructor:
             UsageError: Roles of config and algorithm differ.
         """
         roles = model.roles()
-        lists = [isinstance(part, (list, tuple)) for part in getattr(roles, 'values', list)()]
+        kinds = (list, tuple, nn.ModuleList)
+        lists = [isinstance(part, kinds) for part in getattr(roles, 'values', list)()]
         if not lists or not all(lists):
             raise UsageError(
                 f'{model.method}.roles() says which modules each role trains. Return a dict of '

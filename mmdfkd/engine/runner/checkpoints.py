@@ -14,7 +14,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import find_latest_checkpoint
 
-from mmdfkd.evaluation.metrics import ShareMetric
+from mmdfkd.evaluation.metrics import Accuracy, Agreement
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.errors import shorten
 
@@ -28,25 +28,27 @@ def latest_checkpoint(work_dir: str) -> str | None:
     return str(here) if here.is_file() else found
 
 
-def check_best(hooks: Sequence[Hook], metrics: Sequence[Any]) -> None:
+def check_best(hooks: Sequence[Hook], metrics: Sequence[Any], distils: bool) -> None:
     """Hold what ``save_best`` names against what validations will report, as far as that is known.
+
+    Metrics of a user's own, those that derive from ours too, may report anything.
+
+    Args:
+        hooks: Of a run.
+        metrics: Of its validations.
+        distils: Whether there is a teacher to agree with.
 
     Raises:
         UsageError: Nothing of that name is reported.
     """
-    if not all(isinstance(metric, ShareMetric) for metric in metrics):
+    if not all(type(metric) in (Accuracy, Agreement) for metric in metrics):
         return
+    metrics = [metric for metric in metrics if distils or type(metric) is Accuracy]
     known = [f'{metric.prefix}/{name}' for metric in metrics for name in metric.names]
     # A method may evaluate another network too: accuracy/<network>_top1.
     patterns = [*known, *(name.replace('/', '/*_') for name in known), 'auto']
     for hook in hooks:
-        wanted = getattr(hook, 'save_best', None) or []
-        for key in [wanted] if isinstance(wanted, str) else wanted:
-            if key == 'auto' and known and known[0].startswith('agreement'):
-                raise UsageError(
-                    "default_hooks.checkpoint.save_best='auto' takes the first metric, and "
-                    f'mmengine does not know which agreement is better. Set it to {known[0]!r}.'
-                )
+        for key in (hook.save_best or []) if isinstance(hook, CheckpointHook) else []:
             if not any(fnmatchcase(key, pattern) for pattern in patterns):
                 raise UsageError(
                     f'default_hooks.checkpoint.save_best={key!r} is nothing that validations '
@@ -65,15 +67,21 @@ def to_plain(checkpoint: dict) -> None:
 
 
 def checkpoint_folders(runner: Any) -> list[Path]:
-    """Where checkpoints of a run are: its work directory, and its folder in any ``out_dir``."""
+    """Where checkpoints of a run are: its work directory, and its folder in any ``out_dir``.
+
+    As soon as training begins, mmengine calls that folder ``out_dir``.
+    """
     others = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook)]
     name = Path(runner.work_dir).name
-    folders = [Path(runner.work_dir), *(Path(out, name) for out in others if out)]
+    folders = [Path(runner.work_dir)]
+    folders += [Path(out, *inner) for out in others if out for inner in ((), (name,))]
     return [folder.resolve() for folder in folders]
 
 
 def move_best(runtime_info: dict[str, Any], folders: Sequence[Path]) -> None:
     """Let a copied run know its own best checkpoints, in place, and forget those of the other.
+
+    With one that is forgotten goes its score, or else a run might end without a best checkpoint.
 
     Args:
         runtime_info: Of a checkpoint.
@@ -87,6 +95,8 @@ def move_best(runtime_info: dict[str, Any], folders: Sequence[Path]) -> None:
         del runtime_info[key]
         if here:
             runtime_info[key] = str(here[0])
+        else:
+            runtime_info.pop(key.replace('best_ckpt', 'best_score'), None)
 
 
 def restore_histories(checkpoint: dict) -> None:

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import CheckpointHook, Hook, LoggerHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
@@ -83,9 +83,10 @@ class DistillRunner(Runner):
         for name in [name for name, hook in hooks.items() if hook is None]:
             if name not in OF_MMENGINE:  # which mmengine leaves out itself
                 hooks.pop(name)
-        checkpoint = hooks.get('checkpoint') or {}
-        if 'agreement' in str(checkpoint.get('save_best')):
-            checkpoint.setdefault('rule', 'greater')  # which mmengine does not know
+        checkpoint = hooks.get('checkpoint')
+        if isinstance(checkpoint, dict) and checkpoint.get('save_best'):
+            better = [*CheckpointHook._default_greater_keys, 'agreement']  # the more there is of it
+            checkpoint.setdefault('greater_keys', better)
         schedules = settings.get('param_scheduler')
         if isinstance(schedules, dict) and 'type' not in schedules:
             settings['param_scheduler'] = {role: each or [] for role, each in schedules.items()}
@@ -117,6 +118,8 @@ class DistillRunner(Runner):
                 own = class_of(DATA_SAMPLERS, sampler).batch_sampler
                 defaults['batch_sampler'] = dict(type=own)
             dataloader = {**defaults, **dataloader}
+            if not dataloader.get('num_workers'):
+                dataloader.pop('persistent_workers', None)  # PyTorch refuses that of none
             if dataloader.get('drop_last') and dataloader.get('batch_sampler'):
                 raise UsageError(
                     f'drop_last=True of a dataloader: {dataloader["batch_sampler"]["type"]} makes '
@@ -149,7 +152,7 @@ class DistillRunner(Runner):
         if isinstance(loop, dict):
             for key in ('max_epochs', 'max_iters', 'val_interval'):
                 check_least(f'train_cfg.{key}', loop.get(key), 1)
-                if isinstance(loop.get(key), float):
+                if (loop.get(key) or 1) % 1:
                     raise UsageError(f'train_cfg.{key} is {loop[key]}; give a whole number.')
         loop = super().build_train_loop(loop)
         for hook in self.hooks:  # a run of iterations has no epochs to log its validations by
@@ -166,7 +169,7 @@ class DistillRunner(Runner):
             UsageError: The best checkpoint is to be kept by something that no metric reports.
         """
         loop = super().build_val_loop(loop)
-        check_best(self.hooks, loop.evaluator.metrics)
+        check_best(self.hooks, loop.evaluator.metrics, self.model.teacher is not None)
         return loop
 
     def _complete(self, dataset: dict) -> None:
@@ -214,7 +217,7 @@ class DistillRunner(Runner):
                 )
             scheduler = {role: scheduler.get(role, []) for role in roles}
             selects = self.model.selector is not None
-            in_epochs = isinstance(self.train_loop, EpochBasedTrainLoop)
+            in_epochs = not isinstance(self.train_loop, IterBasedTrainLoop)
             check_schedules(scheduler, self.max_epochs, self.max_iters, selects, in_epochs)
         return super().build_param_scheduler(scheduler)
 
@@ -223,15 +226,19 @@ class DistillRunner(Runner):
 
         Where a method fills a bank, that is the student: the others learn from rounds, whose size
         is that of ``model.batch_size``, or are a GAN, whose batches only processes make larger.
+
+        Each keeps the rate it begins with, as it does for schedules.
         """
         others = [optim_wrapper[role] for role in self.model.roles() if role != 'student']
         if hasattr(self.model, 'gan_epochs') and auto_scale_lr:
             alone = dict(auto_scale_lr, base_batch_size=self._train_dataloader['batch_size'])
             for wrapper in others:
                 super().scale_lr(wrapper, alone)
-        if hasattr(self.model, 'rounds_before'):
-            optim_wrapper = optim_wrapper['student']
-        super().scale_lr(optim_wrapper, auto_scale_lr)
+        fills = hasattr(self.model, 'rounds_before')
+        super().scale_lr(optim_wrapper['student'] if fills else optim_wrapper, auto_scale_lr)
+        for wrapper in optim_wrapper.values():
+            for group in wrapper.param_groups:
+                group.setdefault('initial_lr', group['lr'])
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment.
@@ -289,9 +296,10 @@ class DistillRunner(Runner):
         for hook in self._acting[fn_name]:
             getattr(hook, fn_name)(self, **kwargs)
         if fn_name == 'before_save_checkpoint':
-            optimizers = {role: each.optimizer for role, each in self.optim_wrapper.items()}
-            kinds = {role: type(each).__name__ for role, each in optimizers.items()}
-            kwargs['checkpoint']['meta']['optimizers'] = kinds
+            if 'optimizer' in kwargs['checkpoint']:
+                optimizers = {role: each.optimizer for role, each in self.optim_wrapper.items()}
+                kinds = {role: type(each).__name__ for role, each in optimizers.items()}
+                kwargs['checkpoint']['meta']['optimizers'] = kinds
             to_plain(kwargs['checkpoint'])
 
     def load_checkpoint(
@@ -348,8 +356,9 @@ class DistillRunner(Runner):
         if 'epoch' not in meta or meta.get('format') == FORMAT or 'optimizer' not in checkpoint:
             raise UsageError(
                 f'{filename} holds a network, not the state of a training (those of the best epoch '
-                'have none either), so nothing can be resumed from it. Resume from an epoch_N.pth, '
-                'or use load_from to start from it.'
+                'have none either, nor have those written with save_optimizer=False), so nothing '
+                'can be resumed from it. Resume from an epoch_N.pth, or use load_from to start '
+                'from it.'
             )
         self._check_optimizers(checkpoint, filename)
         seed = self.seed

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
+import torch
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmdfkd.registry import PARAM_SCHEDULERS, describes
+from mmdfkd.registry import PARAM_SCHEDULERS, class_of
 from mmdfkd.utils import UsageError
 
 
@@ -34,20 +34,21 @@ def check_schedules(
         for each in config if isinstance(config, (list, tuple)) else [config]:
             if not isinstance(each, Mapping):
                 continue
-            unit, last = ('epochs', epochs) if each.get('by_epoch', True) else ('steps', iterations)
-            if each.get('begin', 0) >= last:
+            by_epoch, converted = each.get('by_epoch', True), each.get('convert_to_iter_based')
+            unit, last = ('epochs', epochs) if by_epoch else ('steps', iterations)
+            steps = not needs_metrics(class_of(PARAM_SCHEDULERS, each))
+            counts_epochs = steps and by_epoch and not in_epochs
+            if counts_epochs and not (converted and 'end' in each):
+                raise UsageError(
+                    f'param_scheduler.{role}: {each["type"]} counts epochs, and train_cfg has '
+                    'none. Set its by_epoch=False and count iterations, or '
+                    'convert_to_iter_based=True and an end.'
+                )
+            if each.get('begin', 0) >= last and not counts_epochs:
                 raise UsageError(
                     f'param_scheduler.{role}: {each["type"]} begins after {each["begin"]} {unit}, '
                     f'and the run has {last}. Leave it out (param_scheduler.{role}=[]), lower its '
-                    'begin, or raise train_cfg.max_epochs.'
-                )
-            converted = each.get('convert_to_iter_based')
-            steps = not describes(PARAM_SCHEDULERS, each, ReduceOnPlateauParamScheduler)
-            if steps and not in_epochs and each.get('by_epoch', True) and not converted:
-                raise UsageError(
-                    f'param_scheduler.{role}: {each["type"]} counts epochs, and train_cfg has '
-                    'none, so it would never step. Set its by_epoch=False and count iterations, or '
-                    'convert_to_iter_based=True.'
+                    f'begin, or raise train_cfg.{"max_epochs" if in_epochs else "max_iters"}.'
                 )
             if selects and converted:
                 raise UsageError(
@@ -124,12 +125,12 @@ class Schedules:
             for role, each in self.schedulers.items()
         }
         names = {
-            role: {'lr', *(scheduler.param_name for scheduler in each)}
+            role: ('lr', *(scheduler.param_name for scheduler in each))
             for role, each in self.schedulers.items()
         }
-        self.values = {
+        self.values = {  # with initial_lr, and what OneCycleLR adds: max_lr and min_lr
             role: [
-                {key: value for key, value in group.items() if key.removeprefix('initial_') in each}
+                {key: value for key, value in group.items() if key.endswith(each)}
                 for group in optimizers[role].param_groups
             ]
             for role, each in names.items()
@@ -138,14 +139,15 @@ class Schedules:
     def changed(self, role: str, known: Sequence[Mapping[str, Any]]) -> bool:
         """Whether those of a role are others than those of a checkpoint, which has been loaded."""
         own = self.states[role]
-        if not own and not known:
-            rates = [group['lr'] for group in self.optimizers[role].param_groups]
-            return rates != [values['lr'] for values in self.values[role]]
+        if not own and not known:  # others than schedules may have changed the rate since
+            groups = self.optimizers[role].param_groups
+            began = [group.get('initial_lr', group['lr']) for group in groups]
+            return began != [values['lr'] for values in self.values[role]]
         return len(own) != len(known) or any(map(differ, own, known))
 
     def replay(self, role: str, epochs: int, iterations: int) -> None:
         """Step those of a role as a run does that has done so much."""
-        if any(isinstance(each, ReduceOnPlateauParamScheduler) for each in self.schedulers[role]):
+        if any(map(needs_metrics, self.schedulers[role])):
             for scheduler, state in zip(self.schedulers[role], self.states[role], strict=True):
                 scheduler.end = state['end']  # what it has done depends on what was measured
             return
@@ -167,6 +169,11 @@ class Schedules:
                 take_steps(in_iterations, iterations)
 
 
+def needs_metrics(scheduler: Any) -> bool:
+    """Whether a scheduler, or a class of them, depends on validations, as mmengine asks it."""
+    return getattr(scheduler, 'need_val_args', False)
+
+
 def take_steps(schedulers: Sequence[Any], count: int) -> None:
     """Step some schedulers so many times, in turn."""
     for _ in range(count if schedulers else 0):
@@ -176,4 +183,10 @@ def take_steps(schedulers: Sequence[Any], count: int) -> None:
 
 def differ(own: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
     """Whether two states of schedulers are of different schedules."""
-    return any(own[key] != known.get(key, own[key]) for key in own.keys() - MOVING)
+    pairs = [(own[key], known.get(key, own[key])) for key in own.keys() - MOVING]
+    return not all(
+        torch.equal(*pair)
+        if all(isinstance(value, torch.Tensor) for value in pair)
+        else pair[0] == pair[1]
+        for pair in pairs
+    )

@@ -206,15 +206,73 @@ def test_a_validation_that_was_over_is_not_repeated(train, tmp_path, out_dir):
     if out_dir:
         changes['default_hooks.checkpoint.out_dir'] = str(tmp_path / 'checkpoints')
     train('run', **changes)
-    seen = []
-
-    class Count(Hook):
-        def before_val_epoch(self, runner):
-            seen.append(runner.epoch)
-
+    count = Count()
     changes['train_cfg.max_epochs'] = 3
-    train('run', before=lambda runner: runner.register_hook(Count()), resume=True, **changes)
-    assert seen == [3]
+    train('run', before=lambda runner: runner.register_hook(count), resume=True, **changes)
+    assert count.seen == [3]
+
+
+class Count(Hook):
+    """Which epochs a run validates after, and perhaps an iteration in which it is killed."""
+
+    def __init__(self, last=None):
+        self.seen = []
+        self.last = last
+
+    def before_val_epoch(self, runner):
+        self.seen.append(runner.epoch)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.last:
+            raise KeyboardInterrupt
+
+
+def test_a_record_is_gone_on_with_wherever_and_whenever_checkpoints_are_written(train, tmp_path):
+    checkpoint = dict(out_dir=str(tmp_path / 'checkpoints'), priority='NORMAL')  # before the record
+    histories = []
+    for resume in (False, True):
+        train(resume=resume, **{'default_hooks.checkpoint': checkpoint})
+        record = json.loads((tmp_path / 'run/summary.json').read_text())
+        histories.append(record['student_accuracies'])
+    assert len(histories[0]) == 2 and histories[0] == histories[1]
+
+
+def test_a_run_that_was_over_keeps_its_agreement(train, tmp_path):
+    """Also where nothing else is measured."""
+    records = []
+    for resume in (False, True):
+        train(val_evaluator=[dict(type='Agreement')], resume=resume)
+        records.append(json.loads((tmp_path / 'run/summary.json').read_text()))
+    assert records[0]['agreement'] == records[1]['agreement'] is not None
+
+
+def test_within_an_epoch_nothing_is_validated(train, tmp_path):
+    """Nor made up for where a checkpoint is from there."""
+    changes = {
+        'model': dict(type='KD', alpha=1.0, selector=None),
+        'default_hooks.checkpoint': dict(by_epoch=False, interval=2),
+    }
+    with pytest.raises(KeyboardInterrupt):  # in the second of two epochs of six iterations
+        train('run', before=lambda runner: runner.register_hook(Count(last=9)), **changes)
+    count = Count()
+    train('run', before=lambda runner: runner.register_hook(count), resume=True, **changes)
+    assert count.seen == [2]
+
+
+def test_what_is_due_follows_the_interval_of_the_time(train, tmp_path):
+    changes = {
+        'train_cfg.max_epochs': 4,
+        'train_cfg.val_interval': 3,
+        'train_cfg.dynamic_intervals': [(3, 2)],
+        'default_hooks.checkpoint.max_keep_ckpts': 9,
+    }
+    start = dict(load_from=f'{tmp_path}/whole/epoch_2.pth', resume=True)
+    for name, resumed in dict(whole={}, run=start).items():
+        count = Count()
+        train(
+            name, before=lambda runner, hook=count: runner.register_hook(hook), **changes, **resumed
+        )
+        assert count.seen == [2, 4]
 
 
 def test_a_record_of_another_run_is_not_taken_over(train, tmp_path):

@@ -322,6 +322,26 @@ def test_a_new_run_sets_an_old_bank_aside(train, inversion, said, tmp_path):
     assert 'left by an earlier run' in text and '--resume' in text
 
 
+class Mistaken(Hook):
+    """A hook that finds fault with a run before its first step."""
+
+    def before_train(self, runner):
+        raise UsageError('late')
+
+
+@pytest.mark.parametrize('method', ['inversion', 'hybrid'])
+def test_a_start_that_fails_leaves_the_earlier_run_as_it_was(train, tmp_path, method, request):
+    """So that it can be gone on with."""
+    changes = request.getfixturevalue(method)
+    train(**copy.deepcopy(changes))
+    before = content(tmp_path / 'run/bank')
+    with pytest.raises(UsageError, match='late'):
+        train(before=lambda runner: runner.register_hook(Mistaken()), **copy.deepcopy(changes))
+    assert content(tmp_path / 'run/bank') == before
+    runner = train(**copy.deepcopy(changes), **{'train_cfg.max_epochs': 3}, resume=True)
+    assert runner.epoch == 3 and not (tmp_path / 'run/bank_1').exists()
+
+
 def test_resuming_without_the_bank(train, toy_config, inversion, tmp_path):
     train(**copy.deepcopy(inversion))
     cfg = toy_config('elsewhere', **inversion)

@@ -11,6 +11,7 @@ from mmdfkd.engine.prediction import LogitsCache
 from mmdfkd.evaluation import Accuracy, Agreement
 from mmdfkd.models.algorithms import CTKD, KD, STKD, Supervised
 from mmdfkd.models.classifiers import load_classifier
+from mmdfkd.registry import METRICS
 from mmdfkd.utils import UsageError
 
 
@@ -117,6 +118,36 @@ def test_a_slice_of_an_epoch_is_judged_by_its_set(teacher_file):
     learn_from(model, SimpleNamespace(_dataset=labelled([0, 4])))
     with pytest.raises(UsageError, match='labels up to 5'):
         learn_from(model, SimpleNamespace(_dataset=labelled([0, 5])))
+
+
+def test_a_set_may_keep_what_it_was_made_of(teacher_file):
+    dataset = labelled([0, 4])
+    dataset._dataset = [1, 2]
+    learn_from(KD(dict(checkpoint=str(teacher_file)), STUDENT), dataset)
+
+
+@METRICS.register_module(force=True)
+class OfItsOwnLabels(Accuracy):
+    """A metric of a user's own that knows what is right."""
+
+    def process(self, data_batch, data_samples):
+        for batch in data_samples:
+            super().process(None, [dict(batch, label=batch['index'] % 5)])
+
+
+def test_an_accuracy_may_need_no_labels_of_the_set(train):
+    changes = {
+        'val_dataloader.dataset.labelled': False,
+        'val_evaluator': [dict(type='OfItsOwnLabels')],
+    }
+    runner = train(**changes)
+    assert runner.message_hub.get_scalar('val/accuracy/top1').current() % (100 / 40) == 0
+
+
+def test_a_validation_of_a_few_batches(train):
+    runner = train(**{'train_cfg.max_epochs': 1, 'val_dataloader.num_batch_per_epoch': 1})
+    assert len(runner.val_dataloader.dataset) == 32
+    assert runner.message_hub.get_info('teacher_accuracy') % (100 / 32) == 0
 
 
 def test_labels_of_teachers_too():

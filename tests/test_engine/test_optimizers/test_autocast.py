@@ -145,3 +145,10 @@ def test_mixed_precision_replaces_another_wrapper():
     autocast.use_amp(cfg)
     assert student.type == 'AutocastOptimWrapper'
     check_config(cfg)
+
+
+def test_a_role_without_an_optimiser_is_for_others_to_name():
+    cfg = load_config(next((ROOT / 'configs/kd3').glob('*_digits.py')))
+    cfg.optim_wrapper.student = None
+    autocast.use_amp(cfg)
+    assert cfg.optim_wrapper.student is None

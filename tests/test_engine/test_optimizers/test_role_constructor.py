@@ -62,6 +62,12 @@ def test_roles_are_lists_by_name(model, roles):
         RoleOptimWrapperConstructor(dict(student=sgd()))(model)
 
 
+def test_a_list_of_modules_is_one(model):
+    model.roles = lambda: dict(student=nn.ModuleList([model.student]))
+    wrappers = RoleOptimWrapperConstructor(dict(student=sgd()))(model)
+    assert wrappers['student'].param_groups[0]['params'] == list(model.student.parameters())
+
+
 def test_a_role_without_an_optimiser(model):
     with pytest.raises(UsageError, match=r'optim_wrapper\.generator is None. Give it an optim'):
         RoleOptimWrapperConstructor(dict(student=sgd(), generator=None))(model)

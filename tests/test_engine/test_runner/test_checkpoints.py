@@ -6,7 +6,12 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
-from mmdfkd.engine.runner.checkpoints import latest_checkpoint, restore_histories, to_plain
+from mmdfkd.engine.runner.checkpoints import (
+    latest_checkpoint,
+    move_best,
+    restore_histories,
+    to_plain,
+)
 
 
 def test_what_is_written_can_be_read_as_data_only():
@@ -40,3 +45,17 @@ def test_the_latest_checkpoint_of_a_folder(tmp_path):
     assert latest_checkpoint(str(tmp_path)) == '/elsewhere/epoch_3.pth'
     (tmp_path / 'epoch_3.pth').touch()
     assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+
+
+def test_the_best_checkpoint_and_its_score_belong_together(tmp_path):
+    (tmp_path / 'best_a.pth').touch()
+    known = {
+        'best_ckpt_a': '/elsewhere/best_a.pth',
+        'best_score_a': 1.0,
+        'best_ckpt_b': '/elsewhere/best_b.pth',
+        'best_score_b': 2.0,
+        'last_ckpt': '/elsewhere/epoch_1.pth',
+        'seen': 3,
+    }
+    move_best(known, [tmp_path.resolve()])
+    assert known == {'best_ckpt_a': str(tmp_path / 'best_a.pth'), 'best_score_a': 1.0, 'seen': 3}

@@ -13,11 +13,16 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.device import get_device, utils
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim.scheduler import _ParamScheduler
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 
 from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
+from mmdfkd.evaluation import Accuracy
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
+from mmdfkd.registry import LOOPS, METRICS, PARAM_SCHEDULERS
 from mmdfkd.utils import UsageError, register_all_modules
 from mmdfkd.visualization.records import curve_of, read_history, unit_of
 
@@ -310,6 +315,68 @@ def test_a_longer_run_has_the_rates_of_a_run_as_long_from_then_on(train, tmp_pat
         assert found == expected and min(found) >= 0
 
 
+class InSecondEpoch(Hook):
+    """Kill a run there."""
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+
+
+ONE_CYCLE = dict(type='OneCycleLR', total_steps=24, by_epoch=False)
+
+
+def test_a_cycle_rises_as_high_as_its_config_says(train, tmp_path):
+    low, high = ({'param_scheduler.student': [dict(ONE_CYCLE, eta_max=e)]} for e in (0.2, 0.4))
+    train('whole', **SHORT | LONG | high)
+    train('parts', **SHORT | low)
+    train('parts', **SHORT | LONG | high, resume=True)
+    for found, expected in rates_to_compare(tmp_path):
+        assert found == expected
+
+
+def test_a_rate_that_a_hook_has_changed_is_gone_on_with(train, tmp_path):
+    """There is no schedule that would know of it; another rate in the config counts still."""
+
+    class Decay(Hook):
+        def before_train_epoch(self, runner):
+            if runner.epoch == 1:
+                runner.optim_wrapper['student'].optimizer.param_groups[0]['lr'] = 0.005
+
+    alone = {**SHORT, 'param_scheduler.student': []}
+    train('run', before=lambda runner: runner.register_hook(Decay()), **alone)
+    train('run', **alone | LONG, resume=True)
+    assert rates(tmp_path / 'run/epoch_4.pth') == [0.005]
+    other = {'optim_wrapper.student.optimizer.lr': 0.03, 'train_cfg.max_epochs': 5}
+    train('run', **alone | LONG | other, resume=True)
+    assert rates(tmp_path / 'run/epoch_5.pth') == [0.03]
+
+
+@PARAM_SCHEDULERS.register_module(force=True)
+class TableLR(LRSchedulerMixin, _ParamScheduler):
+    """Factors of the rate by epoch: a schedule of a user's own."""
+
+    def __init__(self, optimizer, table, **settings):
+        self.table = torch.tensor(table)
+        super().__init__(optimizer, **settings)
+
+    def _get_value(self):
+        return [value * float(self.table[self.last_step]) for value in self.base_values]
+
+
+@pytest.mark.parametrize(('later', 'expected'), [(0.2, 0.01), (0.6, 0.03)])
+def test_a_schedule_may_keep_tensors(train, tmp_path, later, expected):
+    changes = {**SHORT, 'train_cfg.max_epochs': 3}
+    first, then = (
+        {'param_scheduler.student': [dict(type='TableLR', table=[1, 0.5, end])]}
+        for end in (0.2, later)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(before=lambda runner: runner.register_hook(InSecondEpoch()), **changes | first)
+    train(**changes | then, resume=True)
+    assert rates(tmp_path / 'run/epoch_2.pth') == [pytest.approx(expected)]
+
+
 @pytest.mark.parametrize(
     'change',
     [
@@ -337,17 +404,19 @@ def test_a_rate_without_a_schedule_is_that_of_the_config(train, tmp_path, before
     assert rates(tmp_path / 'run/epoch_3.pth') == [0.03]
 
 
+PLATEAU = dict(
+    type='ReduceOnPlateauLR',
+    monitor='accuracy/top1',
+    rule='greater',
+    patience=0,
+    factor=0.5,
+    threshold=1000,
+)
+
+
 def test_a_plateau_goes_on_to_the_new_end(train, tmp_path):
     """No accuracy is high enough: each validation but the first halves the rate."""
-    plateau = dict(
-        type='ReduceOnPlateauLR',
-        monitor='accuracy/top1',
-        rule='greater',
-        patience=0,
-        factor=0.5,
-        threshold=1000,
-    )
-    changes = {**SHORT, 'param_scheduler.student': [plateau]}
+    changes = {**SHORT, 'param_scheduler.student': [PLATEAU]}
     train('whole', **{**changes, **LONG})
     train('parts', **changes)
     train('parts', **{**changes, **LONG}, resume=True)
@@ -356,6 +425,38 @@ def test_a_plateau_goes_on_to_the_new_end(train, tmp_path):
     assert found[0] < 0.05 / 2
     loop = dict(_delete_=True, by_epoch=False, max_iters=4, val_interval=2)
     train('iterations', **{**changes, 'train_cfg': loop, 'model': SHORT['model']})
+
+
+@PARAM_SCHEDULERS.register_module(force=True)
+class HalvingLR(LRSchedulerMixin, _ParamScheduler):
+    """Each validation halves the rate: a schedule of a user's own."""
+
+    need_val_args = True
+
+    def step(self, metrics=None):
+        if metrics is None:
+            self._global_step += 1
+            return
+        for group in self.optimizer.param_groups:
+            group['lr'] /= 2
+
+
+@pytest.mark.parametrize('schedule', [PLATEAU, dict(type='HalvingLR')])
+@pytest.mark.parametrize('best', [None, 'accuracy/top1'])  # of a best epoch it is written again
+def test_a_schedule_hears_of_each_validation_once(train, tmp_path, schedule, best):
+    """Whether its checkpoint was written before it or behind."""
+    changes = {
+        **SHORT,
+        **LONG,
+        'param_scheduler.student': [schedule],
+        'default_hooks.checkpoint.save_best': best,
+    }
+    train('whole', **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train('parts', before=lambda runner: runner.register_hook(InSecondEpoch()), **changes)
+    train('parts', **changes, resume=True)
+    for found, expected in rates_to_compare(tmp_path):
+        assert found == expected
 
 
 def test_what_cannot_be_resumed(train, tmp_path):
@@ -395,16 +496,81 @@ def test_what_is_best_must_be_measured(train, key):
         train(**{'default_hooks.checkpoint.save_best': key})
 
 
-def test_the_best_of_one_metric_that_mmengine_does_not_know(train):
-    auto = {'default_hooks.checkpoint.save_best': 'auto', 'val_evaluator': [dict(type='Agreement')]}
-    with pytest.raises(UsageError, match="save_best='auto' .* Set it to 'agreement/teacher'"):
-        train(**auto)
+def test_there_is_no_agreement_without_a_teacher(train, teacher_file):
+    images = dict(input_shape=(1, 16, 16), mean=[127.5], std=[64.0])
+    student = dict(load_classifier(teacher_file).config, **images)
+    alone = dict(_delete_=True, type='Supervised', student=student)
+    with pytest.raises(UsageError, match=r"save_best='agreement/teacher' .*: those are accuracy/t"):
+        train(model=alone, **{'default_hooks.checkpoint.save_best': 'agreement/teacher'})
 
 
-def test_the_best_by_agreement(train, tmp_path):
-    """Without labels there is nothing else."""
-    train(**SHORT, **{'default_hooks.checkpoint.save_best': 'agreement/teacher'})
-    assert len(list((tmp_path / 'run').glob('best_agreement_teacher_epoch_*.pth'))) == 1
+class AskedForTheBest(Hook):
+    """A hook of a user's own that has the attribute too."""
+
+    save_best = True
+
+
+@METRICS.register_module(force=True)
+class ErrorRate(Accuracy):
+    """A metric of a user's own that reports something else than its parent."""
+
+    default_prefix = 'error'
+
+    def compute_metrics(self, results):
+        return {'rate': 100 - super().compute_metrics(results)['top1']}
+
+
+def test_what_users_write_may_measure_anything(train):
+    best = dict(save_best=['error/rate', 'agreement/teacher'], less_keys=['error'])
+    runner = train(
+        before=lambda runner: runner.register_hook(AskedForTheBest()),
+        val_evaluator=[dict(type='ErrorRate'), dict(type='Agreement')],
+        **SHORT,
+        **{'default_hooks.checkpoint': best},
+    )
+    (hook,) = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    assert hook.rules == ['less', 'greater']
+
+
+@pytest.mark.parametrize('key', ['auto', 'agreement/teacher'])
+def test_the_best_by_agreement(train, tmp_path, key):
+    """Without labels there is nothing else, and more of it is better."""
+    best = {'default_hooks.checkpoint.save_best': key, 'val_evaluator': [dict(type='Agreement')]}
+    runner = train(**SHORT, **best)
+    name = f'best_{key}_epoch_*.pth'.replace('/', '_').replace('auto', 'agreement_teacher')
+    assert len(list((tmp_path / 'run').glob(name))) == 1
+    (hook,) = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    assert hook.rules == ['greater']
+
+
+def test_the_best_of_a_run_that_goes_on_elsewhere(train, tmp_path):
+    """Nothing in the new folder is as good as what is in the old one, and one is the best of it."""
+    best = {'default_hooks.checkpoint.save_best': 'accuracy/top1'}
+    train('run', **SHORT, **best)
+
+    def spoil(runner):
+        runner.model.val_step = lambda batch: [
+            dict(logits=1 - F.one_hot(batch['label'], 5).float(), label=batch['label'])
+        ]
+
+    start = dict(load_from=f'{tmp_path}/run/epoch_2.pth', resume=True)
+    train('next', before=spoil, **{**SHORT, 'train_cfg.max_epochs': 3}, **best, **start)
+    assert len(list((tmp_path / 'next').glob('best_accuracy_top1_epoch_*.pth'))) == 1
+
+
+def test_a_run_that_has_no_optimisers_yet_can_be_saved(toy_config, tmp_path):
+    runner = DistillRunner.from_cfg(toy_config())
+    runner.save_checkpoint(
+        str(tmp_path), 'begin.pth', save_optimizer=False, save_param_scheduler=False
+    )
+    assert 'optimizers' not in weights(tmp_path / 'begin.pth')['meta']
+
+
+@pytest.mark.parametrize('key', ['max_iters', 'val_interval'])
+def test_a_whole_number_may_be_written_as_a_float(train, key):
+    loop = dict(_delete_=True, by_epoch=False, max_iters=4, val_interval=2)
+    runner = train(train_cfg={**loop, key: 4e0}, model=SHORT['model'], param_scheduler=None)
+    assert runner.iter == 4
 
 
 def test_nothing_where_mmengine_has_something(train):
@@ -666,6 +832,13 @@ def test_what_a_config_says_of_a_loader_holds(toy_config):
     assert cfg.to_dict() == before
 
 
+def test_no_workers_need_not_persist(toy_config):
+    """A config may say so for the workers that it has, and an option leave those out."""
+    register_all_modules()
+    cfg = toy_config(**{'train_dataloader.persistent_workers': True})
+    assert len(next(iter(DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)))['index'])
+
+
 def test_a_scope_changes_no_sampler(toy_config):
     register_all_modules()
     cfg = toy_config(**{'train_dataloader.sampler.type': 'mmdfkd.SelectionSampler'})
@@ -708,6 +881,35 @@ def test_schedules_of_a_selection_count_epochs(train):
     runner = train(param_scheduler=dict(student=[cosine]), model=whole)
     last = 0.05 * (1 + math.cos(math.pi * 11 / 12)) / 2  # of 12 steps
     assert runner.optim_wrapper.get_lr()['student.lr'] == [pytest.approx(last)]
+
+
+def test_a_converted_schedule_in_a_run_that_counts_iterations(train):
+    """Its milestone, after two epochs of six iterations, is one of 18."""
+    step = dict(type='MultiStepLR', milestones=[2], end=3, convert_to_iter_based=True)
+    loop = dict(_delete_=True, by_epoch=False, max_iters=18, val_interval=18)
+    runner = train(train_cfg=loop, model=SHORT['model'], param_scheduler=dict(student=[step]))
+    assert runner.optim_wrapper['student'].get_lr()['lr'] == [pytest.approx(0.05 / 10)]
+
+
+@LOOPS.register_module(force=True)
+class LoopOfOnesOwn(BaseLoop):
+    """A loop that has epochs, and is none of mmengine's."""
+
+    def __init__(self, runner, dataloader, max_epochs):
+        super().__init__(runner, dataloader)
+        self.inner = EpochBasedTrainLoop(runner, self.dataloader, max_epochs)
+
+    def __getattr__(self, name):
+        return getattr(self.__dict__['inner'], name)
+
+    def run(self):
+        return self.inner.run()
+
+
+def test_a_schedule_of_epochs_in_a_loop_of_ones_own(train):
+    loop = dict(_delete_=True, type='LoopOfOnesOwn', max_epochs=2)
+    runner = train(train_cfg=loop, model=SHORT['model'])
+    assert runner.optim_wrapper['student'].get_lr()['lr'] == [pytest.approx(0.05 / 10)]
 
 
 # When things go wrong -------------------------------------------------------------------------

@@ -32,10 +32,22 @@ def test_a_run_of_twelve_iterations():
 
 
 def test_a_schedule_of_epochs_in_a_run_without():
-    run = dict(RUN, in_epochs=False)
-    for fine in (dict(by_epoch=False), dict(by_epoch=True, convert_to_iter_based=True)):
-        check_schedules(dict(student=dict(type='LinearLR', **fine)), **run)
-    with pytest.raises(
-        UsageError, match=r'student: LinearLR counts epochs, and train_cfg has none'
+    """Converted, it ends by default after one epoch: as many as mmengine says such a run has."""
+    run = dict(RUN, epochs=1, in_epochs=False)
+    converted = dict(type='LinearLR', convert_to_iter_based=True)
+    for fine in (
+        dict(type='LinearLR', by_epoch=False),
+        dict(converted, begin=1, end=2),
+        dict(type='ReduceOnPlateauLR'),
     ):
-        check_schedules(dict(student=dict(type='LinearLR')), **run)
+        check_schedules(dict(student=fine), **run)
+    for never in (dict(type='LinearLR'), dict(type='LinearLR', begin=1), converted):
+        message = r'student: LinearLR counts epochs, and train_cfg has none\. Set its by_epoch=F'
+        with pytest.raises(UsageError, match=message):
+            check_schedules(dict(student=never), **run)
+
+
+def test_a_late_schedule_in_a_run_without_epochs():
+    late = dict(type='LinearLR', by_epoch=False, begin=12)
+    with pytest.raises(UsageError, match=r'begins after 12 steps.* raise train_cfg\.max_iters'):
+        check_schedules(dict(student=late), **dict(RUN, in_epochs=False))
