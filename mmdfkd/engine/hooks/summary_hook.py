@@ -70,7 +70,7 @@ class SummaryHook(Hook):
         self.accuracies: dict[int, float] = dict(hub.get('student_accuracies', ()))
         self.agreement: float | None = None
         # After how many iterations, the last time; of a checkpoint, if it was written behind that.
-        told = self.validated = hub.get('validated_at')
+        told = self.validated = hub.get('student_validated_at')
         if runner.iter:
             self._recall(runner)
         elif runner.rank == 0:  # what an earlier run left here is not to be gone on with
@@ -159,7 +159,7 @@ class SummaryHook(Hook):
         """Note the accuracy and write the record so far."""
         metrics = metrics or {}
         self.validated = runner.iter
-        runner.message_hub.update_info('validated_at', runner.iter)
+        runner.message_hub.update_info('student_validated_at', runner.iter)
         if 'accuracy/top1' in metrics:
             self.accuracies[runner.iter] = metrics['accuracy/top1']
             history = [list(pair) for pair in self.accuracies.items()]

@@ -1,5 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import json
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -273,6 +274,16 @@ def test_what_is_due_follows_the_interval_of_the_time(train, tmp_path):
             name, before=lambda runner, hook=count: runner.register_hook(hook), **changes, **resumed
         )
         assert count.seen == [2, 4]
+
+
+def test_what_is_noted_for_a_checkpoint_is_not_logged(train, tmp_path):
+    """mmengine logs with a validation whatever it knows that begins with val."""
+    train(log_level='INFO')
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    lines = [line for line in log.read_text().splitlines() if 'Epoch(val)' in line]
+    told = [re.findall(r' (\S+): ', line) for line in lines]
+    measured = ['accuracy/top1', 'agreement/teacher', 'data_time', 'time']
+    assert told == [measured] * len(told) and told
 
 
 def test_a_record_of_another_run_is_not_taken_over(train, tmp_path):
