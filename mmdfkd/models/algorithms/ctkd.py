@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier, ForeignClassifier, map_shapes
-from mmdfkd.models.losses import LogitRegressionLoss, MapLoss
+from mmdfkd.models.losses import LogitRegressionLoss, fit_attention
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
@@ -107,16 +107,9 @@ class CTKD(BaseDistiller):
             student=attention_on in ('student', 'both') and self.attention.loss_weight > 0,
             scratch_teacher=attention_on in ('scratch', 'both') and self.attention.loss_weight > 0,
         )
-        if isinstance(self.attention, MapLoss):
-            for name in [name for name, looks in self.looks.items() if looks]:
-                shapes = map_shapes(getattr(self, name)), map_shapes(self.teacher)
-                self.attention.fit_maps(*shapes, name)
-        if not isinstance(self.attention, MapLoss) or list(self.attention.parameters()):
-            raise UsageError(
-                f'model.attention.type={type(self.attention).__name__}: here a loss compares maps '
-                'and has no weights of its own, which nobody would train. Leave out the type, '
-                "which is 'AttentionTransferLoss', or choose KD, whose feature_losses take hints."
-            )
+        looking = [name for name, looks in self.looks.items() if looks]
+        shapes = {name: map_shapes(getattr(self, name)) for name in looking}
+        fit_attention(self.attention, map_shapes(self.teacher), **shapes)
         self.hint = LogitRegressionLoss('sum_l2', loss_weight=hint_weight)
         self.divergence: Any = None
         if divergence is not None:

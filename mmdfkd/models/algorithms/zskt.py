@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
 
 from mmdfkd.models.classifiers import Classifier, map_shapes
-from mmdfkd.models.losses import kl_divergence
+from mmdfkd.models.losses import fit_attention, kl_divergence
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice, check_least
 
@@ -90,7 +90,8 @@ class ZSKT(GenerativeDistiller):
         super().__init__(teacher, student, generator, data_preprocessor)
         self.attention = self.build_part('attention', attention, loss_weight=250.0)
         if self.attention.loss_weight:
-            self.attention.fit_maps(map_shapes(self.student), map_shapes(self.teacher))
+            shapes = dict(student=map_shapes(self.student))
+            fit_attention(self.attention, map_shapes(self.teacher), **shapes)
         self.draws = 1 + student_steps if fresh_latents else 1
         self.student_steps = student_steps
         self.temperature = temperature

@@ -26,7 +26,7 @@ from .instance_contrast import InstanceContrastLoss, info_nce
 from .js_divergence import JSDivergence, js_divergence
 from .kl_divergence import KLDivergence, agreeing_kl_divergence, kl_divergence
 from .logit_regression import LogitRegressionLoss, logit_regression
-from .map_loss import MapLoss
+from .map_loss import MapLoss, fit_attention
 from .noisy_label import NoisyLabelLoss, noisy_nll
 from .total_variation import TotalVariationLoss, total_variation
 from .vae import VAELoss, gaussian_kl, vae_loss
@@ -61,6 +61,7 @@ __all__ = [
     'class_balance_loss',
     'cross_view_contrast',
     'feature_integration',
+    'fit_attention',
     'gaussian_kl',
     'hinge_loss',
     'hint_regression',

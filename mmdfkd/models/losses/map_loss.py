@@ -80,3 +80,27 @@ class MapLoss(nn.Module, ABC):
         indices = range(len(student_maps)) if self.indices is None else self.indices
         losses = [self.compare(i, student_maps[i], teacher_maps[i]) for i in indices]
         return self.loss_weight * torch.stack(losses).sum()
+
+
+def fit_attention(
+    attention: nn.Module, teacher_shapes: Sequence[Shape], **learners: Sequence[Shape]
+) -> None:
+    """Get a loss ready that compares maps in a method which trains none of its weights.
+
+    Args:
+        attention: The loss, ``model.attention``.
+        teacher_shapes: ``(C, H, W)`` of the teacher's maps.
+        **learners: Those of the networks that learn, by their names under ``model``.
+
+    Raises:
+        UsageError: It compares no maps, or has weights of its own.
+    """
+    if isinstance(attention, MapLoss):
+        for learner, shapes in learners.items():
+            attention.fit_maps(shapes, teacher_shapes, learner)
+    if not isinstance(attention, MapLoss) or list(attention.parameters()):
+        raise UsageError(
+            f'model.attention.type={type(attention).__name__}: here a loss compares maps and has '
+            'no weights of its own, which nobody would train. Leave out the type, which is '
+            "'AttentionTransferLoss', or choose KD, whose feature_losses take hints."
+        )

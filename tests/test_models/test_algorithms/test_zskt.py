@@ -229,6 +229,8 @@ def test_maps_must_come_in_pairs(teacher, student):
         (dict(reduction='sum'), r"model\.reduction='sum'.*'mean', 'batchmean'"),
         (dict(temperature=0), r'model\.temperature is 0; give a number above 0'),
         (dict(attention=dict(form='max')), r"form='max'.*'norm'"),
+        (dict(attention=dict(type='HintLoss')), r'HintLoss: .*weights of its own, which nobody'),
+        (dict(attention=dict(type='JSDivergence')), r'JSDivergence: here a loss compares maps'),
     ],
 )
 def test_unknown_choices(teacher, student, wrong, named):
