@@ -48,6 +48,14 @@ def test_missing_file(zoo, file, message):
     assert message in check(zoo)
 
 
+@pytest.mark.parametrize('file', ['kd_a_c.py', 'ablation/kd_a_b-hint.py'])
+def test_a_config_without_a_record(zoo, file):
+    config = zoo / 'configs/kd' / file
+    config.parent.mkdir(exist_ok=True)
+    config.touch()
+    assert f'configs/kd/metafile.yml has no model of configs/kd/{file}.' in check(zoo)
+
+
 @pytest.mark.parametrize(
     ('file', 'old', 'new', 'message'),
     [

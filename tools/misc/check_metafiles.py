@@ -1,8 +1,8 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Check that the model zoo's records match the files: ``python tools/misc/check_metafiles.py``.
 
-Every folder of configs has a README and a metafile, the model index lists every metafile, and
-every model in a metafile is named after a config that exists.
+Every folder of configs has a README and a metafile, the model index lists every metafile, every
+model in a metafile is named after a config that exists, and every config is a model there.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ def _models(metafile: Path, root: Path) -> list[str]:
             problems.append(f'{where}: {name} must be named after its config {config}.')
         if model.get('In Collection') not in collections:
             problems.append(f'{where}: {name} is in no collection of this file.')
+    known = {model.get('Config') for model in content.get('Models', [])}
+    configs = [str(path.relative_to(root)) for path in sorted(metafile.parent.rglob('*.py'))]
+    problems += [f'{where} has no model of {config}.' for config in configs if config not in known]
     return problems
 
 
