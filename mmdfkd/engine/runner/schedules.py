@@ -102,7 +102,7 @@ def check_epochs(loop: Any, doing: str) -> None:
 
 
 #: What a scheduler changes as it steps; all else in its state comes from its config and its run.
-MOVING = {'_global_step', 'last_step', '_last_value', 'anneal_func'}
+MOVING = {'_global_step', 'last_step', '_last_value'}
 
 
 class Schedules:
