@@ -290,8 +290,6 @@ def refuse_functions(config: Any, source: str | os.PathLike) -> None:
 def _named(kind: str, source: str | os.PathLike) -> Any:
     """What a ``type`` names: something registered or a class; ``None`` for a word like another."""
     if '.' not in kind:
-        for registry in (MODELS, MODELS.root):
-            registry.import_from_location()
         # Libraries that are asked for by their scope have been imported with what is around.
         known = (MODELS, MODELS.root, *MODELS.root.children.values())
         found = next((each.module_dict[kind] for each in known if kind in each.module_dict), None)
@@ -300,7 +298,7 @@ def _named(kind: str, source: str | os.PathLike) -> Any:
         return found
     found = None
     for registry in (MODELS, WEIGHT_INITIALIZERS):
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, TypeError):  # a module breaks, a name begins with a dot
             found = found or registry.get(kind)
     if found is None:
         raise _not_registered(kind, source)
@@ -323,7 +321,7 @@ def save_classifier(path: str | os.PathLike, network: Classifier, meta: dict) ->
     """Write a network with everything needed to rebuild it, atomically."""
     plain_layout = torch.contiguous_format  # whatever layout the network was trained in
     state = {
-        key: value.detach().cpu().clone(memory_format=plain_layout)
+        key: value.cpu().clone(memory_format=plain_layout)
         for key, value in network.state_dict().items()
     }
     meta = dict(format=FORMAT, model=network.config, **meta)
@@ -336,7 +334,7 @@ def network_fingerprint(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f'{name}{tuple(tensor.shape)}{tensor.dtype}'.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 

@@ -2,6 +2,7 @@
 import argparse
 import os
 import pickle
+import subprocess
 import sys
 from collections import OrderedDict
 
@@ -33,6 +34,7 @@ HORNET = dict(
 )
 
 SHIPPED = ('lenet5_digits', 'resnet8_digits')
+HALF = dict(state_dict=dict(a=torch.ones(1), b='x'))
 
 
 def network(widths=(2, 2, 4), classes=5):
@@ -92,6 +94,15 @@ def test_usual_ways_of_saving_weights(tmp_path, saved, wrap):
         load_classifier(tmp_path / 'other.pth')
 
 
+def test_files_have_one_layout(tmp_path, saved):
+    """Whatever layout a network was trained in."""
+    network = saved[1].to(memory_format=torch.channels_last)
+    assert not all(tensor.is_contiguous() for tensor in network.state_dict().values())
+    save_classifier(tmp_path / 'last.pth', network, {})
+    state = read_checkpoint(tmp_path / 'last.pth')['state_dict']
+    assert all(tensor.is_contiguous() for tensor in state.values())
+
+
 def test_saving_is_atomic(saved, monkeypatch):
     path, model = saved
     content = path.read_bytes()
@@ -125,6 +136,34 @@ def test_only_some_keys_match():
         load_state(model, state, 'FILE')
 
 
+def test_only_some_keys_match_behind_a_prefix(tmp_path):
+    state = {f'model.{key}': value for key, value in network().state_dict().items()}
+    del state['model.head.fc.bias']
+    torch.save(state, tmp_path / 'part.pth')
+    with pytest.raises(UsageError, match=r'in part: 1 keys are missing \(head\.fc\.bias\), 0 are'):
+        load_classifier(tmp_path / 'part.pth', network())
+
+
+def test_a_key_too_many():
+    model = network()
+    state = {**model.state_dict(), 'neck.weight': torch.ones(1)}
+    with pytest.raises(UsageError, match=r'part: 0 keys are missing .* 1 are left over \(neck'):
+        load_state(model, state, 'FILE')
+
+
+def test_one_of_two_networks_is_not_chosen(tmp_path):
+    state = {f'{role}.{k}': t for role in 'ab' for k, t in network().state_dict().items()}
+    torch.save(state, tmp_path / 'both.pth')
+    with pytest.raises(UsageError, match=r'matches no key of the network: it has a\.backbone'):
+        load_classifier(tmp_path / 'both.pth', network())
+
+
+def test_a_name_that_is_that_of_a_prefix():
+    model, state = (nn.Sequential(OrderedDict(module=nn.Linear(2, 3))) for _ in range(2))
+    load_state(model, state.state_dict(), 'FILE')
+    assert same_tensors(model, state)
+
+
 def test_what_fits_in_part_or_not_at_all_has_a_remedy():
     for state in (dict(a=torch.ones(1)), network((2, 6, 4)).state_dict(), {}):
         with pytest.raises(UsageError, match='Give the checkpoint of this architecture, or the'):
@@ -141,6 +180,38 @@ def test_other_number_of_classes():
         load_state(network(), network(classes=7).state_dict(), 'FILE')
 
 
+def test_other_number_of_classes_in_a_part():
+    """The student of an algorithm; a layer that is only called like a head is none."""
+
+    def part(name, classes):
+        layer = nn.ModuleDict(dict(head=nn.ModuleDict(dict(fc=nn.Linear(2, classes)))))
+        return nn.ModuleDict({name: layer}) if name else layer
+
+    for name in ('student', ''):
+        with pytest.raises(UsageError, match='made for 7 classes on 2 features'):
+            load_state(part(name, 5), part(name, 7).state_dict(), 'FILE')
+    forehead, other = (nn.ModuleDict(dict(forehead=part('', n).head)) for n in (5, 7))
+    with pytest.raises(UsageError, match=r'other shapes in 2 tensors.*forehead\.fc'):
+        load_state(forehead, other.state_dict(), 'FILE')
+
+
+def test_other_number_of_classes_of_a_gan():
+    gan, other = (
+        nn.ModuleDict(dict(norm=nn.ModuleDict(dict(gain=nn.Embedding(n, 3))))) for n in (5, 7)
+    )
+    with pytest.raises(UsageError, match=r'a GAN for 7 classes \(norm\.gain.* teacher has 5'):
+        load_state(gan, other.state_dict(), 'FILE')
+
+
+def test_as_many_numbers_in_another_shape():
+    model = network()
+    state = {**model.state_dict(), 'backbone.conv1.weight': torch.ones(1, 2, 3, 3)}
+    with pytest.raises(
+        UsageError, match=r'conv1\.weight: \(1, 2, 3, 3\) in the file, \(2, 1, 3, 3'
+    ):
+        load_state(model, state, 'FILE')
+
+
 def test_other_widths():
     model = network()
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -150,7 +221,7 @@ def test_other_widths():
 
 
 def test_file_without_tensors(tmp_path):
-    for content in (dict(state_dict=[1]), dict(state_dict=dict(a='x')), dict(epoch=3)):
+    for content in (dict(state_dict=[1]), dict(state_dict=dict(a='x')), HALF, dict(epoch=3)):
         torch.save(content, tmp_path / 'odd.pth')
         with pytest.raises(UsageError, match=r"under 'state_dict', .*state_dict\(\), PATH"):
             state_dict_of(read_checkpoint(tmp_path / 'odd.pth'), 'odd.pth')
@@ -246,6 +317,30 @@ def test_what_holds_a_network_in_another_form(tmp_path):
         read_checkpoint(tmp_path)
 
 
+def test_torchscript_that_torch_reads(tmp_path, monkeypatch):
+    """As it does before 2.6."""
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / 'script.pt')
+    monkeypatch.setattr(torch, 'load', lambda path, **_: torch.jit.load(path))
+    with pytest.raises(UsageError, match=r'TorchScript.*torch\.jit\.load\(PATH\)\.state_dict'):
+        read_checkpoint(tmp_path / 'script.pt')
+
+
+@pytest.mark.parametrize('error', [PermissionError, MemoryError])
+def test_what_is_no_fault_of_the_file(saved, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch, 'load', fail)
+    with pytest.raises(error):
+        read_checkpoint(saved[0])
+
+
+def test_tensors_go_where_they_are_wanted(saved):
+    for device in ('meta', 'cpu'):
+        state = read_checkpoint(saved[0], device)['state_dict']
+        assert {tensor.device.type for tensor in state.values()} == {device}
+
+
 class Hostile:
     def __init__(self, path):
         self.command = f'touch {path}'
@@ -264,13 +359,36 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize('place', ['backbone', 'neck', 'norm_cfg'])
+@pytest.mark.parametrize(
+    ('kind', 'words'),
+    [
+        ('subprocess.Popen', "with 'subprocess.Popen', which is no module"),
+        ('torch.Tensor', "with 'torch.Tensor', which is no module"),
+        ('.system', r'not registered: \.system'),
+        ('breaking.net.Net', r'not registered: breaking\.net\.Net'),
+    ],
+)
+def test_what_is_no_module_is_not_built(tmp_path, saved, monkeypatch, kind, words):
+    (tmp_path / 'breaking').mkdir()
+    (tmp_path / 'breaking/net.py').write_text('1 / 0')
+    monkeypatch.syspath_prepend(tmp_path)
+    path, trace = saved[0], tmp_path / 'trace'
+    content = read_checkpoint(path)
+    content['meta']['model']['neck'] = dict(type=kind, args=['touch', str(trace)])
+    torch.save(content, path)
+    with pytest.raises(UsageError, match=words):
+        load_classifier(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize('place', ['backbone', 'neck', 'list', 'tuple'])
 def test_code_in_the_description_is_refused_and_not_run(tmp_path, saved, place):
     path, trace = saved[0], tmp_path / 'trace'
     content = read_checkpoint(path)
     call = dict(type='os.system', command=f'touch {trace}')
-    if place == 'norm_cfg':
-        content['meta']['model']['backbone'] = dict(type='mmpretrain.ResNet', norm_cfg=[call])
+    if place in ('list', 'tuple'):
+        inside = [call] if place == 'list' else (call,)
+        content['meta']['model']['backbone'] = dict(type='mmpretrain.ResNet', norm_cfg=inside)
     else:
         content['meta']['model'][place] = call
     torch.save(content, path)
@@ -279,12 +397,18 @@ def test_code_in_the_description_is_refused_and_not_run(tmp_path, saved, place):
     assert not trace.exists()
 
 
+@MODELS.register_module(force=True)
+class Heir(ForeignClassifier):
+    """It calls what it is told, too."""
+
+
 @pytest.mark.parametrize(
     ('kind', 'words'),
     [
         ('mmdfkd.models.classifiers.ForeignClassifier', 'of another library, which its file'),
         ('mmdfkd.models.classifiers.foreign.ForeignClassifier', 'of another library, which its'),
         ('ForeignClassifier', 'of another library, which its file'),
+        ('Heir', 'of another library, which its file'),
         ('antigravity', 'of a class that is not registered: antigravity'),
     ],
 )
@@ -312,6 +436,19 @@ def test_what_other_libraries_register_is_theirs_to_name(tmp_path, backbone):
     made = Classifier(backbone, dict(in_channels=4, num_classes=3), name='theirs')
     save_classifier(tmp_path / 'network.pth', made, {})
     assert same_tensors(load_classifier(tmp_path / 'network.pth'), made)
+
+
+@pytest.mark.slow
+def test_a_library_that_a_file_names_is_imported(tmp_path):
+    """In a process that has imported nothing else."""
+    backbone = dict(type='ConvNeXt', _scope_='mmpretrain', arch='atto')
+    made = Classifier(backbone, dict(in_channels=320, num_classes=3), name='theirs')
+    save_classifier(tmp_path / 'network.pth', made, {})
+    code = 'import sys; from mmdfkd.models.classifiers import load_classifier; '
+    code += 'print(type(load_classifier(sys.argv[1]).backbone).__module__)'
+    command = [sys.executable, '-c', code, str(tmp_path / 'network.pth')]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.split()[-1] == 'mmpretrain.models.backbones.convnext'
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -400,6 +537,11 @@ def test_missing_file_is_named(tmp_path):
         resolve_checkpoint('nothing.pth')
 
 
+def test_a_file_at_home(tmp_path, saved, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert resolve_checkpoint('~/network.pth') == tmp_path / 'network.pth'
+
+
 def test_a_network_that_has_still_to_be_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = tmp_path / 'configs/kd/small.py'
@@ -410,11 +552,12 @@ def test_a_network_that_has_still_to_be_trained(tmp_path, monkeypatch):
         resolve_checkpoint('work_dirs/small/student.pth')
 
 
-def test_unknown_name_lists_what_ships():
+@pytest.mark.parametrize('stem', ['lenet6_digits', 'lenet5'])
+def test_unknown_name_lists_what_ships(stem):
     with pytest.raises(UsageError) as error:
-        resolve_checkpoint('mmdfkd://lenet6_digits')
-    for stem in SHIPPED:
-        assert f'mmdfkd://{stem}' in str(error.value)
+        resolve_checkpoint(f'mmdfkd://{stem}')
+    listed = str(error.value).partition('It ships: ')[2]
+    assert listed == ', '.join(f'mmdfkd://{name}' for name in SHIPPED) + '.'
 
 
 # What ships -----------------------------------------------------------------------------------
@@ -485,4 +628,21 @@ def test_a_class_that_nobody_imported(tmp_path):
     network.config = {**network.config, 'backbone': dict(type='TheirNet')}
     save_classifier(tmp_path / 'student.pth', network, {})
     with pytest.raises(UsageError, match=r'student\.pth was made of.*TheirNet.*Import the module'):
+        load_classifier(tmp_path / 'student.pth')
+
+
+@MODELS.register_module(force=True)
+class Careless(nn.Module):
+    """Its mistake is not that nobody imported it."""
+
+    def __init__(self):
+        super().__init__()
+        {}['width']
+
+
+def test_a_class_that_fails(tmp_path):
+    network = load_classifier('mmdfkd://lenet5_digits')
+    network.config = {**network.config, 'backbone': dict(type='Careless')}
+    save_classifier(tmp_path / 'student.pth', network, {})
+    with pytest.raises(KeyError, match='width'):
         load_classifier(tmp_path / 'student.pth')
