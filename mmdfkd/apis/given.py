@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdfkd.datasets import ImagePool, PackedDataset
+from mmdfkd.models.algorithms.base import keep_weights
 from mmdfkd.models.classifiers import Classifier, ForeignClassifier
 from mmdfkd.utils import UsageError
 
@@ -101,7 +102,9 @@ def as_student(network: nn.Module, teacher: Classifier) -> Classifier:
             "dict(backbone=dict(type='CifarResNet', depth=8))."
         )
     if isinstance(network, Classifier):
-        return copy.deepcopy(network).cpu()
+        student = copy.deepcopy(network).cpu()
+        keep_weights(student)
+        return student
     network = _bare(network)
     images: dict[str, Any] = dict(
         input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std

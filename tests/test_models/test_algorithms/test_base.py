@@ -236,6 +236,24 @@ def test_initialisation_spares_the_teacher(teacher, student, snapshot, changed):
     assert not changed(teacher, frozen)
 
 
+@pytest.mark.parametrize('method', ['KD3', 'HiDFD', 'DFND'])
+def test_every_method_initialises_the_student_as_its_config_says(
+    method, teacher, student, snapshot, changed
+):
+    """Also where it is built around the teacher's classifier."""
+    halves = dict(type='Constant', layer='Conv2d', val=0.5)
+    student = dict(student, backbone=dict(student['backbone'], init_cfg=halves))
+    small = dict(width=2, multiples=(1, 1, 1))
+    options = dict(
+        KD3={}, DFND=dict(teacher_accuracy=0.9), HiDFD=dict(generator=small, discriminator=small)
+    )
+    model = MODELS.build(dict(type=method, teacher=teacher, student=student, **options[method]))
+    frozen = snapshot(model.teacher)
+    model.init_weights()
+    assert set(model.student.backbone.conv1.weight.unique().tolist()) == {0.5}
+    assert not changed(model.teacher, frozen)
+
+
 def test_a_frozen_network_is_not_initialised_any_more(student, snapshot, changed):
     """Also where somebody asks it to, such as a student that shares a layer."""
     zeros = dict(type='Constant', layer='Linear', val=0.0, bias=0.0)
