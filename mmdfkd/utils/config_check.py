@@ -75,6 +75,8 @@ def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None
     for key, value in cfg.items():
         if key in RUNNER_KEYS:
             _check(value, (key,), scope)
+    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
+    check_least('default_hooks.logger.interval', logger.get('interval'), 1)
 
 
 def _check_top_level(cfg: Config, phase: str) -> None:
@@ -133,8 +135,6 @@ def _check_top_level(cfg: Config, phase: str) -> None:
             f"train_cfg has a 'type', {loop.type!r}, and 'by_epoch'. Give one of them: "
             "train_cfg.type='IterBasedTrainLoop' counts in iterations."
         )
-    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
-    check_least('default_hooks.logger.interval', logger.get('interval'), 1)
 
 
 def _check_ours(cfg: Config) -> None:

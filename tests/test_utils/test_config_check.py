@@ -373,6 +373,7 @@ def test_both_ways_to_clip_gradients(clip):
         ('train_cfg.max_epochs', [1, 2], 'EpochBasedTrainLoop needs a whole number'),
         ('train_dataloader.batch_size', [64, 128], 'DataLoader needs a whole number or None'),
         ('optim_wrapper.student.optimizer.lr', (0.1, 0.2), 'Adam needs a number'),
+        ('default_hooks.logger.interval', 'often', 'LoggerHook needs a whole number'),
         ('model.teacher_term', [True], 'KD3 needs True or False'),
         ('model.teacher.mean', ['a'], 'Classifier needs a list of numbers or None'),
     ],
