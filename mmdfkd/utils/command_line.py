@@ -11,7 +11,10 @@ from mmengine.config import DictAction
 
 
 class KeyValues(DictAction):
-    """mmengine's action for ``--cfg-options KEY=VALUE ...``, which says what is no such pair."""
+    """mmengine's action for ``--cfg-options KEY=VALUE ...``.
+
+    It says what is no such pair, and leaves spaces within a path or a name where they are.
+    """
 
     def __call__(
         self,
@@ -24,7 +27,30 @@ class KeyValues(DictAction):
         for value in values or ():
             if '=' not in value:
                 parser.error(f'argument {option_string}: {value!r} is no KEY=VALUE')
+            try:
+                self._parse_iterable(value.partition('=')[2])
+            except ValueError as error:
+                parser.error(
+                    f'argument {option_string}: {value!r} {error}. Lists are KEY=[1,2]; of a dict '
+                    'give every key by itself, KEY.NAME=VALUE'
+                )
         super().__call__(parser, namespace, values, option_string)
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """The value of a text: a list or tuple of such values where it has commas or brackets."""
+        val = val.strip('\'" ')
+        brackets = val[:1] + val[-1:]
+        if brackets not in ('()', '[]') and ',' not in val:
+            return DictAction._parse_int_float_bool(val)
+        parts = _split(val)
+        one = parts == [val]  # commas, if any, are within brackets
+        if one:
+            if brackets not in ('()', '[]'):
+                raise ValueError('has commas within brackets only')
+            parts = _split(val[1:-1])
+        items = [KeyValues._parse_iterable(part) for part in parts]
+        return tuple(items) if one and brackets == '()' else items
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, help: str = 'override keys') -> None:
@@ -32,3 +58,23 @@ def add_cfg_options(parser: argparse.ArgumentParser, help: str = 'override keys'
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help=help
     )
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that are in no brackets; what follows the last one may be empty.
+
+    Raises:
+        ValueError: Brackets do not match.
+    """
+    parts, depth = [''], 0
+    for character in text:
+        depth += (character in '([') - (character in ')]')
+        if depth < 0:
+            break
+        if character == ',' and depth == 0:
+            parts.append('')
+        else:
+            parts[-1] += character
+    if depth:
+        raise ValueError('has brackets that do not match')
+    return parts if parts[-1].strip() else parts[:-1]

@@ -46,6 +46,9 @@ from .signatures import Arguments, keyword_arguments
 #: Classes whose ``**kwargs`` go where no further key is known.
 CLOSED = ('CheckpointHook',)
 
+#: Libraries that take no list where they annotate a number.
+PLAIN_SPOKEN = ('mmdfkd.', 'mmengine.', 'torch.')
+
 
 def check_config(cfg: Config, phase: Literal['train', 'test'] = 'train') -> None:
     """Check every key of a config against the class that will receive it.
@@ -313,7 +316,7 @@ def _check_arguments(
             continue
         if arguments.complete or name in CLOSED or closest(key, known, TYPO):
             raise _unknown_argument((*path, key), name, arguments.names)
-    _check_kinds(value, path, name, arguments)
+    _check_kinds(value, path, name, arguments, target.__module__.startswith(PLAIN_SPOKEN))
     # A model may complete the configs of its parts; so may whoever chooses a default type.
     completed = owner is not None and issubclass(owner, BaseModel)
     if completed or 'type' not in value or not inspect.isclass(target):
@@ -324,10 +327,12 @@ def _check_arguments(
             raise UsageError(f'{where} has no {key!r}, which {name} needs. Add {where}.{key}=....')
 
 
-def _check_kinds(value: dict, path: KeyPath, name: str, arguments: Arguments) -> None:
+def _check_kinds(
+    value: dict, path: KeyPath, name: str, arguments: Arguments, lists: bool = True
+) -> None:
     """No string may stand where a signature wants a number, and no number for a list of them."""
     for key, item in value.items():
-        wanted = arguments.misfit(key, item)
+        wanted = arguments.misfit(key, item, lists)
         if wanted:
             where = _dotted((*path, key))
             hint = f' Set its keys, {where}.KEY=....' if 'a dict' in wanted else ''

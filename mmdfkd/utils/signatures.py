@@ -26,7 +26,8 @@ PLAIN: dict[Any, str] = {
     Tensor: '',
 }
 NUMBERS = {int, float, bool, Tensor}
-WHOLES: set[Any] = {Sequence[int], Sequence[float], dict}
+LISTS: set[Any] = {Sequence[int], Sequence[float]}
+WHOLES: set[Any] = {*LISTS, dict}
 
 
 class Arguments(NamedTuple):
@@ -46,15 +47,26 @@ class Arguments(NamedTuple):
     complete: bool
     kinds: dict[str, set[Any]]
 
-    def misfit(self, name: str, value: Any) -> str:
+    def misfit(self, name: str, value: Any, lists: bool = True) -> str:
         """In words, what an argument has to be instead; empty if the value is fine.
 
-        A string, or one number for a list or a dict, does not fit; a fraction for a whole number
+        A string does not fit, nor one number for a list or a dict; a fraction for a whole number
         may: where others annotate ``int``, they may well take it.
+
+        Args:
+            name: The argument.
+            value: What a config gives it.
+            lists: Whether a list for a number, or one of strings, does not fit either; some
+                libraries annotate ``int`` and take pairs.
         """
         kinds = self.kinds.get(name, {str})
-        lonely = isinstance(value, (int, float)) and kinds & WHOLES and not kinds & NUMBERS
-        if not (isinstance(value, str) or lonely) or str in kinds:
+        wrong = isinstance(value, str)
+        if isinstance(value, (int, float)):
+            wrong = bool(kinds & WHOLES) and not kinds & NUMBERS
+        elif lists and isinstance(value, (list, tuple)):
+            strings = any(isinstance(item, str) for item in value)
+            wrong = kinds <= {*NUMBERS, type(None)} or bool(kinds & LISTS) and strings
+        if not wrong or str in kinds:
             return ''
         return ' or '.join(words for kind, words in PLAIN.items() if kind in kinds and words)
 

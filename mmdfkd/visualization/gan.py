@@ -93,7 +93,7 @@ def divergence_from_uniform(counts: np.ndarray) -> float:
     """KL divergence of a histogram (K,) from the uniform distribution, in nats, in [0, ln K]."""
     share = counts / max(counts.sum(), 1)
     seen = share[share > 0]
-    return float(np.log(len(counts)) + (seen * np.log(seen)).sum())
+    return max(0.0, float(np.log(len(counts)) + (seen * np.log(seen)).sum()))
 
 
 def _upright(classes: Sequence[str]) -> bool:

@@ -389,6 +389,12 @@ def test_both_ways_to_clip_gradients(clip):
         ('optim_wrapper.student.optimizer.lr', 'fast', 'Adam needs a number'),
         ('default_hooks.speed.fold_teacher', 'yes', 'SpeedHook needs True or False'),
         ('randomness.seed', 'x', 'set_random_seed needs a whole number or None'),
+        ('train_cfg.max_epochs', [1, 2], 'EpochBasedTrainLoop needs a whole number'),
+        ('train_dataloader.batch_size', [64, 128], 'DataLoader needs a whole number or None'),
+        ('optim_wrapper.student.optimizer.lr', (0.1, 0.2), 'Adam needs a number'),
+        ('default_hooks.logger.interval', 'often', 'LoggerHook needs a whole number'),
+        ('model.teacher_term', [True], 'KD3 needs True or False'),
+        ('model.teacher.mean', ['a'], 'Classifier needs a list of numbers or None'),
     ],
 )
 def test_values_of_another_kind(key, value, wanted):

@@ -140,6 +140,8 @@ GOOD = [
     ('mean', (127.5,)),
     ('mean', None),
     ('size', 32),
+    ('size', [32, 16]),
+    ('sizes', [32, 16]),
 ]
 BAD = [
     ('count', 'x', 'a whole number'),
@@ -151,6 +153,9 @@ BAD = [
     ('widths', '64', 'a list of whole numbers'),
     ('mean', 127.5, 'a list of numbers or None'),
     ('size', 'x', 'a whole number or a list of whole numbers'),
+    ('count', [1, 2], 'a whole number'),
+    ('rate', (0.1, 0.2), 'a number'),
+    ('mean', ['a', 'b'], 'a list of numbers or None'),
 ]
 
 
@@ -161,6 +166,12 @@ def test_values_are_held_against_annotations(target):
         assert not arguments.misfit(name, value), (name, value)
     for name, value, wanted in BAD:
         assert arguments.misfit(name, value) == wanted
+
+
+def test_others_take_lists_where_they_annotate_a_number():
+    arguments = keyword_arguments(Annotated)
+    assert not arguments.misfit('count', [1, 2], lists=False)
+    assert arguments.misfit('count', 'x', lists=False)
 
 
 def test_one_annotation_that_cannot_be_evaluated_does_not_hide_the_others():

@@ -13,6 +13,7 @@ def test_divergence_by_hand():
     """All in one of four: ln 4; half and half of two: 0; three to one: by the definition."""
     assert divergence_from_uniform(np.array([7, 0, 0, 0])) == pytest.approx(math.log(4))
     assert divergence_from_uniform(np.array([5, 5])) == pytest.approx(0)
+    assert divergence_from_uniform(np.array([20] * 5)) == 0  # not -0.000
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert divergence_from_uniform(np.array([3, 1])) == pytest.approx(expected)
 

@@ -114,6 +114,10 @@ class GANHook(Hook):
             words = dict(gan='GAN', student='student')[stage]
             last = model.gan_epochs if stage == 'gan' else runner.max_epochs
             runner.logger.info(f'Epochs {runner.epoch + 1} to {last} train the {words}.')
+            if stage == 'student':  # whose lines of the log are to have no losses of the GAN
+                scalars = runner.message_hub.log_scalars
+                for name in [n for n in scalars if n.startswith(('train/loss', 'train/gen'))]:
+                    del scalars[name]
         sampler.stage = stage
         model.set_stage(stage)
 

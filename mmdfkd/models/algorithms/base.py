@@ -197,7 +197,8 @@ class BaseDistiller(BaseModel):
     def init_weights(self) -> None:
         """Initialise what is trained; the teacher keeps the weights of its checkpoint."""
         for name, child in self.named_children():
-            if name != 'teacher' and hasattr(child, 'init_weights'):
+            is_new = hasattr(child, 'init_weights') and not getattr(child, 'is_init', False)
+            if name != 'teacher' and is_new:
                 child.init_weights()
 
     # Evaluation -----------------------------------------------------------------------------

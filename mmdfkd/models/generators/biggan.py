@@ -48,6 +48,13 @@ class BigGANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         channels, *size = input_shape
+        if size[0] != size[1] or size[0] not in (4 * 2**n for n in range(20)):
+            raise UsageError(
+                'model.generator makes squares whose side is 4, doubled: 8, 16, 32, 64 and so on '
+                f'pixels; the teacher takes {size[0]} x {size[1]}. Give another '
+                'model.generator.type, or such images: input_shape=(3, 64, 64), say, and, for a '
+                'ForeignClassifier, as size the side its network sees.'
+            )
         multiples = image_multiples(MULTIPLES, multiples, size, 'model.generator')
         if 4 * 2 ** (len(multiples) - 1) != size[0]:
             raise UsageError(

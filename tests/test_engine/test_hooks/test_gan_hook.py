@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 """Runs in two stages: what each leaves, that either can be resumed, and that both fit together."""
 
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +63,17 @@ def test_both_stages_in_one_run(train, hybrid):
     assert record['scores'].shape == (1, 3) and np.isfinite(record['scores']).all()
     assert record['pool'].sum() == 96 and record['collected'].sum() == 20
     assert record['earliest'].sum() == 2 * 10  # what two steps of G made
+
+
+def test_the_log_of_the_student_has_no_losses_of_the_gan(train, hybrid):
+    lines = (Path(train(**hybrid).work_dir)).glob('*/vis_data/scalars.json')
+    epochs = [json.loads(line) for line in next(lines).read_text().splitlines()]
+    losses = [
+        {name for name in epoch if name.startswith(('loss', 'generated_c'))}
+        for epoch in epochs
+        if 'iter' in epoch
+    ]
+    assert 'loss_d_real' in losses[0] and losses[-1] == {'loss_student'}
 
 
 def test_what_is_kept_for_the_picture_by_hand(tmp_path):
@@ -281,7 +293,7 @@ def test_which_schedules_begin_with_the_student(schedules, warns):
 
 def test_what_epochs_train_is_said_when_it_changes():
     runner = Mock(max_epochs=5)
-    runner.model.gan_epochs, said = 2, []
+    runner.model.gan_epochs, runner.message_hub.log_scalars, said = 2, {}, []
     runner.logger.info = said.append
     hook, stages = GANHook(), []
     hook.staged = True

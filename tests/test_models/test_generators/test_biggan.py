@@ -72,7 +72,9 @@ def test_multiples_of_a_known_size_may_be_others():
 @pytest.mark.parametrize(
     ('shape', 'multiples', 'words'),
     [
-        ((3, 28, 28), None, 'known for images of 32 and 64 pixels; the teacher takes 28 x 28'),
+        ((3, 16, 16), None, 'known for images of 32 and 64 pixels; the teacher takes 16 x 16'),
+        ((3, 28, 28), None, 'side is 4, doubled: .*; the teacher takes 28 x 28'),
+        ((3, 48, 48), (4, 4, 4, 4), 'side is 4, doubled: .*; the teacher takes 48 x 48'),
         ((3, 32, 64), (1, 1, 1, 1), 'takes 32 x 64'),
         ((3, 16, 16), (4, 4), 'images of 8 pixels; the teacher takes 16'),
     ],
