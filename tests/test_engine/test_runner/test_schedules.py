@@ -150,4 +150,5 @@ def test_a_run_without_epochs_is_resumed():
 def test_a_run_that_goes_on_as_it_began(config):
     schedules, known, _ = resume(config, config, [3, 3], lr=1.0)
     assert not schedules.changed('student', known)
+    assert schedules.changed('student', [*known, HALVES])
     assert resume([], [], [3], lr=0.5)[0].changed('student', [])
