@@ -40,6 +40,13 @@ def load_config(path: str | os.PathLike, cfg_options: dict[str, Any] | None = No
         cfg = Config.fromfile(path)
     except Exception as error:
         _check_imports(error)
+        if 'lazy_import' in str(error):
+            importing = [file for file in files if Config._is_lazy_import(str(file))]
+            raise UsageError(
+                f'{(importing or files)[0]} imports a module above _base_, and mmengine takes such '
+                'a file for a config of another kind. Write _base_ first, _base_ = [] where it has '
+                'none.'
+            ) from error
         reason = error.args[0] if error.args else error
         raise UsageError(
             f'{_failed_at(error, files)}: {reason} ({type(error).__name__}). Correct the config.'

@@ -52,6 +52,18 @@ def test_syntax_error_in_a_base(files):
     assert fails(files / 'child.py').startswith(f"{files}/base.py, line 2: '(' was never closed")
 
 
+@pytest.mark.parametrize('name', ['child.py', 'base.py'])
+def test_a_module_is_imported_above_the_bases(files, name):
+    code = (files / name).read_text()
+    (files / name).write_text(f'import torch\n{code}')
+    message = fails(files / 'child.py')
+    assert message.startswith(f'{files}/{name} imports a module above _base_')
+    assert 'Write _base_ first, _base_ = [] where it has none.' in message
+    base = '_base_ = []\n' if name == 'base.py' else ''
+    (files / name).write_text(f'{base}{code}import torch\n')
+    assert load_config(files / 'child.py').a.b == dict(c=1, f=3)
+
+
 def test_error_in_a_statement(files):
     (files / 'base.py').write_text('a = 1\n\nb = c\n')
     message = fails(files / 'child.py')
