@@ -7,7 +7,13 @@ import torch
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
 
-from mmdfkd.engine.runner.schedules import Schedules, check_epochs, check_length, check_schedules
+from mmdfkd.engine.runner.schedules import (
+    Schedules,
+    check_epochs,
+    check_length,
+    check_schedules,
+    differ,
+)
 from mmdfkd.registry import PARAM_SCHEDULERS
 from mmdfkd.utils import UsageError
 
@@ -152,3 +158,10 @@ def test_a_run_that_goes_on_as_it_began(config):
     assert not schedules.changed('student', known)
     assert schedules.changed('student', [*known, HALVES])
     assert resume([], [], [3], lr=0.5)[0].changed('student', [])
+
+
+def test_states_with_tensors():
+    own = dict(last_step=3, factors=torch.tensor([1.0, 2.0]), gamma=0.5)
+    assert not differ(own, dict(last_step=4, factors=torch.tensor([1.0, 2.0]), gamma=0.5))
+    assert differ(own, dict(own, factors=torch.tensor([1.0, 3.0])))
+    assert differ(own, dict(own, gamma=torch.tensor(0.4)))
