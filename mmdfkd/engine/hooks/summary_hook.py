@@ -20,6 +20,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmdfkd.datasets.latents import LatentDataset
 from mmdfkd.datasets.packed import none_of_ours
 from mmdfkd.models.classifiers import Classifier, save_classifier
 from mmdfkd.registry import HOOKS
@@ -185,6 +186,8 @@ class SummaryHook(Hook):
     def write(self, runner: Any, finished: bool) -> dict[str, Any]:
         """Write ``summary.json`` on the main process; return its content."""
         seconds = self.seconds_before + self.seconds
+        seen = self.images_before + self.images
+        new = isinstance(runner.train_dataloader.dataset, LatentDataset)  # no latent comes twice
         summary = dict(
             self.facts,
             finished=finished,
@@ -194,10 +197,10 @@ class SummaryHook(Hook):
             student_accuracies=[list(pair) for pair in self.accuracies.items()],
             agreement=self.agreement,
             validated_at=self.validated,
-            images_used=int(self.used.sum()),
-            images_seen=self.images_before + self.images,
+            images_used=seen if new else int(self.used.sum()),
+            images_seen=seen,
             seconds=round(seconds, 3),
-            images_per_second=round((self.images_before + self.images) / max(seconds, 1e-9), 1),
+            images_per_second=round(seen / max(seconds, 1e-9), 1),
         )
         bank = runner.message_hub.runtime_info.get('bank')
         if bank is not None:

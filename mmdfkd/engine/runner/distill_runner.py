@@ -383,8 +383,15 @@ class DistillRunner(Runner):
         for role, wrapper in self.optim_wrapper.items():
             known, own = checkpoint['optimizer'].get(role, {}), wrapper.optimizer
             groups = [len(group['params']) for group in known.get('param_groups', ())]
-            same = groups == [len(group['params']) for group in own.param_groups]
-            if kinds.get(role, type(own).__name__) != type(own).__name__ or not same:
+            wanted = [len(group['params']) for group in own.param_groups]
+            same = kinds.get(role, type(own).__name__) == type(own).__name__
+            if same and len(groups) == len(wanted) and groups != wanted:
+                raise UsageError(
+                    f'{filename} is of another network: the optimiser of {role} knows '
+                    f'{sum(groups)} tensors there, {sum(wanted)} in this run. Resume with the '
+                    'networks of that run.'
+                )
+            if not same or groups != wanted:
                 raise UsageError(
                     f'{filename} holds the state of another optimiser of {role} '
                     f'({kinds.get(role, "unknown")}, {len(groups)} groups of parameters) than '

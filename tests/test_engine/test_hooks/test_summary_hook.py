@@ -110,6 +110,12 @@ def test_images_of_another_pool_are_counted_anew(train, tmp_path):
     assert (summary['images_used'], summary['images_seen']) == (80, 96 + 80)
 
 
+def test_every_generated_image_is_another(train, generative, tmp_path):
+    train(**generative, **{'train_cfg.max_epochs': 2})
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert (summary['images_used'], summary['images_seen']) == (2 * 48, 2 * 48)
+
+
 def test_images_of_all_processes_are_counted():
     hook = summary_hook.SummaryHook()
     hook.images = 0

@@ -470,6 +470,9 @@ def test_what_cannot_be_resumed(train, tmp_path):
     parts = {'optim_wrapper.student.paramwise_cfg': dict(bias_decay_mult=0.0)}
     with pytest.raises(UsageError, match=r'\(SGD, 1 groups .* \(SGD, \d\d\)'):
         train('run', **SHORT, **parts, resume=True)
+    deeper = {'model.student.backbone.depth': 14}
+    with pytest.raises(UsageError, match=r'of another network: .* student knows \d+ .* \d+ in'):
+        train('run', **SHORT, **deeper, resume=True)
 
 
 def test_a_copied_run_leaves_the_best_of_the_other_alone(train, tmp_path):
