@@ -812,6 +812,12 @@ def test_no_checkpoint_changes_the_teacher(train, finished, tmp_path):
     train('next', load_from=f'{finished.work_dir}/student.pth')  # that of the same teacher
 
 
+def test_what_was_loaded_by_hand_stays(finished, toy_config):
+    runner = DistillRunner.from_cfg(toy_config('test', load_from='elsewhere.pth'))
+    runner.load_checkpoint(f'{finished.work_dir}/student.pth')
+    runner.load_or_resume()  # as each test does
+
+
 # Loaders and schedules ------------------------------------------------------------------------
 
 
@@ -840,6 +846,15 @@ def test_no_workers_need_not_persist(toy_config):
     register_all_modules()
     cfg = toy_config(**{'train_dataloader.persistent_workers': True})
     assert len(next(iter(DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)))['index'])
+
+
+def test_batches_of_even_size_are_not_dropped(toy_config):
+    register_all_modules()
+    cfg = toy_config(**{f'{split}_dataloader.drop_last': True for split in ('train', 'val')})
+    with pytest.raises(UsageError, match='EvenBatchSampler makes the batches, and drops none'):
+        DistillRunner.build_dataloader(cfg.train_dataloader, seed=0)
+    loader = DistillRunner.build_dataloader(cfg.val_dataloader, seed=0)
+    assert [len(batch['index']) for batch in loader] == [32]  # of 40
 
 
 def test_a_scope_changes_no_sampler(toy_config):
@@ -1047,6 +1062,13 @@ def test_iterations_out_of_range_are_named(train):
         train(train_cfg=loop, param_scheduler=None)
 
 
+def test_a_schedule_of_epochs_in_a_run_that_counts_iterations(train):
+    loop = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4, val_interval=4)
+    whole = dict(type='KD', alpha=1.0, selector=None)
+    with pytest.raises(UsageError, match='student: MultiStepLR counts epochs, and train_cfg has'):
+        train(train_cfg=loop, model=whole)
+
+
 def test_a_schedule_that_begins_behind_the_end(train):
     schedule = [dict(type='MultiStepLR', begin=2, milestones=[1])]
     with pytest.raises(UsageError, match=r'student: MultiStepLR begins after 2 epochs.* has 2'):
@@ -1123,7 +1145,8 @@ def test_one_schedule_for_several_roles(train, generative):
 def test_any_default_hook_can_be_left_out(train):
     runner = train(**{'default_hooks.samples': None, 'default_hooks.timer': None})
     names = {type(hook).__name__ for hook in runner.hooks}
-    assert not names & {'SampleHook', 'IntervalTimerHook'} and 'SelectionHook' in names
+    assert not names & {'SampleHook', 'IntervalTimerHook', 'IterTimerHook'}
+    assert 'SelectionHook' in names
 
 
 def test_losses_are_read_as_often_as_is_logged(train):
