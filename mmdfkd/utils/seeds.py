@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ def derive_seed(*numbers: int, stream: int | None = None) -> int:
 
 def check_seed(key: str, seed: Any) -> None:
     """Raise a :class:`UsageError` where a seed is none of numpy's; ``None`` is left alone."""
-    if seed is not None and not 0 <= seed < 2**32:
+    fits = isinstance(seed, Integral) and 0 <= int(seed) < 2**32
+    if seed is not None and not fits:
         raise UsageError(f'{key} is {seed}; give a whole number from 0 to 4294967295.')
 
 

@@ -1,8 +1,10 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import numpy as np
+import pytest
 import torch
 
-from mmdfkd.utils.seeds import derive_seed, random_numbers_apart
+from mmdfkd.utils import UsageError
+from mmdfkd.utils.seeds import check_seed, derive_seed, random_numbers_apart
 
 
 # Latents of finished runs hang on these numbers: they are numpy's, without their last bit.
@@ -33,3 +35,14 @@ def test_draws_apart_leave_no_trace():
         torch.rand(3)
     assert torch.equal(torch.cat([begun, torch.rand(2)]), expected)
     assert torch.equal(inside, expected[2:])  # they begin with what would have come
+
+
+@pytest.mark.parametrize('seed', [None, 0, 2**32 - 1, np.int64(3)])
+def test_seeds(seed):
+    check_seed('seed', seed)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 1.5, '1', [1]])
+def test_what_is_no_seed(seed):
+    with pytest.raises(UsageError, match=r'randomness\.seed is .*; give a whole number from 0'):
+        check_seed('randomness.seed', seed)
