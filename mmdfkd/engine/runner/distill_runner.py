@@ -353,7 +353,7 @@ class DistillRunner(Runner):
         """Resume from a training checkpoint; arguments are those of mmengine's runner."""
         checkpoint = read_checkpoint(filename)
         meta = checkpoint.get('meta', {})
-        if 'epoch' not in meta or meta.get('format') == FORMAT or 'optimizer' not in checkpoint:
+        if 'epoch' not in meta or 'optimizer' not in checkpoint:
             raise UsageError(
                 f'{filename} holds a network, not the state of a training (those of the best epoch '
                 'have none either, nor have those written with save_optimizer=False), so nothing '

@@ -20,6 +20,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 
 from mmdfkd.datasets import DigitsDataset
 from mmdfkd.engine import DistillRunner, set_loader_defaults
+from mmdfkd.engine.runner.distill_runner import acts
 from mmdfkd.evaluation import Accuracy
 from mmdfkd.models.classifiers import load_classifier, network_fingerprint, save_classifier
 from mmdfkd.registry import LOOPS, METRICS, PARAM_SCHEDULERS
@@ -238,6 +239,10 @@ def test_resumed_run_ends_like_an_uninterrupted_one(train, toy_config, tmp_path,
     ends = [weights(tmp_path / name / f'epoch_{last}.pth') for name in ('whole', 'resumed')]
     for key in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(ends[0][key], ends[1][key], key)
+    for key in ('train/loss', 'val/accuracy/top1'):
+        histories = [end['message_hub']['log_scalars'][key] for end in ends]
+        assert_same(*histories, key)
+        assert len(histories[0]['log']) >= last - 1
     state = weights(before)['state_dict']
     assert not torch.equal(
         state['student.backbone.conv1.weight'],
@@ -475,6 +480,49 @@ def test_what_cannot_be_resumed(train, tmp_path):
         train('run', **SHORT, **deeper, resume=True)
 
 
+def test_a_training_of_others_cannot_be_resumed(finished, train, tmp_path):
+    """It has an optimiser, and does not say how far it went as ours do."""
+    known = weights(f'{finished.work_dir}/epoch_2.pth')
+    torch.save(dict(state_dict=known['state_dict'], optimizer={}, epoch=3), tmp_path / 'other.pth')
+    with pytest.raises(
+        UsageError, match=r'other\.pth holds a network, not the state of a training'
+    ):
+        train(load_from=str(tmp_path / 'other.pth'), resume=True)
+
+
+def test_what_a_checkpoint_says_of_its_optimisers(finished, train, tmp_path):
+    """One that does not name them, as of earlier releases, is held against their numbers."""
+    checkpoint, path = weights(f'{finished.work_dir}/epoch_2.pth'), tmp_path / 'edited.pth'
+    assert checkpoint['meta'].pop('optimizers') == dict(student='SGD')
+    torch.save(checkpoint, path)
+    assert train(load_from=str(path), resume=True).epoch == 2
+    checkpoint['optimizer']['student']['param_groups'][0]['params'].pop()
+    torch.save(checkpoint, path)
+    with pytest.raises(
+        UsageError, match=r'student \(unknown, 1 groups of parameters\) .* \(SGD, 1\)'
+    ):
+        train(load_from=str(path), resume=True)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_a_schedule_of_iterations_goes_on_behind_those_of_its_run(train, tmp_path, by_epoch):
+    """Epochs of a selection are shorter than its pool, and some runs have none."""
+    schedule = dict(type='ExponentialLR', gamma=0.9, end=99, by_epoch=False)
+    changes = {'param_scheduler.student': [schedule]}
+    if not by_epoch:
+        loop = dict(_delete_=True, by_epoch=False, max_iters=2, val_interval=2)
+        changes |= {'train_cfg': loop, 'model': SHORT['model']}
+        changes['default_hooks.checkpoint'] = dict(by_epoch=False, interval=2)
+    first = train(**changes, **({'train_cfg.max_epochs': 1} if by_epoch else {}))
+    schedule['gamma'] = 0.8
+    if not by_epoch:
+        changes['train_cfg']['max_iters'] = 4
+    resumed = train(**changes, resume=True)
+    assert 0 < first.iter < resumed.iter
+    (rate,) = resumed.optim_wrapper['student'].get_lr()['lr']
+    assert rate == pytest.approx(0.05 * 0.8**resumed.iter)
+
+
 def test_a_copied_run_leaves_the_best_of_the_other_alone(train, tmp_path):
     best = {'default_hooks.checkpoint.save_best': 'accuracy/top1'}
     train('run', **SHORT, **best)
@@ -651,6 +699,12 @@ def test_curves_of_a_run_that_counts_iterations_do_so(train, toy_config, tmp_pat
     assert found == summary['student_accuracies'] and [step for step, _ in found] == [2, 4]
     assert [step for step, _ in curve_of(records, 'loss')] == [1, 2, 3, 4]
     assert unit_of(records, 'accuracy/top1') == unit_of(records, 'loss') == 'iteration'
+
+
+def test_curves_of_a_run_in_epochs_do_so(finished):
+    records = read_history(finished.work_dir)
+    assert [step for step, _ in curve_of(records, 'accuracy/top1')] == [1, 2]
+    assert unit_of(records, 'accuracy/top1') == 'epoch'
 
 
 def test_resumed_run_has_the_whole_record(train, tmp_path):
@@ -878,6 +932,7 @@ def test_loaders_are_pinned_and_keep_their_workers_where_they_can(
     said = False if switches else 'said'
     assert (test.pin_memory, test.persistent_workers) == (said, said)
     cfg = toy_config()  # no workers
+    del cfg.test_dataloader['num_workers']
     set_loader_defaults(cfg, **switches)
     assert {cfg[f'{split}_dataloader'].persistent_workers for split in ('train', 'test')} == {False}
 
@@ -1119,6 +1174,18 @@ def test_every_hook_with_a_part_in_a_stage_is_called(train, without_validation):
     assert called == ['inherited', 'train', *['train', 'late'] * (runner.iter - 1)]
     runner.call_hook('at_noon', hour=12)
     assert called[-1] == 12
+
+
+def test_a_hook_acts_in_stages_of_its_own():
+    class Own(Hook):
+        def after_train_iter(self, runner, batch_idx, **ignored): ...
+
+    hook = Own()
+    hook.before_run = print  # of this one alone
+    assert [stage for stage in Hook.stages if acts(hook, stage)] == [
+        'before_run',
+        'after_train_iter',
+    ]
 
 
 @pytest.mark.parametrize('several', [True, False])
