@@ -1,12 +1,20 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from mmdfkd.engine.synthesis import Round, describe_round, synthesize_round
+from mmdfkd.engine import synthesis
+from mmdfkd.engine.synthesis import (
+    Round,
+    describe_round,
+    random_numbers_of,
+    synthesize_round,
+)
 from mmdfkd.models.data_preprocessors import BatchPreprocessor
+from mmdfkd.utils.seeds import derive_seed
 
 
 def made(logs=None):
@@ -81,3 +89,60 @@ def test_a_recording_ends_with_each_step(monkeypatch):
     )
     synthesize_round(model, None, seed=0, number=0)
     assert len(marks) == 3
+
+
+class Painter:
+    """A method of two steps, whose rounds are nothing but chance."""
+
+    iterations = 2
+    test_preprocessor = BatchPreprocessor([0.0], [1.0])
+
+    def __init__(self):
+        self.rounds = []
+        self.weight = torch.ones(1, requires_grad=True)
+
+    def synthesize(self, optim_wrapper, number, adversary, on_step):
+        self.rounds.append((number, adversary))
+        for _ in range(self.iterations):
+            on_step()
+        images = 256 * torch.rand(3, 1, 2, 2)
+        return SimpleNamespace(images=images, targets=torch.zeros(3), logs={})
+
+    def teacher(self, images):
+        return (self.weight * images.flatten(1)).bfloat16()
+
+
+def test_a_round_depends_on_its_number_and_on_the_seed():
+    painter, made = Painter(), {}
+    for key in ((0, 0), (0, 1), (1, 0), (0, 1)):
+        torch.manual_seed(len(made))  # what the training around it draws changes nothing
+        images = synthesize_round(painter, None, *key).images
+        assert torch.equal(made.setdefault(key, images), images)
+    assert len({tuple(images.flatten().tolist()) for images in made.values()}) == 3
+    synthesize_round(painter, None, 0, 2, adversary=False)
+    assert painter.rounds == [(0, True), (1, True), (0, True), (1, True), (2, False)]
+
+
+def test_the_sampler_and_the_rounds_of_a_seed_draw_apart():
+    with random_numbers_of(5, 3):
+        drawn = torch.rand(4)
+    epoch = torch.Generator().manual_seed(derive_seed(5, 3))  # as samplers have it
+    assert not torch.equal(drawn, torch.rand(4, generator=epoch))
+
+
+def test_what_the_teacher_says_is_a_number_of_single_precision():
+    found = synthesize_round(Painter(), None, seed=0, number=0)
+    assert found.confidence.dtype == torch.float32 and not found.confidence.requires_grad
+
+
+def test_a_bar_counts_the_steps(monkeypatch):
+    said = []
+
+    @contextmanager
+    def advancing(*words):
+        said.append(words)
+        yield lambda: said.append('step')
+
+    monkeypatch.setattr(synthesis, 'advancing', advancing)
+    synthesize_round(Painter(), None, seed=0, number=6)
+    assert said == [('Round 7 of synthesis', 2), 'step', 'step']
