@@ -498,9 +498,7 @@ def test_what_a_checkpoint_says_of_its_optimisers(finished, train, tmp_path):
     assert train(load_from=str(path), resume=True).epoch == 2
     checkpoint['optimizer']['student']['param_groups'][0]['params'].pop()
     torch.save(checkpoint, path)
-    with pytest.raises(
-        UsageError, match=r'student \(unknown, 1 groups of parameters\) .* \(SGD, 1\)'
-    ):
+    with pytest.raises(UsageError, match='student knows 41 tensors there, 42 in this run'):
         train(load_from=str(path), resume=True)
 
 
