@@ -120,13 +120,14 @@ class DFND(BaseDistiller):
         self.noisy = self.build_part('noisy', noisy)
         self.temperature = temperature
         self.kd_norm = kd_norm
+        self.by_batch = self.selector.by_batch  # also of a run from whom the selector is taken
         # Who asks for a selection; nobody once there was one.
         asking = {
             'model.teacher_accuracy=mean_confidence': self.estimated,
             'model.class_balance=inverse_freq': self.balanced,
         }
         self.awaiting = next((key for key, asks in asking.items() if asks), '')
-        if self.awaiting and self.selector.by_batch:
+        if self.awaiting and self.by_batch:
             raise UsageError(
                 f"{self.awaiting} is computed from the selected images, and with scope='batch' "
                 "nothing is selected beforehand. Set model.selector.scope='global', or another "
@@ -199,7 +200,7 @@ class DFND(BaseDistiller):
         self, teacher_logits: Tensor, pseudo_labels: Tensor
     ) -> tuple[Tensor | None, Tensor | float]:
         """Weights ``(B,)`` of a batch's images, ``None`` for none, and the share that is kept."""
-        if self.selector.by_batch:
+        if self.by_batch:
             kept = self.selector.in_batch(teacher_logits)
             return kept, gather_batch(kept).mean() if self.kd_norm == 'kept' else 1.0
         return (self.class_weights[pseudo_labels] if self.balanced else None), 1.0

@@ -247,6 +247,17 @@ def test_weight_of_the_noisy_term(build, make_batch, take_steps):
     torch.testing.assert_close(logs[0]['loss_kd'], logs[1]['loss_kd'])
 
 
+def test_whoever_measures_a_step_takes_the_selector_away(build, make_batch, take_steps):
+    """What it selects from the whole pool is none of a step's business."""
+    batch, logs = make_batch(), []
+    for is_there in (True, False):
+        torch.manual_seed(5)
+        model = build()
+        model.selector = model.selector if is_there else None
+        logs.append(take_steps(model, batch))
+    assert logs[0] == logs[1]
+
+
 def test_labels_are_never_read(build, make_batch, take_steps):
     results = []
     for label in (None, torch.zeros(8).long(), torch.arange(8) % 5):
