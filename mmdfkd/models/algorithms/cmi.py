@@ -127,7 +127,7 @@ class CMI(InversionDistiller):
                 f'model.bank_size is {bank_size}, and one round adds {self.batch_size} features '
                 f'(model.batch_size). Set model.bank_size to a multiple of {self.batch_size}.'
             )
-        self.generator = build_generator(self.describe_part('generator', generator), self.teacher)
+        self.generator = build_generator(self, 'generator', generator)
         self.optimizer = betas_of_gans(self.describe_part('optimizer', optimizer, lr=1e-3))
         self.bn_statistics = self.build_part('bn_statistics', bn_statistics, loss_weight=1.0)
         self.contrast = self.build_part('contrast', contrast, temperature=0.1, loss_weight=0.8)

@@ -120,7 +120,7 @@ class DFND(BaseDistiller):
         self.noisy = self.build_part('noisy', noisy)
         self.temperature = temperature
         self.kd_norm = kd_norm
-        self.by_batch = self.selector.by_batch  # also of a run from whom the selector is taken
+        self.by_batch = self.selector.by_batch  # else a step needs no selector
         # Who asks for a selection; nobody once there was one.
         asking = {
             'model.teacher_accuracy=mean_confidence': self.estimated,

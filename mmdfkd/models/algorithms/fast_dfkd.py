@@ -137,7 +137,7 @@ class FastDFKD(InversionDistiller):
             warmup_rounds=warmup_rounds,
             **kwargs,
         )
-        self.generator = build_generator(self.describe_part('generator', generator), self.teacher)
+        self.generator = build_generator(self, 'generator', generator)
         self.first_layers = FIRST_LAYERS[reset_l0]
         for name in self.first_layers:
             if not isinstance(getattr(getattr(self.generator, name, None), 'weight', None), Tensor):

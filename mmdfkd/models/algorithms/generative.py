@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mmdfkd.models.classifiers import Classifier
 from mmdfkd.models.modules import statistics_kept
-from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
 from .base import BaseDistiller, build_teacher, check_adversary
@@ -51,7 +50,7 @@ class GenerativeDistiller(BaseDistiller):
         teacher = build_teacher(teacher)
         check_adversary(student, teacher)
         super().__init__(student, teacher, data_preprocessor=data_preprocessor)
-        self.generator = build_generator(self.describe_part('generator', generator), teacher)
+        self.generator = build_generator(self, 'generator', generator)
 
     def roles(self) -> dict[str, list[nn.Module]]:
         """One optimiser for the student, one for the generator."""
@@ -113,21 +112,23 @@ def seen_by(teacher: Classifier, parts: Iterable[Tensor], shown: int) -> tuple[T
     return torch.cat(images), torch.cat(logits)
 
 
-def build_generator(config: dict, teacher: Classifier) -> Any:
-    """Build a generator of images like a teacher's.
+def build_generator(method: BaseDistiller, name: str, config: dict | None) -> Any:
+    """Build a generator of images like the teacher's.
 
     Args:
-        config: Its config.
-        teacher: Says the shape and the normalisation of the images.
+        method: Whose argument it is.
+        name: The argument, see :meth:`BaseDistiller.describe_part`.
+        config: What a user says of it.
 
     Raises:
         UsageError: It does not say how long its latents are.
     """
+    teacher: Any = method.teacher  # says the shape and the normalisation of the images
     images = dict(input_shape=teacher.input_shape, mean=teacher.mean, std=teacher.std)
-    generator = MODELS.build(images | config)
+    generator = method.build_part(name, config, **images)
     if not hasattr(generator, 'latent_size'):
         raise UsageError(
-            f'model.generator: {type(generator).__name__} has no latent_size. Set '
+            f'model.{name}: {type(generator).__name__} has no latent_size. Set '
             'self.latent_size to the length of one latent in its __init__.'
         )
     return generator

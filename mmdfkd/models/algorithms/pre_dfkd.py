@@ -127,7 +127,7 @@ class PREDFKD(GenerativeDistiller):
         check_least('model.replay_ratio', replay_ratio, 1)
         check_least('model.memory_ratio', memory_ratio, 1)
         super().__init__(teacher, student, generator, data_preprocessor)
-        self.memory = build_generator(self.describe_part('memory', memory), self.teacher)
+        self.memory = build_generator(self, 'memory', memory)
         self.encoder = self.build_part(
             'encoder',
             encoder,

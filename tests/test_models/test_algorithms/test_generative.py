@@ -12,7 +12,6 @@ from torch import nn
 from mmdfkd.engine import ReplicatedModel, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DDAD, DFAD, ZSKT
 from mmdfkd.models.algorithms.base import build_teacher
-from mmdfkd.models.algorithms.generative import build_generator
 from mmdfkd.models.modules import statistics_kept
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
@@ -411,10 +410,10 @@ def test_two_processes_do_what_one_does(ranks, case):
         assert expected['gradients'][name].abs().max() > 1e-5
 
 
-def test_a_generator_makes_images_as_its_teacher_sees_them(teacher):
+def test_a_generator_makes_images_as_its_teacher_sees_them(teacher, student):
     """Black to white, 0 to 255, with mean 120 and deviation 60."""
-    config = dict(GENERATOR, type='UpsamplingGenerator', head='sigmoid')
-    generator = build_generator(config, teacher)
+    model = DFAD(teacher, student, dict(GENERATOR, head='sigmoid'))
+    teacher, generator = model.teacher, model.generator
     unit = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
     ends = (255 * unit - generator.head.mean) / generator.head.std
     assert ends.flatten().tolist() == [-2, 2.25]
