@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import ConfigDict
 from torch import Tensor
 
 from mmdfkd.utils import UsageError
@@ -153,7 +152,7 @@ def _listed(logs: Mapping[str, float]) -> str:
 
 def _plain(value: Any) -> Any:
     """A config's values as JSON gives them back."""
-    if isinstance(value, (dict, ConfigDict)):
+    if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]

@@ -16,6 +16,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 
 from mmdfkd.datasets import ImageBank, ImagePool
@@ -174,9 +175,11 @@ def test_settings_are_kept_as_json_has_them():
     model = SimpleNamespace(method='M', teacher=teacher, teacher_fingerprint=lambda: 'abc')
     settings = dict(rounds=3, keep=None, clamp=True, betas=(0.5, 0.9), schedule=dict(type='X'))
     config = dict(type='M', teacher='path', student='path', data_preprocessor={}, **settings)
+    config = ConfigDict(config, optimizer=dict(type=torch.optim.Adam))
     facts = bank_facts(model, 7, config, ['a', 'b'])
     assert json.loads(json.dumps(facts)) == facts
-    assert facts.pop('settings') == dict(settings, betas=[0.5, 0.9])
+    adam = dict(type="<class 'torch.optim.adam.Adam'>")
+    assert facts.pop('settings') == dict(settings, betas=[0.5, 0.9], optimizer=adam)
     teacher = dict(teacher='abc', teacher_name='T', num_classes=2, mean=[1.0], std=[2.0])
     assert facts == dict(teacher, method='M', classes=['a', 'b'], seed=7)
 
