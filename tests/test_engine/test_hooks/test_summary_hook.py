@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmdfkd.engine import DistillRunner
 from mmdfkd.engine.hooks import summary_hook
@@ -62,6 +63,22 @@ def test_versions_and_commit():
         text=True,
     )
     assert commit() == (asked.stdout.strip() if asked.returncode == 0 else 'unknown')
+
+
+@pytest.mark.parametrize(
+    ('done', 'begin', 'due'),
+    [(2, 1, True), (3, 1, False), (5, 1, True), (2, 3, False), (4, 3, True)],
+)
+def test_a_validation_is_due_every_other_time_and_at_the_end(done, begin, due):
+    """Of five, from some on."""
+    interval = dict(val_begin=begin, dynamic_milestones=[0], dynamic_intervals=[2])
+    epochs = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    vars(epochs).update(interval, _epoch=done, _max_epochs=5, _iter=7 * done + 1, _max_iters=35)
+    iterations = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    vars(iterations).update(interval, _epoch=0, _max_epochs=1, _iter=done, _max_iters=5)
+    for loop in (epochs, iterations):
+        assert summary_hook.is_due(SimpleNamespace(train_loop=loop, val_loop='some')) == due
+        assert not summary_hook.is_due(SimpleNamespace(train_loop=loop, val_loop=None))
 
 
 def test_another_projects_commit_is_not_ours(tmp_path, monkeypatch):
@@ -207,16 +224,19 @@ def test_a_validation_that_a_run_was_killed_in_is_made_up_for(train, tmp_path, e
 
 
 @pytest.mark.parametrize('out_dir', [False, True])
-def test_a_validation_that_was_over_is_not_repeated(train, tmp_path, out_dir):
+def test_a_validation_that_was_over_is_not_repeated(train, tmp_path, monkeypatch, out_dir):
     """Whatever it measured, and wherever checkpoints are."""
+    monkeypatch.chdir(tmp_path)
     changes = {'val_evaluator': [dict(type='Agreement')]}
     if out_dir:
         changes['default_hooks.checkpoint.out_dir'] = str(tmp_path / 'checkpoints')
     train('run', **changes)
-    count = Count()
-    changes['train_cfg.max_epochs'] = 3
-    train('run', before=lambda runner: runner.register_hook(count), resume=True, **changes)
-    assert count.seen == [3]
+    for epoch in (3, 4):
+        changes['train_cfg.max_epochs'], count = epoch, Count()
+        train('run', before=lambda r, hook=count: r.register_hook(hook), resume=True, **changes)
+        assert count.seen == [epoch]
+        folder = 'checkpoints/run' if out_dir else 'run'
+        changes['load_from'] = f'{folder}/epoch_3.pth'  # seen from here
 
 
 class Count(Hook):
@@ -273,13 +293,13 @@ def test_what_is_due_follows_the_interval_of_the_time(train, tmp_path):
         'train_cfg.dynamic_intervals': [(3, 2)],
         'default_hooks.checkpoint.max_keep_ckpts': 9,
     }
-    start = dict(load_from=f'{tmp_path}/whole/epoch_2.pth', resume=True)
-    for name, resumed in dict(whole={}, run=start).items():
-        count = Count()
+    for name, start, due in (('whole', 0, [2, 4]), ('two', 2, [2, 4]), ('three', 3, [4])):
+        file, count = f'{tmp_path}/whole/epoch_{start}.pth', Count()
+        resumed = dict(load_from=file, resume=True) if start else {}
         train(
             name, before=lambda runner, hook=count: runner.register_hook(hook), **changes, **resumed
         )
-        assert count.seen == [2, 4]
+        assert count.seen == due
 
 
 def test_what_is_noted_for_a_checkpoint_is_not_logged(train, tmp_path):
@@ -292,17 +312,22 @@ def test_what_is_noted_for_a_checkpoint_is_not_logged(train, tmp_path):
     assert told == [measured] * len(told) and told
 
 
-def test_a_record_of_another_run_is_not_taken_over(train, tmp_path):
-    first = train('run')
-    with pytest.raises(KeyboardInterrupt):
-        train('run', before=lambda runner: runner.register_hook(InValidation(1)))
-    assert not (tmp_path / 'run/summary.json').exists()
-    train('other', **{'train_cfg.max_epochs': 1, 'randomness.seed': 5})
-    train('run', load_from=f'{tmp_path}/other/epoch_1.pth', resume=True)
-    record = json.loads((tmp_path / 'run/summary.json').read_text())
+@pytest.mark.parametrize('epoch', [1, 2])
+def test_a_record_of_another_run_is_not_taken_over(train, tmp_path, epoch):
+    """One lies in this folder, and the checkpoint knows what it saw itself."""
+
+    path = tmp_path / 'run/summary.json'
+    train('other', **{'default_hooks.checkpoint.max_keep_ckpts': 9})
     other = json.loads((tmp_path / 'other/summary.json').read_text())
-    assert record['student_accuracies'][0] == other['student_accuracies'][0]
-    assert len(record['student_accuracies']) == 2 and first.iter
+    steps = [step for step, _ in other['student_accuracies']]
+    history = [[step, 99.5] for step in steps]
+    path.parent.mkdir()
+    text = dict(student_accuracies=history, agreement=99.5, validated_at=steps[-1])
+    path.write_text(json.dumps(text))
+    train('run', load_from=f'{tmp_path}/other/epoch_{epoch}.pth', resume=True)
+    record = json.loads(path.read_text())
+    for key in ('student_accuracies', 'agreement'):
+        assert record[key] == other[key] != text[key], key
 
 
 def test_the_endless_sampler_of_mmengine(train, tmp_path):
