@@ -2,6 +2,7 @@
 import json
 import re
 import subprocess
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,14 @@ def test_versions_and_commit():
     assert commit() == (asked.stdout.strip() if asked.returncode == 0 else 'unknown')
 
 
+def test_what_is_not_installed_has_no_version(monkeypatch):
+    def missing(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(summary_hook, 'version', missing)
+    assert versions()['torch'] == 'unknown' and versions()['mmdfkd'] == __version__
+
+
 @pytest.mark.parametrize(
     ('done', 'begin', 'due'),
     [(2, 1, True), (3, 1, False), (5, 1, True), (2, 3, False), (4, 3, True)],
@@ -116,6 +125,29 @@ def test_images_are_counted(finished):
     extra = summary['images_seen'] - selected.sum()
     assert 0 <= extra <= 2
     assert selected.max() <= summary['images_used'] <= 96
+
+
+def test_an_image_is_used_by_whatever_epoch_selects_it(train, tmp_path):
+    chosen = []
+
+    class Look(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            chosen.extend(data_batch['index'].tolist())
+
+    random = {'model.selector.mode': 'random'}
+    train(before=lambda runner: runner.register_hook(Look()), **random)
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert summary['images_used'] == len(set(chosen)) < 96
+    assert summary['images_seen'] == len(chosen) > len(set(chosen))
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group=None: 1)
+    hook = summary_hook.SummaryHook()
+    hook._dump(str(tmp_path), {})
+    hook.missed, hook.write = False, lambda *_, **__: {}
+    hook.after_train(SimpleNamespace(rank=1, model=None, max_epochs=1, work_dir=tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_of_another_pool_are_counted_anew(train, tmp_path):
@@ -214,7 +246,14 @@ def test_a_validation_that_a_run_was_killed_in_is_made_up_for(train, tmp_path, e
     whole = train('whole')
     with pytest.raises(KeyboardInterrupt):
         train('run', before=lambda runner: runner.register_hook(InValidation(epoch)))
-    resumed = train('run', resume=True)
+    training = []
+
+    class Look(Hook):
+        def before_train_epoch(self, runner):
+            training.append(runner.model.training and runner.model.student.training)
+
+    resumed = train('run', before=lambda r: r.register_hook(Look(), 'LOWEST'), resume=True)
+    assert training == [True] * (2 - epoch)  # also behind a validation
     records = [json.loads((tmp_path / n / 'summary.json').read_text()) for n in ('whole', 'run')]
     for key in ('student_accuracies', 'student_accuracy_last', 'agreement', 'finished'):
         assert records[0][key] == records[1][key], key
