@@ -51,7 +51,6 @@ def main() -> None:
         if out.exists() and not out.is_dir():
             raise UsageError(f'--out {out} is a file. Give the folder of the bank.')
         cfg = load_config(args.config, args.cfg_options)
-        cfg.launcher, cfg.work_dir = 'none', str(out)
         if args.seed is not None:
             cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
         check_config(cfg)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mmdfkd.datasets import ImagePool, bank_files, write_pool
 from mmdfkd.models.algorithms import DeepInversion, InversionDistiller, Synthesis
+from mmdfkd.models.classifiers import load_classifier, save_classifier
 from mmdfkd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,11 @@ class Painter(InversionDistiller):
             self.strokes += torch.rand(3)
             on_step()
         return Synthesis(images.detach(), self.draw_targets(), {})
+
+
+@MODELS.register_module(force=True)
+class Dreamer(DeepInversion):
+    """Another method with the same settings."""
 
 
 @pytest.fixture
@@ -97,7 +103,8 @@ def test_a_bank(run_tool, tmp_path, monkeypatch):
     facts = pool.meta['bank']
     assert facts['method'] == 'DeepInversion' and facts['rounds'] == 3 and facts['seed'] == 0
     assert facts['classes'] == [*'0123456789']
-    assert facts['settings']['iterations'] == 2 and 'teacher' not in facts['settings']
+    assert facts['settings']['iterations'] == 2
+    assert not {'teacher', 'student', 'optim_wrapper'} & facts['settings'].keys()
     assert 'Round 3: 8 images' in printed and '24 in the bank' in printed
     assert f"{out}: 24 images, for dataset=dict(type='ImagePool', root='{out}')" in printed
 
@@ -119,6 +126,22 @@ def test_no_student_takes_part(run_tool, tmp_path, monkeypatch):
     )
     run_tool('synthesize.py', DIGITS, '--num', 8, '--out', tmp_path / 'bank', *SMALL)
     assert asked == [False, False]
+
+
+def test_a_method_is_made_as_for_a_training(run_tool, tmp_path, monkeypatch):
+    """Initialised once, in training mode, with the preprocessor of its config."""
+    seen, begun = [], []
+    init, whole = DeepInversion.init_weights, DeepInversion.synthesize
+
+    def watch(model, *args, **kwargs):
+        augment = [type(each).__name__ for each in model.data_preprocessor.augment]
+        seen.append((len(begun), model.training, model.student.training, augment))
+        return whole(model, *args, **kwargs)
+
+    monkeypatch.setattr(DeepInversion, 'init_weights', lambda m: (begun.append(1), init(m)))
+    monkeypatch.setattr(DeepInversion, 'synthesize', watch)
+    run_tool('synthesize.py', DIGITS, '--num', 8, '--out', tmp_path / 'bank', *SMALL)
+    assert seen == [(1, True, True, ['BatchRandomCrop'])]
 
 
 def test_switches_for_speed(run_tool, tmp_path, monkeypatch):
@@ -177,7 +200,8 @@ def test_going_on(run_tool, tmp_path, painter, method):
     assert content(tmp_path / 'whole') == content(tmp_path / 'parts')
     states = [name for name in content(tmp_path / 'whole') if name.endswith('.pth')]
     assert states == ([] if method == 'deepinversion' else ['state_4.pth'])
-    assert 'holds 32 images already' in synthesize('whole', 20)
+    for num in (20, 32):
+        assert 'holds 32 images already' in synthesize('whole', num)
     assert content(tmp_path / 'whole') == content(tmp_path / 'parts')
 
 
@@ -273,9 +297,15 @@ def test_no_images(refused, num):
     [
         (['--seed', 3, *SMALL], 'was made with seed=0, this run has seed=3'),
         ([*SMALL, 'model.jitter=1'], 'was made with settings.jitter='),
+        ([*SMALL, 'model.type=Dreamer'], "was made with method='DeepInversion'"),
+        ([*SMALL, 'model.teacher.checkpoint=other.pth'], 'was made with teacher='),
     ],
 )
-def test_a_bank_of_another_recipe(run_tool, refused, tmp_path, others, words):
+def test_a_bank_of_another_recipe(run_tool, refused, tmp_path, monkeypatch, others, words):
+    monkeypatch.chdir(tmp_path)
+    other = load_classifier('mmdfkd://resnet8_digits')
+    torch.nn.init.zeros_(other.head.fc.bias)
+    save_classifier('other.pth', other, {})
     run_tool('synthesize.py', DIGITS, '--num', 8, '--out', tmp_path / 'bank', *SMALL)
     before = content(tmp_path / 'bank')
     said = refused(DIGITS, '--num', 16, '--out', tmp_path / 'bank', *others)
@@ -298,6 +328,17 @@ def test_a_bank_of_other_steps(run_tool, refused, tmp_path, painter):
     assert content(tmp_path / 'bank') == before
     run_tool('synthesize.py', painter, '--num', 16, '--out', tmp_path / 'bank')
     assert len(ImagePool(tmp_path / 'bank')) == 16
+
+
+def test_a_file_for_a_folder(refused, tmp_path):
+    (tmp_path / 'bank').touch()
+    said = refused(DIGITS, '--num', 8, '--out', tmp_path / 'bank', *SMALL)
+    assert f'--out {tmp_path}/bank is a file. Give the folder of the bank.' in said
+
+
+def test_a_switch_that_is_none(refused, tmp_path):
+    said = refused(DIGITS, '--num', 8, '--out', tmp_path / 'bank', *SMALL, 'env_cfg.tf32=no')
+    assert "env_cfg.tf32='no'" in said
 
 
 def test_a_folder_of_something_else(refused, tmp_path):

@@ -262,6 +262,25 @@ def test_a_validation_that_a_run_was_killed_in_is_made_up_for(train, tmp_path, e
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
+def test_a_validation_of_a_run_that_counts_iterations_is_made_up_for(train, tmp_path):
+    class InValidation(Hook):
+        def before_val_epoch(self, runner):
+            if runner.iter == 2:
+                raise KeyboardInterrupt
+
+    changes = {
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=2, _delete_=True),
+        'param_scheduler': None,
+        'model': dict(type='KD', alpha=1.0, selector=None),
+        'default_hooks.checkpoint': dict(by_epoch=False, interval=2),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        train(before=lambda runner: runner.register_hook(InValidation()), **changes)
+    train(resume=True, **changes)
+    record = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert [step for step, _ in record['student_accuracies']] == [2, 4]
+
+
 @pytest.mark.parametrize('out_dir', [False, True])
 def test_a_validation_that_was_over_is_not_repeated(train, tmp_path, monkeypatch, out_dir):
     """Whatever it measured, and wherever checkpoints are."""
