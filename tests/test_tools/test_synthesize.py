@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmdfkd.datasets import ImagePool, bank_files, write_pool
+from mmdfkd.datasets import ImagePool, PackedDataset, bank_files, write_pool
 from mmdfkd.models.algorithms import DeepInversion, InversionDistiller, Synthesis
 from mmdfkd.models.classifiers import load_classifier, save_classifier
-from mmdfkd.registry import MODELS
+from mmdfkd.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / 'configs/deepinversion/deepinversion_resnet8_resnet8-half_1xb96-20e_digits.py'
@@ -200,6 +201,11 @@ def test_going_on(run_tool, tmp_path, painter, method):
     assert content(tmp_path / 'whole') == content(tmp_path / 'parts')
     states = [name for name in content(tmp_path / 'whole') if name.endswith('.pth')]
     assert states == ([] if method == 'deepinversion' else ['state_4.pth'])
+    for name in states:
+        state = torch.load(tmp_path / 'whole' / name, weights_only=True)
+        assert state['model'].keys() == {'brush.weight', 'brush.bias', 'strokes'}
+        assert state['optimizers'].keys() == {'brush'}
+    (tmp_path / 'whole/.state_5-half.pth').touch()  # as a kill in the middle of writing leaves it
     for num in (20, 32):
         assert 'holds 32 images already' in synthesize('whole', num)
     assert content(tmp_path / 'whole') == content(tmp_path / 'parts')
@@ -280,6 +286,33 @@ def test_the_seed_is_that_of_the_command_else_of_the_config(run_tool, tmp_path):
 def test_classes_without_their_images_are_numbers(cfg):
     class_names = runpy.run_path(str(ROOT / 'tools/synthesize.py'))['class_names']
     assert class_names(Config(cfg), 3) == ['0', '1', '2']
+
+
+@DATASETS.register_module(force=True)
+class Pets(PackedDataset):
+    def __init__(self):
+        super().__init__(np.zeros((2, 4, 4, 1), np.uint8), [0, 1], dict(classes=['cat', 'dog']))
+
+
+def test_classes_have_their_names():
+    class_names = runpy.run_path(str(ROOT / 'tools/synthesize.py'))['class_names']
+    cfg = Config(dict(val_dataloader=dict(dataset=dict(type='Pets'))))
+    assert class_names(cfg, 2) == ['cat', 'dog']
+
+
+def test_a_bar_counts_the_rounds_that_were_made_before(run_tool, tmp_path, monkeypatch):
+    said = []
+
+    @contextmanager
+    def advancing(*words):
+        said.append(words)
+        yield lambda: said.append('round')
+
+    command = ['synthesize.py', DIGITS, '--out', tmp_path / 'bank', *SMALL]
+    run_tool(*command[:2], '--num', 8, *command[2:])
+    monkeypatch.setattr('mmdfkd.utils.progress.advancing', advancing)
+    run_tool(*command[:2], '--num', 24, *command[2:])
+    assert said == [('Rounds of synthesis', 3), 'round', 'round', 'round']
 
 
 # What it refuses ----------------------------------------------------------------------------------
