@@ -49,7 +49,7 @@ _OPTIMIZER: dict[str, Any] = dict(registries=['OPTIMIZERS'], default=REQUIRED, a
 _SCHEDULER: dict[str, Any] = dict(
     registries=['PARAM_SCHEDULERS'],
     takes=['convert_to_iter_based', 'epoch_length'],
-    adds=['optimizer', 'param_name'],
+    adds=['optimizer'],
 )
 _HOOK: dict[str, Any] = dict(registries=['HOOKS'], default=REQUIRED, takes=['priority'])
 _LOOP: dict[str, Any] = dict(registries=['LOOPS'], adds=['runner', 'dataloader', 'evaluator'])

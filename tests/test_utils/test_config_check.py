@@ -14,7 +14,16 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from mmdfkd.engine import DistillRunner, RoleOptimWrapperConstructor
-from mmdfkd.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+from mmdfkd.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    TASK_UTILS,
+    TRANSFORMS,
+    VISUALIZERS,
+)
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_check import check_config
 from mmdfkd.utils.config_read import load_config
@@ -88,6 +97,38 @@ class ToyHook(Hook):
         pass
 
 
+@VISUALIZERS.register_module()
+class ToyVisualizer:
+    def __init__(self, name, vis_backends):
+        pass
+
+
+@MODELS.register_module()
+class ToyHolder:
+    def __init__(
+        self,
+        augment=None,
+        pipeline=None,
+        transforms=None,
+        dataset=None,
+        sampler=None,
+        selector=None,
+        metrics=None,
+    ):
+        pass
+
+
+@MODELS.register_module('ToyTwin')
+class ToyNetTwin:
+    def __init__(self, width):
+        pass
+
+
+class ToyTwin:
+    def __init__(self, dataset, place):
+        pass
+
+
 def toy():
     loader = dict(
         dataset=dict(type='ToySet', root='x', size=3),
@@ -120,7 +161,14 @@ def toy():
                 generator=dict(optimizer=dict(type='Adam')),
             ),
             param_scheduler=dict(
-                student=[dict(type='LinearLR', start_factor=0.1, convert_to_iter_based=True)],
+                student=[
+                    dict(
+                        type='LinearLR',
+                        start_factor=0.1,
+                        convert_to_iter_based=True,
+                        epoch_length=9,
+                    )
+                ],
                 generator=dict(type='CosineAnnealingLR', T_max=2),
             ),
             val_dataloader=loader,
@@ -128,12 +176,22 @@ def toy():
             val_evaluator=[dict(type='ToyMetric', topk=5)],
             default_hooks=dict(
                 toy=dict(type='ToyHook', interval=2, priority='LOW'),
+                logger=None,
                 checkpoint=dict(type='CheckpointHook', interval=1),
                 timer=None,
             ),
-            custom_hooks=[dict(type='EMAHook')],
+            custom_hooks=[dict(type='EMAHook'), dict(type='ToyHook', priority=10)],
+            env_cfg=dict(
+                cudnn_benchmark=True,
+                keep_memory=True,
+                tf32=None,
+                mp_cfg={},
+                dist_cfg={},
+                resource_limit=4096,
+            ),
+            cfg=dict(type='a variable of the user too'),
             log_processor=dict(window_size=1),
-            visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+            visualizer=dict(type='ToyVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
         )
     )
 
@@ -143,6 +201,51 @@ def test_a_good_config_passes():
     before = cfg.to_dict()
     check_config(cfg)
     assert cfg.to_dict() == before
+    cfg.val_evaluator = dict(type='Evaluator', metrics=[dict(type='ToyMetric', topk=5)])
+    check_config(cfg)
+    cfg.data_preprocessor = dict(type='BatchPreprocessor', augment=[])  # the rest is the teacher's
+    check_config(cfg)
+
+
+def test_a_good_config_of_another_library():
+    sgd = dict(type='SGD', lr=0.1)
+    cfg = toy()
+    cfg.default_scope = 'mmengine'
+    cfg.model = dict(type='mmdfkd.ToyNet', width=2)
+    cfg.optim_wrapper = dict(constructor='DefaultOptimWrapperConstructor', optimizer=sgd)
+    for key in ('train_dataloader', 'val_dataloader'):
+        cfg[key].dataset.type = 'mmdfkd.ToySet'
+    cfg.val_evaluator = cfg.custom_hooks = cfg.visualizer = None
+    cfg.val_dataloader = cfg.val_cfg = None
+    cfg.default_hooks.pop('toy')
+    cfg.param_scheduler = dict(type='LinearLR')
+    check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ('place', 'registry'),
+    [
+        ('augment', TRANSFORMS),
+        ('pipeline', TRANSFORMS),
+        ('transforms', TRANSFORMS),
+        ('dataset', DATASETS),
+        ('sampler', DATA_SAMPLERS),
+        ('selector', TASK_UTILS),
+        ('metrics', METRICS),
+    ],
+)
+def test_a_name_that_several_registries_know(place, registry):
+    """An argument's name tells which of them is meant."""
+    registry.register_module(force=True, module=ToyTwin)
+    inside = dict(type='ToyTwin', place=place)
+    if place != 'sampler':
+        inside['dataset'] = None  # which a sampler is given
+    cfg = toy()
+    cfg.model.head = dict(type='ToyHolder', **{place: inside})
+    try:
+        check_config(cfg)
+    finally:
+        del registry.module_dict['ToyTwin']
 
 
 @pytest.mark.parametrize('path', CONFIGS)
@@ -190,6 +293,9 @@ MISTAKES = [
     ('model.head.0.inner.width', KeyError, "model.head.0.inner has no 'width', which ToyNet needs"),
     ('train_dataloader.dataset.root', KeyError, "train_dataloader.dataset has no 'root', which"),
     ('train_dataloader.dataset.type', 'ToyLoss', "train_dataloader.dataset.type='ToyLoss' is not"),
+    ('train_dataloader.dataset.type', KeyError, "train_dataloader.dataset has no 'type'"),
+    ('train_dataloader.worker_init_fn', {}, "train_dataloader.worker_init_fn has no 'type'"),
+    ('val_cfg.bf16', True, 'val_cfg.bf16 is no argument of ValLoop'),
     (
         'train_dataloader.num_worker',
         1,
@@ -201,17 +307,25 @@ MISTAKES = [
     ('train_cfg.max_epoch', 1, 'train_cfg.max_epoch is no argument of EpochBasedTrainLoop'),
     ('train_cfg.by_epoch', KeyError, "train_cfg has neither 'type' nor 'by_epoch'"),
     ('optim_wrapper.constructor', 'RoleConstructor', 'optim_wrapper.constructor='),
+    ('optim_wrapper', KeyError, "'train_dataloader' and 'train_cfg' without 'optim_wrapper'"),
     ('optim_wrapper.generator.optimizer.lrate', 1, 'lrate is no argument of Adam'),
+    ('optim_wrapper.generator.optimizer', {}, "optim_wrapper.generator.optimizer has no 'type'"),
     ('optim_wrapper.student.optimizer.type', 'Sdg', "Did you mean 'SGD'"),
     ('optim_wrapper.student.clip_grads', 1, "Did you mean 'clip_grad'?"),
     ('param_scheduler.student.0.start_facto', 1, 'param_scheduler.student.0.start_facto is no'),
     ('param_scheduler.generator.T_max_', 1, 'is no argument of CosineAnnealingLR'),
+    (
+        'param_scheduler.generator',
+        dict(type='LinearParamScheduler'),
+        "param_scheduler.generator has no 'param_name', which LinearParamScheduler needs",
+    ),
     (
         'default_hooks.checkpoint.intervall',
         1,
         'intervall is no argument of CheckpointHook. Did you',
     ),
     ('default_hooks.toy.type', KeyError, "default_hooks.toy has no 'type'"),
+    ('custom_hooks.0.type', KeyError, "custom_hooks.0 has no 'type'"),
     ('custom_hooks.0.type', 'EmaHook', "Did you mean 'EMAHook'"),
     ('val_evaluator.0.top_k', 1, 'val_evaluator.0.top_k is no argument of ToyMetric. Did you mean'),
     ('val_evaluator', KeyError, "'val_dataloader' and 'val_cfg' without 'val_evaluator'"),
@@ -249,6 +363,9 @@ MISTAKES = [
     ('train_dataloaders', 1, "Nothing reads the key 'train_dataloaders'"),
     ('modle', 1, "Nothing reads the key 'modle'. Did you mean 'model'?"),
     ('lod_from', 1, "Did you mean 'load_from'?"),
+    ('find_unused_parameter', 1, "Did you mean 'find_unused_parameters'?"),
+    ('complie', 1, "Did you mean 'compile'?"),
+    ('tta_modle', 1, "Did you mean 'tta_model'?"),
 ]
 
 
@@ -344,7 +461,12 @@ def test_parts_of_a_model_may_be_completed_by_it():
 
 def test_phase():
     cfg = toy()
-    with pytest.raises(UsageError, match="cannot test: it has no 'test_dataloader' and 'test_cfg'"):
+    words = "cannot test: it has no 'test_dataloader' and 'test_cfg' and 'test_evaluator'"
+    with pytest.raises(UsageError, match=words):
+        check_config(cfg, 'test')
+    cfg.update(test_dataloader=cfg.val_dataloader, test_evaluator=cfg.val_evaluator)
+    cfg.test_cfg = dict(bf16=True)
+    with pytest.raises(UsageError, match=r'test_cfg\.bf16 is no argument of TestLoop'):
         check_config(cfg, 'test')
 
 
@@ -369,6 +491,16 @@ def test_keys_outside_of_classes(key, value, said):
     cfg = Config.fromfile(ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py')
     cfg.merge_from_dict({key: value})
     with pytest.raises(UsageError, match=said):
+        check_config(cfg)
+
+
+def test_a_feature_loss_without_a_type():
+    cfg = Config.fromfile(ROOT / 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py')
+    networks = {role: cfg.model[role] for role in ('teacher', 'student')}
+    cfg.model = dict(networks, type='KD', feature_losses=dict(maps=dict(type='HintLoss')))
+    check_config(cfg)
+    del cfg.model.feature_losses.maps['type']
+    with pytest.raises(UsageError, match=r"model\.feature_losses\.maps has no 'type'"):
         check_config(cfg)
 
 
