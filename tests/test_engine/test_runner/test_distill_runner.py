@@ -124,6 +124,8 @@ def test_summary_says_what_was_done_and_what_came_of_it(digits_run):
         'student_params': 67_440,
         # LeNet5: 28*28*6*25 + 10*10*16*150 + 120*400 + 120*84 + 84*10
         'teacher_macs': 117_600 + 240_000 + 48_000 + 10_080 + 840,
+        # The half, 28*28*3*25 + 10*10*8*75 + 60*200, its adapter at one place, and the head
+        'student_macs': 58_800 + 60_000 + 12_000 + (3_600 + 32_400 + 7_200) + 10_080 + 840,
     }.items() <= summary.items()
     teacher = load_classifier('mmdfkd://lenet5_digits')
     assert summary['teacher_accuracy'] == pytest.approx(teacher.meta['accuracy'], abs=0.01)
@@ -862,6 +864,23 @@ def test_no_checkpoint_changes_the_teacher(train, finished, tmp_path):
         with pytest.raises(UsageError, match=r"another classifier .*model\.classifier='shared'"):
             train(load_from=f'{tmp_path}/own/{name}')
     train('next', load_from=f'{finished.work_dir}/student.pth')  # that of the same teacher
+
+
+def test_hooks_see_the_whole_of_which_a_student_is_loaded(finished, toy_config):
+    """mmengine's EMAHook would test an average of what was there before."""
+    seen = []
+
+    class Look(Hook):
+        def after_load_checkpoint(self, runner, checkpoint):
+            seen.append(copy.deepcopy(dict(checkpoint['state_dict'])))
+
+    runner = DistillRunner.from_cfg(toy_config('test'))
+    runner.register_hook(Look())
+    runner.load_checkpoint(f'{finished.work_dir}/student.pth')
+    assert_same(seen, [dict(runner.model.state_dict())])
+    student = weights(f'{finished.work_dir}/student.pth')['state_dict']
+    for name, value in student.items():
+        assert torch.equal(seen[0][f'student.{name}'], value), name
 
 
 def test_what_was_loaded_by_hand_stays(finished, toy_config):
