@@ -370,10 +370,22 @@ def test_what_is_noted_for_a_checkpoint_is_not_logged(train, tmp_path):
     assert told == [measured] * len(told) and told
 
 
-@pytest.mark.parametrize('epoch', [1, 2])
-def test_a_record_of_another_run_is_not_taken_over(train, tmp_path, epoch):
-    """One lies in this folder, and the checkpoint knows what it saw itself."""
+def test_a_record_of_another_run_is_not_taken_over(train, tmp_path):
+    first = train('run')
+    with pytest.raises(KeyboardInterrupt):
+        train('run', before=lambda runner: runner.register_hook(InValidation(1)))
+    assert not (tmp_path / 'run/summary.json').exists()
+    train('other', **{'train_cfg.max_epochs': 1, 'randomness.seed': 5})
+    train('run', load_from=f'{tmp_path}/other/epoch_1.pth', resume=True)
+    record = json.loads((tmp_path / 'run/summary.json').read_text())
+    other = json.loads((tmp_path / 'other/summary.json').read_text())
+    assert record['student_accuracies'][0] == other['student_accuracies'][0]
+    assert len(record['student_accuracies']) == 2 and first.iter
 
+
+@pytest.mark.parametrize('epoch', [1, 2])
+def test_a_record_that_lies_in_the_folder_is_not_taken_over(train, tmp_path, epoch):
+    """One lies in this folder, and the checkpoint knows what it saw itself."""
     path = tmp_path / 'run/summary.json'
     train('other', **{'default_hooks.checkpoint.max_keep_ckpts': 9})
     other = json.loads((tmp_path / 'other/summary.json').read_text())
