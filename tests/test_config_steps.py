@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 
 from mmdfkd.datasets import labelled
 from mmdfkd.engine import RoleOptimWrapperConstructor
-from mmdfkd.models.algorithms.base import build_teacher
+from mmdfkd.models.classifiers import build_teacher
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.config_read import load_config

@@ -384,7 +384,7 @@ def demo(args: argparse.Namespace, trainings: list[Training], console: Console) 
     """Train, tabulate, draw, and say what there is now."""
     from mmengine.registry import init_default_scope
 
-    from mmdfkd.models.algorithms.base import build_teacher
+    from mmdfkd.models.classifiers import build_teacher
     from mmdfkd.registry import DATASETS
 
     missing = sum(not training.finished for training in trainings)

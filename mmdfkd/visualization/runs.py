@@ -120,7 +120,7 @@ def draw_features(
     Raises:
         UsageError: The folder holds no finished collection run, or the teacher is gone.
     """
-    from mmdfkd.models.algorithms.base import build_teacher
+    from mmdfkd.models.classifiers import build_teacher
 
     folder = Path(work_dir)
     selection = read_selection(folder)

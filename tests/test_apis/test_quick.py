@@ -6,8 +6,7 @@ from mmengine.registry import init_default_scope
 
 from mmdfkd.apis.quick import make_quick
 from mmdfkd.datasets import QuickDataset
-from mmdfkd.models.algorithms.base import build_teacher
-from mmdfkd.models.classifiers import ForeignClassifier, load_classifier
+from mmdfkd.models.classifiers import ForeignClassifier, build_teacher, load_classifier
 from mmdfkd.registry import DATASETS
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.config_read import load_config

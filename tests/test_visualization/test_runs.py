@@ -110,7 +110,7 @@ def test_features_are_of_length_one_and_of_a_draw_of_each_group(tmp_path, asked,
         extract=lambda images: SimpleNamespace(vector=images.flatten(1)),
     )
     pool = np.array([[80, 90], [50, 60], [60, 50], [20, 90]], np.uint8).reshape(4, 1, 2, 1)
-    monkeypatch.setattr('mmdfkd.models.algorithms.base.build_teacher', lambda teacher: teacher)
+    monkeypatch.setattr('mmdfkd.models.classifiers.build_teacher', lambda teacher: teacher)
     config = SimpleNamespace(model=SimpleNamespace(teacher=teacher))
     monkeypatch.setattr(runs, 'run_config', lambda work_dir: config)
     monkeypatch.setattr(runs, 'training_images', lambda work_dir: PackedDataset(pool))

@@ -98,8 +98,7 @@ def predict(teacher: str, pool: Any) -> Any:
     from mmengine.registry import init_default_scope
 
     from mmdfkd.engine.prediction import LogitsCache
-    from mmdfkd.models.algorithms.base import build_teacher
-    from mmdfkd.models.classifiers import load_classifier
+    from mmdfkd.models.classifiers import build_teacher, load_classifier
     from mmdfkd.models.data_preprocessors import BatchPreprocessor
     from mmdfkd.utils.config_read import load_config
     from mmdfkd.utils.device import choose_device

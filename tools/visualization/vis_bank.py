@@ -71,8 +71,7 @@ def ask_teacher(config: str, options: dict | None, pool: Any, facts: dict) -> tu
     from mmengine.registry import init_default_scope
 
     from mmdfkd.engine import predict_logits
-    from mmdfkd.models.algorithms.base import build_teacher
-    from mmdfkd.models.classifiers import network_fingerprint
+    from mmdfkd.models.classifiers import build_teacher, network_fingerprint
     from mmdfkd.models.data_preprocessors import BatchPreprocessor
     from mmdfkd.utils.config_read import load_config
     from mmdfkd.utils.device import choose_device

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier, ForeignClassifier, map_shapes
+from mmdfkd.models.classifiers import Classifier, ForeignClassifier, build_student, map_shapes
 from mmdfkd.models.losses import LogitRegressionLoss, fit_attention
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, add_up, build_student, detached
+from .base import BaseDistiller, add_up, detached
 
 
 @MODELS.register_module()

@@ -10,14 +10,14 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher
 from mmdfkd.models.losses import kl_divergence
 from mmdfkd.models.modules import AdaptationMatrix, gather_batch
 from mmdfkd.models.selectors import Selection
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, add_up, build_teacher, detached
+from .base import BaseDistiller, add_up, detached
 
 #: Statistics of ImageNet in units of 0 to 255, as everybody uses them.
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

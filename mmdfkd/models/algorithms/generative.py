@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher
 from mmdfkd.models.modules import statistics_kept
 from mmdfkd.utils import UsageError
 
-from .base import BaseDistiller, build_teacher, check_adversary
+from .base import BaseDistiller, check_adversary
 
 
 class GenerativeDistiller(BaseDistiller):

@@ -10,7 +10,7 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier, map_shape, pool, share_classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher, map_shape, pool, share_classifier
 from mmdfkd.models.data_preprocessors import BatchPreprocessor
 from mmdfkd.models.discriminators import Judgement
 from mmdfkd.models.losses import (
@@ -25,7 +25,7 @@ from mmdfkd.utils.errors import UsageError, check_choice, check_least
 from mmdfkd.utils.modes import in_mode
 from mmdfkd.utils.precision import at_least_float32
 
-from .base import BaseDistiller, add_up, build_teacher, detached
+from .base import BaseDistiller, add_up, detached
 from .generative import same_latents, seen_by
 from .inversion import Synthesis
 

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher
 from mmdfkd.models.losses import KLDivergence
 from mmdfkd.utils import check_least
 from mmdfkd.utils.precision import at_least_float32
 
-from .base import BaseDistiller, build_teacher, check_adversary
+from .base import BaseDistiller, check_adversary
 
 
 class Synthesis(NamedTuple):

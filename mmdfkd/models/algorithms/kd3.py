@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
-from mmdfkd.models.classifiers import Classifier, pool, share_classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher, pool, share_classifier
 from mmdfkd.models.losses import kl_divergence
 from mmdfkd.models.modules import MixDistribution, ProjectionHead, statistics_kept
 from mmdfkd.registry import MODELS, TRANSFORMS, describes
 from mmdfkd.utils.errors import UsageError, check_choice
 
-from .base import BaseDistiller, add_up, build_teacher, detached
+from .base import BaseDistiller, add_up, detached
 
 
 @MODELS.register_module()

@@ -7,18 +7,11 @@ from .checkpoint import (
     resolve_checkpoint,
     save_classifier,
 )
-from .classifier import (
-    Classifier,
-    Features,
-    check_inputs,
-    check_parts,
-    check_sight,
-    map_shapes,
-    pool,
-)
+from .classifier import Classifier, Features, check_sight, map_shapes, pool
 from .cls_head import ClsHead
 from .folding import BatchNormFolding
 from .foreign import ForeignClassifier
+from .roles import build_student, build_teacher
 from .simkd import map_shape, share_classifier
 
 __all__ = [
@@ -27,8 +20,8 @@ __all__ = [
     'ClsHead',
     'Features',
     'ForeignClassifier',
-    'check_inputs',
-    'check_parts',
+    'build_student',
+    'build_teacher',
     'check_sight',
     'keep_weights',
     'load_classifier',

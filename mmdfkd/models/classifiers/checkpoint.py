@@ -9,26 +9,22 @@ are read with ``weights_only=True`` and nothing else is ever unpickled.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import re
-import sys
 from collections.abc import Iterable
-from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model import BaseInit, BaseModule
+from mmengine.model import BaseModule
 from torch import nn
 
-from mmdfkd.registry import MODELS, WEIGHT_INITIALIZERS
+from mmdfkd.registry import MODELS
 from mmdfkd.utils.errors import UsageError, shorten
 from mmdfkd.utils.files import atomic_path, recipe_of
 
 from .classifier import Classifier
-from .foreign import ForeignClassifier
+from .trust import not_registered, refuse_functions
 
 FORMAT = 'mmdfkd-classifier/1'
 ZOO = Path(__file__).parents[2] / 'zoo'
@@ -228,7 +224,7 @@ def load_classifier(checkpoint: str | os.PathLike, network: Classifier | None = 
             unknown = _UNKNOWN.search(str(error))
             if unknown is None:
                 raise
-            raise _not_registered(unknown[1], checkpoint) from error
+            raise not_registered(unknown[1], checkpoint) from error
     else:
         same_images(network, meta.get('model') or {}, checkpoint)
     state = names_of(network, state_dict_of(content, checkpoint))
@@ -259,62 +255,6 @@ def same_images(network: Classifier, truth: dict, source: str | os.PathLike) -> 
                 f'{source} says {list(known)}. Take over what the file says: the network was '
                 'trained on such images.'
             )
-
-
-def refuse_functions(config: Any, source: str | os.PathLike) -> None:
-    """Check that a config from a file builds modules and calls nothing else.
-
-    A registry takes names that it does not know for Python objects: ``type='os.system'`` would be
-    called in building the network. A network of another library calls a function that it names.
-
-    Raises:
-        UsageError: Some ``type`` would import or call something else than a module class.
-    """
-    if isinstance(config, (list, tuple)):
-        for value in config:
-            refuse_functions(value, source)
-    elif isinstance(config, dict):
-        kind, scope = config.get('type'), config.get('_scope_')
-        if isinstance(kind, str) and scope and '.' not in kind:
-            kind = f'{scope}.{kind}'
-        found = _named(kind, source) if isinstance(kind, str) else None
-        if inspect.isclass(found) and issubclass(found, ForeignClassifier):
-            raise UsageError(
-                f'Checkpoint {source} holds a network of another library, which its file cannot '
-                "rebuild. Describe it in the config: dict(type='ForeignClassifier', source=..., "
-                'checkpoint=...).'
-            )
-        refuse_functions(list(config.values()), source)
-
-
-def _named(kind: str, source: str | os.PathLike) -> Any:
-    """What a ``type`` names: something registered or a class; ``None`` for a word like another."""
-    if '.' not in kind:
-        # Libraries that are asked for by their scope have been imported with what is around.
-        known = (MODELS, MODELS.root, *MODELS.root.children.values())
-        found = next((each.module_dict[kind] for each in known if kind in each.module_dict), None)
-        if found is None and kind and (kind in sys.modules or find_spec(kind)):
-            raise _not_registered(kind, source)  # the registry would import it
-        return found
-    found = None
-    for registry in (MODELS, WEIGHT_INITIALIZERS):
-        with suppress(RuntimeError, TypeError):  # a module breaks, a name begins with a dot
-            found = found or registry.get(kind)
-    if found is None:
-        raise _not_registered(kind, source)
-    if not (inspect.isclass(found) and issubclass(found, (nn.Module, BaseInit))):
-        raise UsageError(
-            f'Checkpoint {source} wants to build its network with {kind!r}, which is no module. Do '
-            'not trust this file.'
-        )
-    return found
-
-
-def _not_registered(kind: str, source: str | os.PathLike) -> UsageError:
-    return UsageError(
-        f'Checkpoint {source} was made of a class that is not registered: {kind}. Import the '
-        'module that registers it.'
-    )
 
 
 def save_classifier(path: str | os.PathLike, network: Classifier, meta: dict) -> None:

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
-from mmdfkd.models.algorithms.base import build_teacher
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher
 from mmdfkd.registry import MODELS, PARAM_SCHEDULERS
 from mmdfkd.utils.config_read import load_config
 

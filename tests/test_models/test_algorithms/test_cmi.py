@@ -11,8 +11,7 @@ from torch import nn
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import CMI
-from mmdfkd.models.algorithms.base import build_teacher
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 

@@ -9,9 +9,8 @@ from torch import nn
 from mmdfkd.engine import ReplicatedModel, RoleOptimWrapperConstructor
 from mmdfkd.evaluation import Accuracy
 from mmdfkd.models.algorithms import CTKD, Supervised
-from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.algorithms.ctkd import BorrowedLayer, architecture
-from mmdfkd.models.classifiers import Features, ForeignClassifier
+from mmdfkd.models.classifiers import Features, ForeignClassifier, build_teacher
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 

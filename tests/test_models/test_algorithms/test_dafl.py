@@ -4,8 +4,7 @@ import torch
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DAFL
-from mmdfkd.models.algorithms.base import build_teacher
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher
 from mmdfkd.utils import UsageError
 
 SMALL = dict(latent_size=4, widths=(4, 4))

@@ -6,9 +6,8 @@ from torch import nn
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DeepInversion
-from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.algorithms.deepinversion import warmup_cosine
-from mmdfkd.models.classifiers import Classifier, ForeignClassifier
+from mmdfkd.models.classifiers import Classifier, ForeignClassifier, build_teacher
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 

@@ -6,8 +6,7 @@ import torch
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DFQ
-from mmdfkd.models.algorithms.base import build_teacher
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 

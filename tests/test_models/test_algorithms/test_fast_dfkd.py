@@ -9,8 +9,7 @@ from torch import nn
 
 from mmdfkd.engine import AutocastOptimWrapper, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import FastDFKD
-from mmdfkd.models.algorithms.base import build_teacher
-from mmdfkd.models.classifiers import Classifier
+from mmdfkd.models.classifiers import Classifier, build_teacher
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmdfkd.engine import ReplicatedModel, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import DDAD, DFAD, ZSKT
-from mmdfkd.models.algorithms.base import build_teacher
+from mmdfkd.models.classifiers import build_teacher
 from mmdfkd.models.modules import statistics_kept
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError

@@ -8,10 +8,10 @@ from torch import nn
 
 from mmdfkd.engine import RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import KD3
-from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.algorithms.kd3 import statistics_kept
 from mmdfkd.models.classifiers import (
     Classifier,
+    build_teacher,
     load_classifier,
     save_classifier,
     share_classifier,

@@ -9,8 +9,8 @@ from torch import nn
 
 from mmdfkd.engine import AutocastOptimWrapper, ReplicatedModel, RoleOptimWrapperConstructor
 from mmdfkd.models.algorithms import PREDFKD
-from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.algorithms.pre_dfkd import moment_distance, shares
+from mmdfkd.models.classifiers import build_teacher
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 

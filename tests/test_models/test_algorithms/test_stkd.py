@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdfkd.models.algorithms import KD, STKD
-from mmdfkd.models.algorithms.base import build_teacher
+from mmdfkd.models.classifiers import build_teacher
 from mmdfkd.models.modules import mix
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError

@@ -11,10 +11,10 @@ from torchvision import models
 from torchvision.transforms.v2.functional import resize
 
 from mmdfkd.models.algorithms import KD, KD3
-from mmdfkd.models.algorithms.base import build_teacher
 from mmdfkd.models.classifiers import (
     Classifier,
     ForeignClassifier,
+    build_teacher,
     load_classifier,
     save_classifier,
 )
