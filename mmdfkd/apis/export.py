@@ -18,8 +18,10 @@ from mmdfkd.models.classifiers import (
     ForeignClassifier,
     load_classifier,
     read_checkpoint,
+    resolve_checkpoint,
+    save_classifier,
 )
-from mmdfkd.models.classifiers.checkpoint import state_dict_of
+from mmdfkd.models.classifiers.checkpoint import load_state, state_dict_of
 from mmdfkd.models.classifiers.foreign import close
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.files import atomic_path
@@ -32,7 +34,7 @@ def export_student(
     pixels: bool = True,
     network: nn.Module | None = None,
 ) -> Path:
-    """Write a student as a file that runs without mmdfkd.
+    """Write a student as a file of its own, which may run without mmdfkd.
 
     .. code-block:: python
 
@@ -44,12 +46,14 @@ def export_student(
     student on random images before it gets its name.
 
     Args:
-        source: Work directory of a run, or a ``student.pth``.
+        source: Work directory of a run, a ``student.pth``, or another checkpoint in the folder of
+            one, such as an ``epoch_N.pth`` or the best one.
         file: Where to write it. The suffix says what: ``.pt`` TorchScript, for
             ``torch.jit.load``; ``.pt2`` a program of ``torch.export``; ``.onnx`` ONNX, which needs
-            the packages onnx and onnxscript.
+            the packages onnx and onnxscript; ``.pth`` what ``student.pth`` is, a network that
+            mmdfkd reads.
         pixels: Build the normalisation in: the file takes uint8 images. Without, it takes float
-            images that are normalised like the teacher's.
+            images that are normalised like the teacher's. A ``.pth`` always does.
         network: A module like the student, whatever its weights, where the student was a module
             given to ``distill``: its file has the weights alone.
 
@@ -61,9 +65,13 @@ def export_student(
             logits than the student.
     """
     file = Path(file)
-    if file.suffix not in WRITERS:
-        raise UsageError(f'file={str(file)!r}: give it one of the suffixes {", ".join(WRITERS)}.')
+    if file.suffix not in (*WRITERS, '.pth'):
+        suffixes = ', '.join((*WRITERS, '.pth'))
+        raise UsageError(f'file={str(file)!r}: give it one of the suffixes {suffixes}.')
     student = _load(source, network).eval().requires_grad_(False)
+    if file.suffix == '.pth':
+        save_classifier(file, student, student.meta)
+        return file
     model: nn.Module = student
     if pixels:
         model = nn.Sequential(Normalize(student.mean, student.std), student).eval()
@@ -103,21 +111,43 @@ class Normalize(nn.Module):
 
 
 def _load(source: str | os.PathLike, network: nn.Module | None) -> Classifier:
-    """The student of a run or a file."""
-    path = Path(source, 'student.pth') if Path(source).is_dir() else source
+    """The student of a run, of one of its checkpoints or of a file."""
+    path = resolve_checkpoint(Path(source, 'student.pth') if Path(source).is_dir() else source)
     content = read_checkpoint(path)
-    known = (content.get('meta') or {}).get('model') or {}
+    state = state_dict_of(content, path)
+    trained = any(name.startswith('student.') for name in state)
+    file = path.with_name('student.pth') if trained else path  # which describes the network
+    if trained:
+        if not file.is_file():
+            raise UsageError(
+                f'{path} is the checkpoint of a training, and student.pth, which describes the '
+                'network, is not beside it. A run writes it when it ends: go on with --resume, '
+                'or end it now with train_cfg.max_epochs as many as it has had.'
+            )
+        content = read_checkpoint(file)
+        state = {
+            name.removeprefix('student.'): tensor
+            for name, tensor in state.items()
+            if name.startswith('student.')
+        }
+    meta = content.get('meta') or {}
+    known = meta.get('model') or {}
     if network is not None:
         names = ('size', 'fc', 'maps', 'input_shape', 'mean', 'std', 'name')
         settings: dict[str, Any] = {name: known.get(name) for name in names}
-        network = _filled(network, state_dict_of(content, path))
-        return load_classifier(path, ForeignClassifier(network, **settings))
-    if known.get('type') == 'ForeignClassifier':
+        student: Classifier = ForeignClassifier(_filled(network, state), **settings)
+        student = load_classifier(file, student)
+    elif known.get('type') == 'ForeignClassifier':
         raise UsageError(
-            f'{path} holds the weights of {known["source"]}, which its file cannot rebuild. Give '
+            f'{file} holds the weights of {known["source"]}, which its file cannot rebuild. Give '
             'a module like it: network=....'
         )
-    return load_classifier(path)
+    else:
+        student = load_classifier(file)
+    if trained:
+        load_state(student, state, f'Checkpoint {path}')
+        student.meta = {key: value for key, value in meta.items() if key != 'accuracy'}
+    return student
 
 
 def _filled(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:

@@ -9,7 +9,12 @@ import torch
 from torch import nn
 
 from mmdfkd.apis import export_student
-from mmdfkd.models.classifiers import ForeignClassifier, load_classifier, save_classifier
+from mmdfkd.models.classifiers import (
+    ForeignClassifier,
+    load_classifier,
+    network_fingerprint,
+    save_classifier,
+)
 from mmdfkd.registry import MODELS
 from mmdfkd.utils import UsageError
 
@@ -76,6 +81,61 @@ def test_onnx_is_no_dependency(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match='pip install onnx onnxscript'):
         export_student('mmdfkd://resnet8_digits', tmp_path / 'student.onnx')
     assert not list(tmp_path.iterdir())
+
+
+# Other checkpoints of a run ---------------------------------------------------------------------
+
+
+def checkpoint_of(network, **others):
+    """What a training keeps of an epoch, as far as it matters here."""
+    state = {f'student.{name}': tensor for name, tensor in network.state_dict().items()}
+    return dict(meta=dict(epoch=3), state_dict=dict(state, other=torch.zeros(1)), **others)
+
+
+def test_the_student_of_another_epoch(tmp_path):
+    last, best = (load_classifier('mmdfkd://lenet5_digits') for _ in range(2))
+    nn.init.zeros_(last.head.fc.weight)
+    save_classifier(tmp_path / 'student.pth', last, dict(method='KD', accuracy=10.0))
+    torch.save(checkpoint_of(best, optimizer={}), tmp_path / 'best_epoch_3.pth')
+    file = export_student(tmp_path / 'best_epoch_3.pth', tmp_path / 'best.pth')
+    assert network_fingerprint(load_classifier(file)) == network_fingerprint(best)
+    meta = load_classifier(file).meta
+    assert meta['method'] == 'KD' and 'accuracy' not in meta  # that is the last epoch's
+    again = export_student(file, tmp_path / 'again.pth')
+    assert load_classifier(again).meta == meta
+    program = torch.jit.load(export_student(tmp_path / 'best_epoch_3.pth', tmp_path / 'best.pt'))
+    images = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8)
+    expected = best.eval()((images.float() - 78.0) / 82.6)
+    torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_module_of_the_callers_of_another_epoch(make_net, tmp_path):
+    trained, best = make_net(1), make_net(3)
+    save(trained, tmp_path)
+    wrapped = ForeignClassifier(best, input_shape=(1, 16, 16), mean=[120.0], std=[60.0])
+    torch.save(checkpoint_of(wrapped), tmp_path / 'epoch_3.pth')
+    with pytest.raises(UsageError, match=r'student\.pth holds the weights of .*network=\.\.\.'):
+        export_student(tmp_path / 'epoch_3.pth', tmp_path / 'best.pt')
+    file = export_student(tmp_path / 'epoch_3.pth', tmp_path / 'best.pt', network=make_net(2))
+    images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    expected = make_net(3).eval()((images.float() - 120.0) / 60)
+    torch.testing.assert_close(torch.jit.load(file)(images), expected)
+
+
+def test_nobody_describes_the_student_of_an_epoch(tmp_path):
+    torch.save(checkpoint_of(load_classifier('mmdfkd://lenet5_digits')), tmp_path / 'epoch_3.pth')
+    with pytest.raises(UsageError, match=r'student\.pth.* is not beside it.*go on with --resume'):
+        export_student(tmp_path / 'epoch_3.pth', tmp_path / 'best.pth')
+
+
+def test_the_tool(tmp_path):
+    tool = Path(__file__).parents[2] / 'tools/model_converters/export_student.py'
+    command = [sys.executable, tool, 'mmdfkd://lenet5_digits', tmp_path / 'net.pt', '--normalised']
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [str(tmp_path / 'net.pt')]
+    images = torch.randn(2, 1, 32, 32)
+    expected = load_classifier('mmdfkd://lenet5_digits').eval()(images)
+    torch.testing.assert_close(torch.jit.load(tmp_path / 'net.pt')(images), expected)
 
 
 # Students that were plain modules --------------------------------------------------------------
@@ -147,7 +207,7 @@ def test_what_a_format_cannot_hold(tmp_path):
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(UsageError, match=r'one of the suffixes \.pt, \.pt2, \.onnx'):
+    with pytest.raises(UsageError, match=r'one of the suffixes \.pt, \.pt2, \.onnx, \.pth'):
         export_student('mmdfkd://resnet8_digits', tmp_path / 'student.trt')
     with pytest.raises(UsageError, match=r'student\.pth. does not exist'):
         export_student(tmp_path, tmp_path / 'student.pt')

@@ -264,7 +264,7 @@ def save_classifier(path: str | os.PathLike, network: Classifier, meta: dict) ->
         key: value.cpu().clone(memory_format=plain_layout)
         for key, value in network.state_dict().items()
     }
-    meta = dict(format=FORMAT, model=network.config, **meta)
+    meta = dict(meta, format=FORMAT, model=network.config)
     with atomic_path(path) as temporary:
         torch.save(dict(meta=meta, state_dict=state), temporary)
 
