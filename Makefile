@@ -43,7 +43,7 @@ clean:  ## Remove .venv, caches and build products; runs and data stay
 	@touch $@
 
 .venv/installed-tests: .venv/installed
-	@echo 'Installing pytest: a few seconds, once.'
+	@echo 'Installing what tests need: some seconds, once.'
 	@$(PIP) --editable '.[tests]'
 	@touch $@
 
