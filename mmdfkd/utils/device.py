@@ -32,10 +32,11 @@ def set_up_device(env_cfg: Mapping[str, Any]) -> None:
             ``cudnn_benchmark`` lets cuDNN try which algorithm is the fastest for each shape.
 
     Raises:
-        UsageError: ``tf32`` is none of True, False and None.
+        UsageError: One of them is none of True, False and None.
     """
+    for switch in ('keep_memory', 'tf32', 'cudnn_benchmark'):
+        check_choice(f'env_cfg.{switch}', env_cfg.get(switch), (True, False, None))
     tf32 = env_cfg.get('tf32')
-    check_choice('env_cfg.tf32', tf32, (True, False, None))
     if tf32 is not None:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     if env_cfg.get('cudnn_benchmark'):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from mmengine.device import utils
 
+from mmdfkd.utils import UsageError
 from mmdfkd.utils.device import choose_device, set_up_device
 
 
@@ -19,3 +20,10 @@ def test_cudnn_looks_for_the_fastest_algorithms_if_asked(monkeypatch, asked):
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
     set_up_device(dict(cudnn_benchmark=asked))
     assert torch.backends.cudnn.benchmark == asked
+
+
+@pytest.mark.parametrize('switch', ['keep_memory', 'tf32', 'cudnn_benchmark'])
+def test_a_switch_is_on_off_or_left_open(switch):
+    with pytest.raises(UsageError, match=rf"env_cfg\.{switch}='maybe'"):
+        set_up_device({switch: 'maybe'})
+    set_up_device({switch: None})
