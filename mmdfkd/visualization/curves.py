@@ -184,12 +184,14 @@ def _is_percentage(label: str) -> bool:
 def _limits(curves: Mapping[str, Curve], teacher: float | None) -> tuple[float, float, bool]:
     """Ends of the axis of values, and whether a value lies below it.
 
-    The climb of each run's first quarter is cut off, so that the ends can be told apart.
+    The climb of each run's first quarter is cut off, so that the ends can be told apart. Where no
+    run has more than four values, all are shown whole.
     """
     values, settled = [], []
+    cut = 1 / 4 if max(map(len, curves.values())) > 4 else 0
     for points in curves.values():
         finite = [(epoch, value) for epoch, value in points if np.isfinite(value)]
-        begin = points[0][0] + (points[-1][0] - points[0][0]) / 4
+        begin = points[0][0] + cut * (points[-1][0] - points[0][0])
         values += [value for _, value in finite]
         settled += [value for epoch, value in finite if epoch >= begin]
         settled += [value for _, value in finite[-1:]]

@@ -348,7 +348,14 @@ def test_curves_are_over_what_the_runs_count(sweep, make_row, asked, tmp_path, m
     monkeypatch.setattr(sweep, 'read_history', by_iteration)
     sweep.draw(rows, tmp_path, None)
     assert asked['plot_sweep'][2] == 'How each setting grew, iteration by iteration'
-    assert asked['plot_sweep'][4] == 'iteration'
+    assert asked.pop('plot_sweep')[4] == 'iteration'
+
+    def by_either(work_dir):
+        return by_iteration(work_dir) if 'linear' in work_dir else read(work_dir)
+
+    monkeypatch.setattr(sweep, 'read_history', by_either)
+    assert [path.name for path in sweep.draw(rows, tmp_path, None)] == ['sweep.png']
+    assert 'plot_sweep' not in asked
 
 
 def test_lists_are_printed_whole(sweep, make_row, monkeypatch, capsys):

@@ -134,6 +134,13 @@ def test_a_cut_is_said(tmp_path, drawn):
     assert said == [True, False]
 
 
+@pytest.mark.parametrize(('epochs', 'is_whole'), [(2, True), (4, True), (5, False)])
+def test_short_runs_are_drawn_whole(tmp_path, drawn, epochs, is_whole):
+    plot_sweep(tmp_path / 'short.png', {'a': CLIMB[:epochs], 'b': CLIMB[:2]}, 95.0)
+    low, _ = drawn[0].axes[1].get_ylim()
+    assert bool(low < 30) is is_whole
+
+
 def test_a_run_without_a_number_keeps_its_place_among_the_tags(tmp_path, drawn):
     curves = {'low': [(1, 60.0)], 'broken': [(1, np.nan)], 'high': [(1, 90.0)]}
     plot_sweep(tmp_path / 'nan.png', curves, 95.0)

@@ -417,12 +417,12 @@ def draw(rows: Sequence[Row], work_dir: Path, title: str | None) -> list[Path]:
     histories = {row.setting.name: row.histories for row in rows}
     means = {name: mean_curve(found) for name, found in histories.items()}
     curves = {name: curve for name, curve in means.items() if len(curve) > 1}
-    if curves:
+    units = {unit_of(records, KEY) for found in histories.values() for records in found}
+    if curves and len(units) == 1:  # epochs and iterations share no axis
         label = (
             f'Accuracy on {sets} in percent, {"mean of the seeds" if seeds > 1 else "one run each"}'
         )
-        units = {unit_of(records, KEY) for found in histories.values() for records in found}
-        unit = units.pop() if len(units) == 1 else 'step'
+        unit = units.pop()
         title = title or f'How each setting grew, {unit} by {unit}'
         paths.append(plot_sweep(work_dir / 'epochs.png', curves, teacher, title, label, unit))
     return paths
