@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EROFS}
 # torch.save writes files in C++ and forgets the reason when it cannot.
 _TORCH_SAVE_FAILED = re.compile(r'inline_container\.cc.*(unexpected pos|failed writing)', re.DOTALL)
+_PATIENCE = 5  # seconds in which a launcher ends the other processes
 _MEMORY_ASKED_FOR = re.compile(r'\w+ to allocate [\d.]+ \w+')
 
 
@@ -35,6 +37,9 @@ def report_errors(resume_hint: Callable[[], str] | None = None) -> Iterator[None
     anything else                                 its traceback: a bug is a bug              1
     ============================================  =========================================  ====
 
+    What goes wrong in several processes alike is said by the first: the others give the launcher
+    time to end them before they speak.
+
     Args:
         resume_hint: Returns what was kept and the command that continues; called after a Ctrl-C.
     """
@@ -48,7 +53,10 @@ def report_errors(resume_hint: Callable[[], str] | None = None) -> Iterator[None
         message = explain(error)
         if message is None:
             raise
-        print(f'error: {message}', file=sys.stderr)
+        rank = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
+        if rank:
+            time.sleep(_PATIENCE)
+        print(f'error{f" of process {rank}" if rank else ""}: {message}', file=sys.stderr)
         raise SystemExit(2) from None
 
 

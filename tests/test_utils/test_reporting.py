@@ -30,6 +30,20 @@ def test_usage_error(capsys):
     assert run(lambda: throw(error), capsys) == (2, f'error: {error}\n')
 
 
+@pytest.mark.parametrize(('variable', 'rank'), [('RANK', 0), ('RANK', 3), ('SLURM_PROCID', 2)])
+def test_the_first_of_several_processes_speaks_first(capsys, monkeypatch, variable, rank):
+    """The others wait: their launcher ends them where all have failed."""
+    monkeypatch.delenv('RANK', raising=False)
+    monkeypatch.setenv(variable, str(rank))
+    waited = []
+    monkeypatch.setattr('time.sleep', waited.append)
+    with pytest.raises(SystemExit, match='2'), report_errors():
+        raise UsageError('Give a number.')
+    of_process = f' of process {rank}' if rank else ''
+    assert capsys.readouterr().err == f'error{of_process}: Give a number.\n'
+    assert bool(waited) is bool(rank)
+
+
 def test_success_is_silent(capsys):
     with report_errors():
         pass
