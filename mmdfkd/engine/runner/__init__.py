@@ -1,6 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-from .distill_runner import DistillRunner, set_loader_defaults
+from .distill_runner import DistillRunner
 from .launch import leave_processes
+from .loaders import set_loader_defaults
 from .replicated_model import ReplicatedModel
 
 __all__ = ['DistillRunner', 'ReplicatedModel', 'leave_processes', 'set_loader_defaults']

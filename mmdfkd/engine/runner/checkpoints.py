@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner.checkpoint import find_latest_checkpoint
 
 from mmdfkd.evaluation.metrics import Accuracy, Agreement
@@ -64,6 +65,39 @@ def to_plain(checkpoint: dict) -> None:
         for state in schedulers:  # OneCycleLR keeps a function of its own
             for key in [key for key, value in state.items() if callable(value)]:
                 del state[key]
+
+
+def check_optimizers(checkpoint: dict, optim_wrapper: OptimWrapperDict, filename: str) -> None:
+    """The state of another optimiser is none of this one's.
+
+    Args:
+        checkpoint: To resume from.
+        optim_wrapper: The optimisers of the run by role.
+        filename: Where it is, for messages.
+
+    Raises:
+        UsageError: It holds the state of other optimisers, or of other networks.
+    """
+    kinds = checkpoint['meta'].get('optimizers', {})
+    for role, wrapper in optim_wrapper.items():
+        known, own = checkpoint['optimizer'].get(role, {}), wrapper.optimizer
+        groups = [len(group['params']) for group in known.get('param_groups', ())]
+        wanted = [len(group['params']) for group in own.param_groups]
+        same = kinds.get(role, type(own).__name__) == type(own).__name__
+        if same and len(groups) == len(wanted) and groups != wanted:
+            raise UsageError(
+                f'{filename} is of another network: the optimiser of {role} knows '
+                f'{sum(groups)} tensors there, {sum(wanted)} in this run. Resume with the '
+                'networks of that run.'
+            )
+        if not same or groups != wanted:
+            raise UsageError(
+                f'{filename} holds the state of another optimiser of {role} '
+                f'({kinds.get(role, "unknown")}, {len(groups)} groups of parameters) than '
+                f'optim_wrapper.{role} describes ({type(own).__name__}, '
+                f'{len(own.param_groups)}). Resume with that of the run, or use load_from to '
+                'start from its weights.'
+            )
 
 
 def checkpoint_folders(runner: Any) -> list[Path]:

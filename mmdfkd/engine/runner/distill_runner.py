@@ -20,17 +20,11 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmdfkd.datasets import (
-    HybridDataset,
-    ImageBank,
     LatentDataset,
-    PackedDataset,
-    whole_batch_collate,
 )
-from mmdfkd.datasets.residency import make_resident
-from mmdfkd.datasets.samplers import SharedSampler
 from mmdfkd.models.classifiers import read_checkpoint
 from mmdfkd.models.classifiers.checkpoint import FORMAT, load_state, state_dict_of
-from mmdfkd.registry import DATA_SAMPLERS, DATASETS, RUNNERS, class_of, describes
+from mmdfkd.registry import DATA_SAMPLERS, RUNNERS, describes
 from mmdfkd.utils import UsageError
 from mmdfkd.utils.device import choose_device, set_up_device
 from mmdfkd.utils.errors import check_least
@@ -38,6 +32,7 @@ from mmdfkd.utils.files import atomic_path
 
 from .checkpoints import (
     check_best,
+    check_optimizers,
     checkpoint_folders,
     latest_checkpoint,
     move_best,
@@ -45,6 +40,7 @@ from .checkpoints import (
     to_plain,
 )
 from .launch import check_launcher, join_by_gloo, set_meeting_place
+from .loaders import complete_dataset, complete_loader, settle
 from .schedules import Schedules, check_length, check_schedules
 
 #: Default hooks that mmengine has in any run.
@@ -105,42 +101,13 @@ class DistillRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader of whole batches of even size.
-
-        ``collate_fn`` defaults to ``whole_batch_collate`` and, beside one of our samplers,
-        ``batch_sampler`` to the one it names (``None`` gives PyTorch's). A set that fits lives
-        on the device, see :func:`~mmdfkd.datasets.residency.make_resident`.
-        """
+        """Build a loader of whole batches, see :func:`complete_loader` and :func:`settle`."""
         if isinstance(dataloader, dict):
-            defaults: dict[str, Any] = dict(collate_fn=whole_batch_collate)
-            sampler: Any = dataloader.get('sampler')
-            if describes(DATA_SAMPLERS, sampler, SharedSampler):
-                own = class_of(DATA_SAMPLERS, sampler).batch_sampler
-                defaults['batch_sampler'] = dict(type=own)
-            dataloader = {**defaults, **dataloader}
-            if not dataloader.get('num_workers'):
-                dataloader.pop('persistent_workers', None)  # PyTorch refuses that of none
-            if dataloader.get('drop_last') and dataloader.get('batch_sampler'):
-                raise UsageError(
-                    f'drop_last=True of a dataloader: {dataloader["batch_sampler"]["type"]} makes '
-                    'the batches, and drops none. Leave it out, or set batch_sampler=None.'
-                )
-        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        dataset = loader.dataset
-        parts = dataset.parts if isinstance(dataset, HybridDataset) else [dataset]
-        packed = [part for part in parts if isinstance(part, PackedDataset)]
-        if any([make_resident(part, choose_device()) for part in packed]):
-            loader.num_workers, loader.pin_memory = 0, False  # batches are born on the device
-        if loader.num_workers:  # else starting them would draw from the run's own generator
-            loader.generator = torch.Generator()
-        return loader
+            dataloader = complete_loader(dataloader)
+        return settle(Runner.build_dataloader(dataloader, seed, diff_rank_seed))
 
     def build_train_loop(self, loop: Any) -> Any:
-        """Build the training loop.
-
-        A :class:`LatentDataset` is told the run's seed and the shape of a latent, an
-        :class:`ImageBank` its folder and the shape of an image, also where it is the synthetic part
-        of a :class:`HybridDataset`.
+        """Build the training loop; images learn of their run by :func:`complete_dataset`.
 
         Raises:
             UsageError: The images are none for the method, the run has no length, or a warm-up
@@ -148,7 +115,7 @@ class DistillRunner(Runner):
         """
         dataset = self._train_dataloader['dataset']
         if isinstance(dataset, dict):  # else it is built already
-            self._complete(dataset)
+            complete_dataset(dataset, self.model, self.work_dir, self.seed)
         if isinstance(loop, dict):
             for key in ('max_epochs', 'max_iters', 'val_interval'):
                 check_least(f'train_cfg.{key}', loop.get(key), 1)
@@ -171,31 +138,6 @@ class DistillRunner(Runner):
         loop = super().build_val_loop(loop)
         check_best(self.hooks, loop.evaluator.metrics, self.model.teacher is not None)
         return loop
-
-    def _complete(self, dataset: dict) -> None:
-        reads_none = self.model.latent_shape is not None
-        if reads_none and describes(DATASETS, dataset, PackedDataset):
-            raise UsageError(
-                f'{self.model.method} reads no images, and train_dataloader.dataset is an '
-                f"{class_of(DATASETS, dataset).__name__}. Set dataset=dict(type='LatentDataset', "
-                "length=...) and sampler=dict(type='CountingSampler'), or choose a method that "
-                'learns from images.'
-            )
-        latents = describes(DATASETS, dataset, LatentDataset)
-        if latents and not reads_none:
-            raise UsageError(
-                f'{self.model.method} learns from images, and train_dataloader.dataset is a '
-                "LatentDataset. Set dataset=dict(type='ImagePool', root=...), or choose a method "
-                'with a generator, such as DAFL.'
-            )
-        if describes(DATASETS, dataset, HybridDataset):
-            dataset = dataset.get('synthetic') or dataset
-        if describes(DATASETS, dataset, ImageBank) and self.model.teacher is not None:
-            dataset.setdefault('root', str(Path(self.work_dir, 'bank')))
-            dataset.setdefault('shape', self.model.teacher.input_shape)
-        if latents:
-            dataset.setdefault('seed', self.seed)
-            dataset.setdefault('shape', self.model.latent_shape)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Build the schedulers of each role; a role that has none keeps its learning rate.
@@ -360,7 +302,7 @@ class DistillRunner(Runner):
                 'can be resumed from it. Resume from an epoch_N.pth, or use load_from to start '
                 'from it.'
             )
-        self._check_optimizers(checkpoint, filename)
+        check_optimizers(checkpoint, self.optim_wrapper, filename)
         seed = self.seed
         schedules = Schedules(self.param_schedulers or {}, self.optim_wrapper)
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
@@ -376,29 +318,6 @@ class DistillRunner(Runner):
         for part in (sampler, dataset) if isinstance(dataset, LatentDataset) else (sampler,):
             if getattr(part, 'seed', None) == seed:
                 part.seed = self.seed
-
-    def _check_optimizers(self, checkpoint: dict, filename: str) -> None:
-        """The state of another optimiser is none of this one's."""
-        kinds = checkpoint['meta'].get('optimizers', {})
-        for role, wrapper in self.optim_wrapper.items():
-            known, own = checkpoint['optimizer'].get(role, {}), wrapper.optimizer
-            groups = [len(group['params']) for group in known.get('param_groups', ())]
-            wanted = [len(group['params']) for group in own.param_groups]
-            same = kinds.get(role, type(own).__name__) == type(own).__name__
-            if same and len(groups) == len(wanted) and groups != wanted:
-                raise UsageError(
-                    f'{filename} is of another network: the optimiser of {role} knows '
-                    f'{sum(groups)} tensors there, {sum(wanted)} in this run. Resume with the '
-                    'networks of that run.'
-                )
-            if not same or groups != wanted:
-                raise UsageError(
-                    f'{filename} holds the state of another optimiser of {role} '
-                    f'({kinds.get(role, "unknown")}, {len(groups)} groups of parameters) than '
-                    f'optim_wrapper.{role} describes ({type(own).__name__}, '
-                    f'{len(own.param_groups)}). Resume with that of the run, or use load_from to '
-                    'start from its weights.'
-                )
 
     def _go_on(self, schedules: Schedules, known: Mapping[str, list]) -> None:
         """Where schedules are no longer those of the checkpoint, follow those of this run."""
@@ -424,22 +343,3 @@ def acts(hook: Hook, stage: str) -> bool:
     if stage in Hook.stages:
         return stage in vars(hook) or stage in hook.get_triggered_stages()
     return hasattr(hook, stage)
-
-
-def set_loader_defaults(
-    cfg: Config, pin_memory: bool = True, persistent_workers: bool = True
-) -> None:
-    """Say of each dataloader what its config leaves open, in place.
-
-    Args:
-        cfg: A config.
-        pin_memory: Whether batches may be pinned; they are where there is a GPU.
-        persistent_workers: Whether worker processes, if there are any, may outlive an epoch.
-    """
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if loader:
-            pinned = loader.get('pin_memory', torch.cuda.is_available())
-            kept = loader.get('persistent_workers', loader.get('num_workers', 0) > 0)
-            loader.pin_memory = pin_memory and pinned
-            loader.persistent_workers = persistent_workers and kept
