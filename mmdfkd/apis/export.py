@@ -181,10 +181,11 @@ def _write(model: nn.Module, images: Tensor, path: Path) -> Callable[[Tensor], T
     except (UsageError, OSError):
         raise
     except Exception as error:  # what a format cannot hold fails in many ways
-        reason = str(error).strip().partition('\n')[0]
+        reason = str(error).strip().partition('\n')[0][:160]
         raise UsageError(
-            f'The student cannot be written as {path.suffix} ({type(error).__name__}: {reason}). '
-            f'Choose another of {", ".join(WRITERS)}.'
+            f'PyTorch {torch.__version__} cannot write the student as {path.suffix} '
+            f'({type(error).__name__}: {reason}). Choose another of {", ".join(WRITERS)}, or a '
+            'newer PyTorch.'
         ) from error
 
 

@@ -23,6 +23,8 @@ STUDENTS = [
     ('resnet8_digits', 'normalised'),
     ('lenet5_digits', 'pixels'),
 ]
+# PyTorch 2.3 cannot read its own programs back, and has no such ONNX.
+HAS_PROGRAMS = tuple(map(int, torch.__version__.split('.')[:2])) > (2, 3)
 # Run where mmdfkd cannot be imported.
 READER = """
 import sys
@@ -49,7 +51,7 @@ def test_files_run_without_mmdfkd(tmp_path):
     torch.save(dict(pixels=pixels, normalised=normalised), tmp_path / 'images.pt')
     files = {}
     for name, kind in STUDENTS:
-        for suffix in ('.pt', '.pt2'):
+        for suffix in ('.pt', '.pt2') if HAS_PROGRAMS else ('.pt',):
             file = tmp_path / f'{name}_{kind}{suffix}'
             assert export_student(f'mmdfkd://{name}', file, pixels=kind == 'pixels') == file
             files[file.name] = name
@@ -63,6 +65,7 @@ def test_files_run_without_mmdfkd(tmp_path):
         assert (results[file][0].argmax(1) == expected.argmax(1)).all()
 
 
+@pytest.mark.skipif(not HAS_PROGRAMS, reason='needs a newer PyTorch')
 def test_onnx(tmp_path):
     pytest.importorskip('onnxscript')
     reference = pytest.importorskip('onnx.reference')
@@ -202,7 +205,7 @@ class DataDependent(nn.Module):
 
 def test_what_a_format_cannot_hold(tmp_path):
     save(DataDependent(), tmp_path)
-    with pytest.raises(UsageError, match=r'cannot be written as \.pt2 .*Choose another of \.pt'):
+    with pytest.raises(UsageError, match=r'cannot write the student as \.pt2 .*Choose another of \.pt'):
         export_student(tmp_path, tmp_path / 'student.pt2', network=DataDependent())
 
 
