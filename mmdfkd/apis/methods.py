@@ -45,6 +45,8 @@ def list_methods() -> list[Method]:
 
     .. code-block:: python
 
+        from mmdfkd.apis import list_methods
+
         for method in list_methods():
             print(f'{method.name}: {method.title}, {method.images} images')
     """

@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""What drives a run: runner, hooks and optimisers; and predictions of whole datasets."""
+
 from .hooks import *  # noqa: F403
 from .optimizers import *  # noqa: F403
 from .prediction import LogitsCache, predict_logits

@@ -71,7 +71,7 @@ class LogitsCache:
     would flip images that lie within 1e-3 of a threshold.
 
     Args:
-        folder: Where files go.
+        folder: Where files go; by default ``~/.cache/mmdfkd/logits``.
         batch_size: Images per forward pass.
     """
 

@@ -74,8 +74,9 @@ class Accuracy(ShareMetric):
 
     Args:
         topk: Which k to report, one or several; ``accuracy/top1`` and so on.
-        collect_device: See above; ``'gpu'`` needs none.
-        prefix: First part of the metric's name.
+        collect_device: How processes exchange what they counted: ``'gpu'``, by the network, with
+            or without a GPU; or ``'cpu'``, by files that all machines must see.
+        prefix: First part of the metric's name; ``accuracy`` by default.
     """
 
     default_prefix = 'accuracy'
@@ -113,6 +114,10 @@ class Agreement(ShareMetric):
     """Share of images where student and teacher predict the same class, in percent.
 
     Needs no labels. Reports nothing where there is no teacher.
+
+    Args:
+        collect_device: As of :class:`Accuracy`.
+        prefix: First part of the metric's name; ``agreement`` by default.
     """
 
     default_prefix = 'agreement'

@@ -23,8 +23,7 @@ from mmengine.runner import set_random_seed
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
-from .config_read import TYPO, closest
-from .config_read import load_config as load_config  # users read and check from here
+from .config_read import TYPO, closest, load_config
 from .config_slots import (
     DICTS,
     ENVIRONMENT_KEYS,
@@ -42,6 +41,8 @@ from .config_slots import (
 from .errors import UsageError, check_choice, check_least
 from .seeds import check_seed
 from .signatures import Arguments, keyword_arguments
+
+__all__ = ['check_config', 'load_config']  # users read and check from here
 
 #: Classes whose ``**kwargs`` go where no further key is known.
 CLOSED = ('CheckpointHook',)

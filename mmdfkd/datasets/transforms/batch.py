@@ -41,7 +41,7 @@ class FlipParams(NamedTuple):
 
 
 class BatchTransform(ABC):
-    """What the transforms of this file share: call = draw, then apply."""
+    """Base of the batch transforms: a call draws parameters and applies them."""
 
     @abstractmethod
     def draw(self, batch: int, height: int, width: int, device: Device = None) -> Any:

@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Hooks: what happens around the training steps of every method."""
+
 from .epoch_seed_hook import EpochSeedHook
 from .figure_hook import FigureHook
 from .gan_hook import GANHook

@@ -54,6 +54,9 @@ class DistillRunner(Runner):
     It differs from mmengine's in its checkpoints: they are written beside their place and renamed,
     contain tensors and plain values only, are read with ``weights_only=True``, and must match the
     model key by key. ``load_from`` takes a training checkpoint or a ``student.pth``.
+
+    Its arguments are those of mmengine's ``Runner``, the keys of a config; :meth:`from_cfg` takes a
+    whole one.
     """
 
     _resume: bool

@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Methods, one class each, and the bases that they derive from."""
+
 from .base import BaseDistiller
 from .cmi import CMI
 from .ctkd import CTKD

@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Teachers and students: image classifiers, their files, and those of other libraries."""
+
 from .checkpoint import (
     keep_weights,
     load_classifier,

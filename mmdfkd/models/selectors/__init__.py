@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Selectors: which images of a pool count."""
+
 from .base import Selector
 from .confidence_selector import ConfidenceSelector
 from .dynamic_selector import DynamicSelector
