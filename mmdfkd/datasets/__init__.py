@@ -7,16 +7,26 @@ from .glyph_pool import GlyphPool
 from .hybrid import HybridBatchSampler, HybridDataset, HybridSampler
 from .image_bank import ImageBank
 from .image_pool import ImagePool, write_pool
-from .labelled import CIFAR10, CIFAR100, CINIC10, MNIST, SVHN, LabelledFolder, TinyImageNet
+from .labelled import (
+    CIFAR10,
+    CIFAR100,
+    CINIC10,
+    MNIST,
+    SVHN,
+    LabelledFolder,
+    LabelledSet,
+    TinyImageNet,
+)
 from .latents import CountingSampler, LatentDataset
 from .noise_pool import NoisePool
 from .packed import PackedDataset
 from .quick import QuickDataset
 from .samplers import BankSampler, EvenBatchSampler, SelectionSampler
-from .transforms import BatchRandomCrop, BatchRandomFlip, BatchRandomResizedCrop
+from .transforms import BatchAutoAugment, BatchRandomCrop, BatchRandomFlip, BatchRandomResizedCrop
 
 __all__ = [
     'BankSampler',
+    'BatchAutoAugment',
     'BatchRandomCrop',
     'BatchRandomFlip',
     'BatchRandomResizedCrop',
@@ -33,6 +43,7 @@ __all__ = [
     'ImageBank',
     'ImagePool',
     'LabelledFolder',
+    'LabelledSet',
     'LatentDataset',
     'MNIST',
     'NoisePool',

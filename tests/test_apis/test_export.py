@@ -205,7 +205,9 @@ class DataDependent(nn.Module):
 
 def test_what_a_format_cannot_hold(tmp_path):
     save(DataDependent(), tmp_path)
-    with pytest.raises(UsageError, match=r'cannot write the student as \.pt2 .*Choose another of \.pt'):
+    with pytest.raises(
+        UsageError, match=r'cannot write the student as \.pt2 .*Choose another of \.pt'
+    ):
         export_student(tmp_path, tmp_path / 'student.pt2', network=DataDependent())
 
 
