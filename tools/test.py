@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         "config's work_dir, or else work_dirs/<config stem>",
     )
     parser.add_argument('--out', help='write metrics and predictions to this .json file')
-    parser.add_argument('--show-dir', help='write a picture of the mistakes into this folder')
+    parser.add_argument('--show-dir', help='draw mistakes and confusions into this folder')
     add_cfg_options(parser, 'override config keys, e.g. test_dataloader.batch_size=100')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)

@@ -6,6 +6,7 @@
 
 from .bank import plot_bank
 from .comparison import plot_comparison, plot_readme_banner
+from .confusion import confusion_matrix, plot_confusion
 from .curves import plot_history, plot_sweep
 from .gan import plot_gan
 from .matrix import plot_matrix
@@ -16,10 +17,12 @@ from .sweep import plot_settings, plot_values
 from .tsne import plot_tsne
 
 __all__ = [
+    'confusion_matrix',
     'draw_features',
     'draw_run',
     'plot_bank',
     'plot_comparison',
+    'plot_confusion',
     'plot_gan',
     'plot_history',
     'plot_matrix',
