@@ -1,4 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+from .grad_cam import grad_cam, map_reach
 from .metrics import Accuracy, Agreement
 
-__all__ = ['Accuracy', 'Agreement']
+__all__ = ['Accuracy', 'Agreement', 'grad_cam', 'map_reach']

@@ -5,6 +5,7 @@
 """
 
 from .bank import plot_bank
+from .cam import plot_cam
 from .comparison import plot_comparison, plot_readme_banner
 from .confusion import confusion_matrix, plot_confusion
 from .curves import plot_history, plot_sweep
@@ -21,6 +22,7 @@ __all__ = [
     'draw_features',
     'draw_run',
     'plot_bank',
+    'plot_cam',
     'plot_comparison',
     'plot_confusion',
     'plot_gan',
