@@ -42,6 +42,7 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options)
         check_config(cfg, phase='test')
         cfg.load_from, cfg.resume, cfg.launcher, cfg.log_level = None, False, 'none', 'WARNING'
+        cfg.visualizer = None  # this is no run to record
         with TemporaryDirectory() as folder:
             cfg.work_dir = folder
             kind = class_of(RUNNERS, dict(type=cfg.get('runner_type', 'DistillRunner')))
