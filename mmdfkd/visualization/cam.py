@@ -75,7 +75,15 @@ def plot_cam(
     block = (1 + len(names)) * step - _GAP + _BETWEEN
     blocks = max(1, (style.WIDTH - 2 * _MARGIN + _BETWEEN) // block)
     rows = -(-count // blocks)
-    row_height = _TILE + 44
+    captions = {
+        name: [
+            _answer(classes, int(wanted[number]), scores[name][number], heats[name][number])
+            for number in range(count)
+        ]
+        for name in names
+    }
+    lines = max(len(caption) for each in captions.values() for caption in each)
+    row_height = _TILE + 16 + 14 * max(lines, 2)
     width = max(style.WIDTH, 2 * _MARGIN + block - _BETWEEN)
     note = (
         'Grad-CAM: what in the image speaks for the class that the teacher sees. Below: that '
@@ -93,19 +101,12 @@ def plot_cam(
                 _write_headings(page, x, [first, *names])
             style.draw_tile(page, shown[number], x, y, _TILE)
             if truth is not None:
-                _caption(page, x, y + _TILE, str(classes[truth[number]]), _TILE)
+                _write_caption(page, x, y, [(str(classes[truth[number]]), style.MUTED)])
             for place, name in enumerate(names, 1):
-                left, heat, score = x + place * step, heats[name][number], scores[name][number]
-                mixed = overlay(shown[number], heat, (reach or {}).get(name, 1.0))
+                left, share = x + place * step, (reach or {}).get(name, 1.0)
+                mixed = overlay(shown[number], heats[name][number], share)
                 style.draw_tile(page, mixed, left, y, _TILE)
-                answer = f'{classes[wanted[number]]}: {score[wanted[number]]:.2f}'
-                _caption(page, left, y + _TILE, answer, _TILE)
-                seen = int(score.argmax())
-                if seen != wanted[number]:
-                    second = f'sees {classes[seen]}: {score[seen]:.2f}'
-                    _caption(page, left, y + _TILE + 14, second, _TILE, style.RED)
-                elif not heat.any():
-                    _caption(page, left, y + _TILE + 14, 'no place speaks for it', _TILE)
+                _write_caption(page, left, y, captions[name][number])
     return Path(path)
 
 
@@ -158,10 +159,28 @@ def _write_headings(page: Axes, x: float, words: Sequence[str]) -> None:
         style.write_fitting(page, left, _TOP - 8, word, 11, _TILE, fontweight='bold')
 
 
-def _caption(
-    page: Axes, x: float, y: float, text: str, width: float, colour: str = style.MUTED
-) -> None:
-    style.write_fitting(page, x + width / 2, y + 15, text, 11.5, width, ha='center', color=colour)
+def _answer(
+    classes: Sequence[str], wanted: int, score: np.ndarray, heat: np.ndarray
+) -> list[tuple[str, str]]:
+    """The lines under a map and their colours."""
+    lines = [(f'{style.shorten(str(classes[wanted]), 14)}: {score[wanted]:.2f}', style.MUTED)]
+    seen = int(score.argmax())
+    if seen != wanted:
+        lines.append(
+            (f'sees {style.shorten(str(classes[seen]), 10)}: {score[seen]:.2f}', style.RED)
+        )
+    if not heat.any():
+        lines.append(('no place speaks for it', style.MUTED))
+    return lines
+
+
+def _write_caption(page: Axes, x: float, y: float, lines: Sequence[tuple[str, str]]) -> None:
+    """Writes lines under the tile at (x, y)."""
+    for number, (text, colour) in enumerate(lines):
+        below = y + _TILE + 15 + 14 * number
+        style.write_fitting(
+            page, x + _TILE / 2, below, text, 11.5, _TILE, ha='center', color=colour
+        )
 
 
 def _draw_scale(page: Axes, x: float, y: float) -> None:

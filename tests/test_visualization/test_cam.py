@@ -74,11 +74,17 @@ def test_without_labels_and_of_tensors(tmp_path, drawn):
 
 
 def test_an_empty_map_is_said_to_be_one(tmp_path, drawn):
+    """Also where the network sees something else; rows make room for a third line."""
     given = drawing()
-    given['maps']['teacher'][1] = 0
     plot_cam(tmp_path / 'cam.png', **given)
-    texts = [text.get_text() for text in drawn[0].axes[0].texts]
-    assert texts.count('no place speaks for it') == 1
+    given['maps']['student'][0] = 0
+    plot_cam(tmp_path / 'cam.png', **given)
+    first, second = (figure.axes[0] for figure in drawn)
+    texts = {text.get_text(): text.get_position() for text in second.texts}
+    (x, y), empty = texts['sees class 1: 0.60'], texts['no place speaks for it']
+    assert empty == (x, y + 14)
+    assert second.get_ylim()[0] == first.get_ylim()[0] + 2 * 14
+    assert 'no place speaks for it' not in [text.get_text() for text in first.texts]
 
 
 def test_colours_over_black_and_white():
@@ -123,7 +129,9 @@ def test_long_names_and_three_networks_fit(tmp_path, drawn):
     plot_cam(tmp_path / 'cam.png', **given)
     page = drawn[0].axes[0]
     assert all(text.get_window_extent().x1 < style.WIDTH for text in page.texts)
-    assert [text.get_text() for text in page.texts].count('third') == 1  # one block in a row
+    texts = [text.get_text() for text in page.texts]
+    assert texts.count('third') == 1  # one block in a row
+    assert texts.count('a class with …: 0.70') == 7 and 'sees a class w…: 0.60' in texts
 
 
 @pytest.mark.parametrize(
