@@ -28,7 +28,10 @@ def parse_args() -> argparse.Namespace:
         "config's work_dir, or else work_dirs/<config stem>",
     )
     parser.add_argument('--out', help='write metrics and predictions to this .json file')
-    parser.add_argument('--show-dir', help='write a picture of the mistakes into this folder')
+    parser.add_argument('--show-dir', help='draw mistakes and confusions into this folder')
+    parser.add_argument(
+        '--tta', action='store_true', help='average over each image and its mirror image'
+    )
     add_cfg_options(parser, 'override config keys, e.g. test_dataloader.batch_size=100')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -54,6 +57,9 @@ def main() -> None:
         run = run_of(args) or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
         cfg.work_dir = args.work_dir or f'{run}/test'  # the training's record stays as it is
         cfg.load_from, cfg.resume = args.checkpoint, False
+        hooks = cfg.get('default_hooks') or {}
+        if args.tta:
+            cfg.default_hooks = dict(hooks, tta=dict(hooks.get('tta') or {}, type='TTAHook'))
         check_config(cfg, phase='test')
         if args.out and Path(args.out).is_dir():
             raise UsageError(f'--out {args.out} is a folder. Give a .json file.')

@@ -145,6 +145,11 @@ def _check_ours(cfg: Config) -> None:
             'compile is the switch of mmengine for whole models. Set '
             "default_hooks.speed.compile=['teacher', 'student'], which compiles networks."
         )
+    if cfg.get('tta_model'):
+        raise UsageError(
+            'tta_model is how mmengine augments tests. Leave it out: python tools/test.py --tta '
+            'averages over each image and its mirror image.'
+        )
     if 'optimizer' in (cfg.get('optim_wrapper') or {}):
         raise UsageError(
             'optim_wrapper.optimizer is one for all, and every role has its own here. Set '

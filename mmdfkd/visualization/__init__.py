@@ -5,7 +5,9 @@
 """
 
 from .bank import plot_bank
+from .cam import plot_cam
 from .comparison import plot_comparison, plot_readme_banner
+from .confusion import confusion_matrix, plot_confusion
 from .curves import plot_history, plot_sweep
 from .gan import plot_gan
 from .matrix import plot_matrix
@@ -16,10 +18,13 @@ from .sweep import plot_settings, plot_values
 from .tsne import plot_tsne
 
 __all__ = [
+    'confusion_matrix',
     'draw_features',
     'draw_run',
     'plot_bank',
+    'plot_cam',
     'plot_comparison',
+    'plot_confusion',
     'plot_gan',
     'plot_history',
     'plot_matrix',

@@ -33,14 +33,15 @@ def plot_matrix(
 
     Colours are for the entries off the diagonal, from the lowest to the highest, which are far
     smaller than those on it; the diagonal is grey. Up to 12 classes have their numbers, in percent,
-    in the cells; of more than 40 classes every n-th is named.
+    in the cells; of more than 40 classes every n-th is named. A row of NaN, of a class of which
+    nothing is known, stays empty.
 
     Args:
         path: The PNG file to write, 960 page pixels wide.
-        matrix: Probabilities, (K, K).
+        matrix: Probabilities, (K, K); whole rows may be NaN, but not all.
         classes: Names of the K classes.
         title: Heading of the figure.
-        note: A line under the heading.
+        note: A line or two under the heading.
         rows: What a row stands for.
         columns: What a column stands for.
 
@@ -48,8 +49,8 @@ def plot_matrix(
         The path written.
 
     Raises:
-        UsageError: If the matrix is not (K, K) with values in [0, 1], or the file cannot be
-            written.
+        UsageError: If the matrix is not (K, K) with values in [0, 1] or rows of NaN, or the file
+            cannot be written.
     """
     from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 
@@ -60,10 +61,11 @@ def plot_matrix(
             f'matrix: found shape {values.shape}, expected ({count}, {count}), one row and one '
             'column for each of 2 classes or more'
         )
-    if not (np.all(values >= 0) and np.all(values <= 1 + 1e-6)):
+    known = ~np.isnan(values).all(1)
+    if not (known.any() and np.all(values[known] >= 0) and np.all(values[known] <= 1 + 1e-6)):
         raise UsageError('matrix: found values outside [0, 1], expected probabilities')
     is_diagonal = np.eye(count, dtype=bool)
-    wrong = values[~is_diagonal]
+    wrong = values[~is_diagonal & known[:, None]]
     low, top = float(wrong.min()), float(wrong.max()) or 0.01
     if top - low < 0.01 * top:  # all alike: nothing to tell apart
         low = 0.0
@@ -83,7 +85,8 @@ def plot_matrix(
             interpolation='nearest',
         )
         grey = ListedColormap([style.FAINT])
-        axes.imshow(np.where(is_diagonal, 1.0, np.nan), cmap=grey, interpolation='nearest')
+        shown = np.where(is_diagonal & known[:, None], 1.0, np.nan)
+        axes.imshow(shown, cmap=grey, interpolation='nearest')
         _name_classes(axes, classes)
         if count <= _NUMBERED:
             _write_numbers(axes, values, low, top)
@@ -102,7 +105,7 @@ def plot_matrix(
         bar.tick_params(labelsize=11)
         x = _LEFT + _SIDE + 36
         style.write(page, x, _TOP - 10, 'off the diagonal, %', 12, color=style.MUTED)
-        diagonal = values[is_diagonal] * 100
+        diagonal = values[is_diagonal][known] * 100
         style.write(page, x, _TOP + 240, f'on it: {_span(diagonal)} %', 12, color=style.MUTED)
     return Path(path)
 
@@ -131,7 +134,7 @@ def _upright(classes: Sequence[str]) -> bool:
 
 def _write_numbers(axes: Axes, values: np.ndarray, low: float, top: float) -> None:
     digits = 1 if top >= 0.02 else 2
-    for row, column in np.ndindex(*values.shape):
+    for row, column in np.argwhere(~np.isnan(values)):
         value, on_diagonal = values[row, column], row == column
         light = not on_diagonal and value - low > 0.6 * (top - low)
         axes.text(

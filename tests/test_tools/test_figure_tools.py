@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 CONFIG = 'configs/kd3/kd3_lenet5_lenet5-half_1xb128-40e_digits.py'
+TEACHER = 'configs/teachers/lenet5_digits.py'
 
 
 @pytest.fixture(scope='module')
@@ -73,6 +74,18 @@ def test_features_of_a_run(work_dir, run_tool, tmp_path):
     assert size(out)[0] == 1920
 
 
+def test_where_teacher_and_student_look(work_dir, run_tool, tmp_path):
+    """A student is the same in its own file and in the last checkpoint; LeNet5's maps are inner."""
+    for name in ('student', 'epoch_2'):
+        out, checkpoint = tmp_path / f'{name}.png', work_dir / f'{name}.pth'
+        printed = run_tool('visualization/vis_cam.py', CONFIG, checkpoint, '--out', out, '--num', 3)
+        assert printed == f'{out}: 3 of 500 images of digits\n'
+        assert size(out)[0] == 1920
+    pictures = [(tmp_path / f'{name}.png').read_bytes() for name in ('student', 'epoch_2')]
+    assert pictures[0] == pictures[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['epoch_2.png', 'student.png']
+
+
 def test_runs_are_compared(work_dir, run_tool, tmp_path):
     out = tmp_path / 'sweep.png'
     printed = run_tool('analysis_tools/analyze_logs.py', work_dir, '--names', 'mine', '--out', out)
@@ -88,6 +101,9 @@ def test_runs_are_compared(work_dir, run_tool, tmp_path):
     [
         ('visualization/vis_selection.py', ['{empty}'], 'work directory of a training run'),
         ('visualization/vis_tsne.py', ['{empty}'], 'work directory of a training run'),
+        ('visualization/vis_cam.py', [CONFIG, '{run}/student.pth', '--num', '0'], '--num is 0'),
+        ('visualization/vis_cam.py', [CONFIG, '{empty}/student.pth'], 'does not exist'),
+        ('visualization/vis_cam.py', [TEACHER, '{run}/student.pth'], 'has no teacher'),
         ('analysis_tools/analyze_logs.py', ['{run}', '--key', 'nonsense'], "no 'nonsense'"),
         ('analysis_tools/analyze_logs.py', ['{run}', '{run}'], 'Give --names'),
         ('misc/print_config.py', ['configs/kd3/kd4.py'], 'There is no config file'),

@@ -188,6 +188,26 @@ def test_what_the_test_tool_makes_of_its_command_line(run_tool, tmp_path, monkey
     ]
 
 
+def test_test_time_augmentation_is_a_hook(run_tool, monkeypatch):
+    seen = []
+    monkeypatch.setattr(DistillRunner, 'from_cfg', lambda cfg: (seen.append(cfg), Mock())[1])
+    option = ['--cfg-options', 'default_hooks.tta.mirrored=True']
+    for more in ([], ['--tta'], ['--tta', '--out', 'x.json', *option]):
+        run_tool('test.py', KD, 'student.pth', *more)
+    hooks = [cfg.default_hooks.get('tta') for cfg in seen]
+    assert hooks == [None, dict(type='TTAHook'), dict(type='TTAHook', mirrored=True)]
+    assert seen[2].default_hooks.predictions.out == 'x.json'
+
+
+def test_digits_are_not_mirrored(run_tool, tmp_path, capsys):
+    """The checkpoint need not be there: it is said before anything is read or predicted."""
+    with pytest.raises(SystemExit) as stop:
+        run_tool('test.py', KD, 'student.pth', '--tta', '--work-dir', tmp_path)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and 'error: --tta averages over' in error
+    assert 'does not mirror what it trains on' in error
+
+
 TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')
 

@@ -366,6 +366,7 @@ MISTAKES = [
     ('find_unused_parameter', 1, "Did you mean 'find_unused_parameters'?"),
     ('complie', 1, "Did you mean 'compile'?"),
     ('tta_modle', 1, "Did you mean 'tta_model'?"),
+    ('tta_model', dict(type='AverageClsScoreTTA'), 'test.py --tta averages'),
 ]
 
 

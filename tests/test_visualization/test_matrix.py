@@ -101,6 +101,17 @@ def test_of_many_classes_every_nth_is_named_at_its_place(tmp_path, drawn):
         assert labels == names[::2] and axis.get_ticklocs().tolist() == list(range(0, 50, 2))
 
 
+def test_a_row_without_numbers_stays_empty(tmp_path, drawn):
+    matrix = np.array([[0.9, 0.06, 0.04], [np.nan] * 3, [0.02, 0.28, 0.7]])
+    plot_matrix(tmp_path / 'a.png', matrix, 'abc', 'title')
+    page, axes, _ = drawn[0].axes
+    assert {text.get_position()[1] for text in axes.texts} == {0, 2} and len(axes.texts) == 6
+    colours, diagonal = (image.get_array() for image in axes.images)
+    assert np.ma.getmaskarray(colours)[1].all() and axes.images[0].get_clim() == (0.02, 0.28)
+    assert np.ma.getmaskarray(diagonal).diagonal().tolist() == [False, True, False]
+    assert 'on it: 70.0 to 90.0 %' in [text.get_text() for text in page.texts]
+
+
 @pytest.mark.parametrize('matrix', [np.eye(3), np.full((3, 3), 1 / 3)])
 def test_a_matrix_without_differences_is_drawn(tmp_path, matrix):
     assert plot_matrix(tmp_path / 'a.png', matrix, ['one', 'two', 'three'], 'title').exists()
@@ -113,6 +124,7 @@ def test_a_matrix_without_differences_is_drawn(tmp_path, matrix):
         (np.eye(3)[:2], r'shape \(2, 3\)'),
         (2 * np.eye(3), r'outside \[0, 1\]'),
         (np.full((3, 3), np.nan), r'outside \[0, 1\]'),
+        (np.where(np.eye(3) > 0, np.nan, 0.5), r'outside \[0, 1\]'),
     ],
 )
 def test_wrong_matrices_are_named(tmp_path, matrix, named):

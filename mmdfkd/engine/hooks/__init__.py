@@ -14,6 +14,7 @@ from .summary_hook import SummaryHook
 from .sync_buffers_hook import SyncBuffersHook
 from .synthesis_hook import SynthesisHook
 from .teacher_hook import TeacherHook
+from .tta_hook import TTAHook
 
 __all__ = [
     'EpochSeedHook',
@@ -29,5 +30,6 @@ __all__ = [
     'SummaryHook',
     'SyncBuffersHook',
     'SynthesisHook',
+    'TTAHook',
     'TeacherHook',
 ]

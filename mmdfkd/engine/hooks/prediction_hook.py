@@ -1,5 +1,5 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
-"""What a test leaves: predictions in a file, mistakes in a picture."""
+"""What a test leaves: predictions in a file, mistakes and confusions in pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
+from torch import Tensor
 
 from mmdfkd.registry import HOOKS
 from mmdfkd.utils.files import write_json
@@ -24,8 +25,8 @@ class PredictionHook(Hook):
     Args:
         out: JSON file for metrics, predictions, labels (null where the images have none) and
             confidences, in the dataset's order.
-        show_dir: Folder for ``mistakes.png``: wrongly classified images with truth, prediction and
-            confidence.
+        show_dir: Folder for ``mistakes.png``, wrongly classified images with truth, prediction and
+            confidence, and for ``confusion.png``, how often each class is taken for each.
         most: At most how many mistakes to draw, evenly from all of them.
     """
 
@@ -33,7 +34,8 @@ class PredictionHook(Hook):
         self.out = out
         self.show_dir = show_dir
         self.most = most
-        self.rows: list[torch.Tensor] = []
+        self.rows: list[Tensor] = []
+        self.num_classes = 0
 
     def before_test_epoch(self, runner: Any) -> None:
         """Start afresh."""
@@ -48,6 +50,7 @@ class PredictionHook(Hook):
     ) -> None:
         """Keep index, label, prediction and confidence of a batch."""
         for batch in outputs or ():
+            self.num_classes = batch['logits'].shape[1]
             confidence, prediction = batch['logits'].softmax(1).max(1)
             label = batch.get('label', torch.full_like(prediction, UNKNOWN))
             columns = (batch['index'], label, prediction, confidence)
@@ -55,6 +58,8 @@ class PredictionHook(Hook):
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Write what was asked for."""
+        from mmdfkd.visualization import plot_confusion
+
         table = torch.cat([torch.cat(part) for part in all_gather_object(self.rows) if part])
         table = table[table[:, 0].argsort()]
         index, label, prediction = table[:, :3].long().T
@@ -71,13 +76,24 @@ class PredictionHook(Hook):
             write_json(self.out, content)
             runner.logger.info(f'Wrote {self.out}.')
         if self.show_dir and not labelled:
-            runner.logger.info('No mistakes to draw: the images have no labels.')
+            runner.logger.info('Nothing to draw: the images have no labels.')
         elif self.show_dir:
-            path = Path(self.show_dir, 'mistakes.png')
-            self._draw(runner, path, index, label, prediction, table[:, 3])
+            known = runner.test_dataloader.dataset.metainfo['classes'] or range(self.num_classes)
+            names, folder = [str(name) for name in known], Path(self.show_dir)
+            path = plot_confusion(folder / 'confusion.png', label, prediction, names)
+            runner.logger.info(f'Wrote {path}.')
+            path = folder / 'mistakes.png'
+            self._draw_mistakes(runner, path, names, index, label, prediction, table[:, 3])
 
-    def _draw(
-        self, runner: Any, path: Path, index: Any, label: Any, prediction: Any, confidence: Any
+    def _draw_mistakes(
+        self,
+        runner: Any,
+        path: Path,
+        names: list[str],
+        index: Tensor,
+        label: Tensor,
+        prediction: Tensor,
+        confidence: Tensor,
     ) -> None:
         from mmdfkd.visualization import save_image_grid
 
@@ -87,12 +103,9 @@ class PredictionHook(Hook):
             return
         mistakes, shown = len(wrong), min(self.most, len(wrong))
         wrong = wrong[torch.arange(shown) * mistakes // shown]  # a folder is sorted by class
-        dataset = runner.test_dataloader.dataset
-        count = 1 + int(torch.cat([label, prediction]).max())
-        names = dataset.metainfo['classes'] or [str(i) for i in range(count)]
         captions = [
             f'{names[label[i]]}, not {names[prediction[i]]}\n{confidence[i]:.2f}' for i in wrong
         ]
-        images = dataset.images[index[wrong].numpy()]
+        images = runner.test_dataloader.dataset.images[index[wrong].numpy()]
         save_image_grid(path, images, min(10, len(images)), captions, upscale=4)
         runner.logger.info(f'Wrote {path} with {shown:,} of {mistakes:,} mistakes.')

@@ -1,7 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
 import json
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -52,7 +52,10 @@ def test_images_without_labels_have_predictions(finished, toy_config, tmp_path, 
     )
     runner = DistillRunner.from_cfg(cfg)
     runner.test_dataloader.dataset.labels = None
-    metrics = runner.test()
+    with patch.object(runner.logger, 'info', wraps=runner.logger.info) as info:
+        metrics = runner.test()
+    said = [call.args[0] for call in info.call_args_list if 'to draw' in call.args[0]]
+    assert said == ['Nothing to draw: the images have no labels.']
     content, labelled = json.loads(out.read_text()), tested[2]
     assert content['labels'] is None and not pictures.exists()
     assert content['predictions'] == labelled['predictions']
@@ -71,6 +74,45 @@ def test_second_test_starts_afresh(tested):
     runner.test()
     again = json.loads(Path(runner.cfg.default_hooks.predictions.out).read_text())
     assert again == content
+
+
+@pytest.fixture
+def confusions(monkeypatch):
+    """What is drawn of confusions: the file, true classes, predictions and names."""
+    drawn = []
+
+    def plot_confusion(path, *arrays):
+        drawn.append([path, *(list(array) for array in arrays)])
+        return path
+
+    monkeypatch.setattr('mmdfkd.visualization.plot_confusion', plot_confusion)
+    return drawn
+
+
+def test_confusions_are_those_of_the_predictions(finished, toy_config, tmp_path, confusions):
+    cfg = toy_config('test', load_from=f'{finished.work_dir}/epoch_2.pth')
+    out = tmp_path / 'out.json'
+    cfg.default_hooks.predictions = dict(
+        type='PredictionHook', out=str(out), show_dir=str(tmp_path / 'pictures')
+    )
+    DistillRunner.from_cfg(cfg).test()
+    content = json.loads(out.read_text())
+    ((path, labels, predictions, names),) = confusions
+    assert path == tmp_path / 'pictures' / 'confusion.png' and names == list('abcde')
+    assert (labels, predictions) == (content['labels'], content['predictions'])
+
+
+def test_confusions_are_drawn_where_there_is_no_mistake(tmp_path, confusions):
+    """Of a network with three classes without names; there is no image of the last."""
+    dataset = PackedDataset(np.zeros((2, 4, 4, 1), np.uint8), np.arange(2))
+    runner = Mock(rank=0, test_dataloader=Mock(dataset=dataset))
+    hook = PredictionHook(show_dir=str(tmp_path))
+    batch = dict(index=torch.arange(2), label=torch.arange(2), logits=torch.eye(3)[:2])
+    hook.after_test_iter(runner, 0, outputs=[batch])
+    hook.after_test_epoch(runner)
+    assert confusions == [[tmp_path / 'confusion.png', [0, 1], [0, 1], list('012')]]
+    said = [call.args[0] for call in runner.logger.info.call_args_list]
+    assert said[0].startswith('Wrote') and said[1].startswith('No mistake to draw')
 
 
 def test_no_more_mistakes_are_drawn_than_asked_for(tmp_path, monkeypatch):
@@ -97,7 +139,8 @@ def test_only_the_main_process_writes(tmp_path, rank):
     batch = dict(index=torch.arange(2), label=torch.arange(2), logits=torch.eye(2).flip(0))
     hook.after_test_iter(runner, 0, outputs=[batch])
     hook.after_test_epoch(runner, {})
-    assert len(list(tmp_path.iterdir())) == (0 if rank else 2)
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ([] if rank else ['confusion.png', 'mistakes.png', 'out.json'])
 
 
 def test_predictions_of_all_processes_in_the_order_of_the_dataset(tmp_path, monkeypatch):
