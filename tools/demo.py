@@ -213,9 +213,9 @@ def tabulate(trainings: list[Training], teacher: Classifier) -> dict[str, Any]:
     """Test every student as it was written to disk; gather means and deviations over seeds."""
     from mmdfkd.datasets import DigitsDataset
     from mmdfkd.engine import predict_logits
-    from mmdfkd.engine.hooks.summary_hook import count_macs, count_parameters
     from mmdfkd.models.classifiers import load_classifier
     from mmdfkd.models.data_preprocessors import BatchPreprocessor
+    from mmdfkd.utils.counting import count_macs, count_parameters
 
     test = DigitsDataset('test')
 

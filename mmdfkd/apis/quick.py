@@ -12,7 +12,6 @@ from mmengine.logging import print_log
 
 from mmdfkd.datasets import GlyphPool, HybridDataset, ImageBank, ImagePool, LatentDataset
 from mmdfkd.datasets.image_pool import is_pool
-from mmdfkd.engine.hooks.summary_hook import count_macs
 from mmdfkd.models.classifiers import (
     Classifier,
     check_sight,
@@ -22,6 +21,7 @@ from mmdfkd.models.classifiers import (
 )
 from mmdfkd.registry import DATASETS, MODELS, class_of, describes
 from mmdfkd.utils import UsageError
+from mmdfkd.utils.counting import count_macs
 
 IMAGES = 256
 BATCH = 32

@@ -96,6 +96,12 @@ def _check_top_level(cfg: Config, phase: str) -> None:
             raise UsageError(f'{key}={cfg[key]!r}: give a dict, or set its keys, {key}.KEY=....')
     _check_keys(cfg.get('env_cfg') or {}, 'env_cfg', 'the environment', ENVIRONMENT_KEYS)
     _check_keys(cfg.get('auto_scale_lr') or {}, 'auto_scale_lr', 'the scaling', SCALING_KEYS)
+    scaling = cfg.get('auto_scale_lr') or {}
+    if scaling.get('enable') and not scaling.get('base_batch_size'):
+        raise UsageError(
+            'auto_scale_lr.enable=True, and nothing says which batch size the learning rates belong '
+            'to. Add auto_scale_lr.base_batch_size=....'
+        )
     seeds, randomness = keyword_arguments(set_random_seed), cfg.get('randomness') or {}
     _check_keys(randomness, 'randomness', 'set_random_seed', seeds.names)
     _check_kinds(randomness, ('randomness',), 'set_random_seed', seeds)

@@ -14,6 +14,7 @@ from .matrix import plot_matrix
 from .pool_grid import plot_pool_grid, save_image_grid
 from .records import read_scalars
 from .runs import draw_features, draw_run
+from .schedules import plot_schedules
 from .sweep import plot_settings, plot_values
 from .tsne import plot_tsne
 
@@ -30,6 +31,7 @@ __all__ = [
     'plot_matrix',
     'plot_pool_grid',
     'plot_readme_banner',
+    'plot_schedules',
     'plot_settings',
     'plot_sweep',
     'plot_tsne',

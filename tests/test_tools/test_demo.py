@@ -146,7 +146,7 @@ def trained(demo, monkeypatch):
     monkeypatch.setattr('mmdfkd.engine.predict_logits', predict_logits)
     network = lambda name: SimpleNamespace(name=name, mean=[0.0], std=[1.0])  # noqa: E731
     monkeypatch.setattr('mmdfkd.models.classifiers.load_classifier', network)
-    counts = 'mmdfkd.engine.hooks.summary_hook.count_'
+    counts = 'mmdfkd.utils.counting.count_'
     monkeypatch.setattr(f'{counts}parameters', lambda network: 5000)
     monkeypatch.setattr(f'{counts}macs', lambda network: 70_000)
     facts = dict(device='cpu', versions={}, commit='')

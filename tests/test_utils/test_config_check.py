@@ -366,6 +366,7 @@ MISTAKES = [
     ('find_unused_parameter', 1, "Did you mean 'find_unused_parameters'?"),
     ('complie', 1, "Did you mean 'compile'?"),
     ('tta_modle', 1, "Did you mean 'tta_model'?"),
+    ('auto_scale_lr', dict(enable=True), 'Add auto_scale_lr.base_batch_size='),
     ('tta_model', dict(type='AverageClsScoreTTA'), 'test.py --tta averages'),
 ]
 

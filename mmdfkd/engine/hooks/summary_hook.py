@@ -18,14 +18,13 @@ import torch
 from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmdfkd.datasets.latents import LatentDataset
 from mmdfkd.datasets.packed import none_of_ours
-from mmdfkd.models.classifiers import Classifier, save_classifier
+from mmdfkd.models.classifiers import save_classifier
 from mmdfkd.registry import HOOKS
+from mmdfkd.utils.counting import count_macs, count_parameters
 from mmdfkd.utils.files import write_json
-from mmdfkd.utils.modes import dry_run
 from mmdfkd.utils.seeds import random_numbers_apart
 from mmdfkd.version import __version__
 
@@ -257,20 +256,6 @@ def accuracy_over_epochs(accuracies: list[float]) -> dict[str, float | None]:
         student_accuracy_mean=statistics.fmean(accuracies) if known else None,
         student_accuracy_std=statistics.pstdev(accuracies) if known else None,
     )
-
-
-def count_parameters(network: Classifier | None) -> int | None:
-    """Number of parameters of a network, frozen ones included."""
-    return sum(p.numel() for p in network.parameters()) if network is not None else None
-
-
-def count_macs(network: Classifier | None) -> int | None:
-    """Multiply-adds of convolutions and linear layers for one image."""
-    if network is None:
-        return None
-    with dry_run(network, network.input_shape) as image, FlopCounterMode(display=False) as counter:
-        network(image)
-    return counter.get_total_flops() // 2
 
 
 def versions() -> dict[str, str]:

@@ -16,31 +16,11 @@ from mmdfkd.engine.hooks import summary_hook
 from mmdfkd.engine.hooks.summary_hook import (
     accuracy_over_epochs,
     commit,
-    count_macs,
-    count_parameters,
     versions,
 )
 from mmdfkd.models.classifiers import load_classifier
 from mmdfkd.utils import UsageError
 from mmdfkd.version import __version__
-
-
-def test_sizes_of_lenet5_by_hand():
-    network = load_classifier('mmdfkd://lenet5_digits').train()
-    # 28*28*6*25 + 10*10*16*150 + 120*400 + 120*84 + 84*10, and 61,706 of the papers
-    assert count_macs(network) == 416_520
-    assert count_parameters(network) == 61_706
-    assert network.training
-    network.requires_grad_(False)
-    assert count_parameters(network) == 61_706  # frozen ones count
-    assert count_macs(None) is None and count_parameters(None) is None
-
-
-def test_counting_changes_nothing():
-    network = load_classifier('mmdfkd://resnet8_digits').train()
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    assert count_macs(network) > 0
-    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
 
 
 def test_accuracy_over_epochs_by_hand():

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mmdfkd.engine.hooks.summary_hook import count_macs, count_parameters
 from mmdfkd.models.classifiers import map_shape
 from mmdfkd.models.modules import SimKDAdapter
 from mmdfkd.registry import MODELS
 from mmdfkd.utils.config_read import load_config
+from mmdfkd.utils.counting import count_macs, count_parameters
 
 NETWORKS = Path(__file__).parents[3] / 'configs' / '_base_' / 'networks'
 
