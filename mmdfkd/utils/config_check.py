@@ -99,8 +99,8 @@ def _check_top_level(cfg: Config, phase: str) -> None:
     scaling = cfg.get('auto_scale_lr') or {}
     if scaling.get('enable') and not scaling.get('base_batch_size'):
         raise UsageError(
-            'auto_scale_lr.enable=True, and nothing says which batch size the learning rates belong '
-            'to. Add auto_scale_lr.base_batch_size=....'
+            'auto_scale_lr.enable=True, and nothing says to which batch size the learning rates '
+            'belong. Add auto_scale_lr.base_batch_size=....'
         )
     seeds, randomness = keyword_arguments(set_random_seed), cfg.get('randomness') or {}
     _check_keys(randomness, 'randomness', 'set_random_seed', seeds.names)
