@@ -6,6 +6,7 @@ libraries reach ours as ``mmdfkd.KD3`` and we reach theirs as ``mmpretrain.ResNe
 this module also tells mmengine of the package, for ``_base_ = 'mmdfkd::kd3/...'``.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 
 MODULE2PACKAGE.setdefault('mmdfkd', 'mmdfkd')
+# mmcv says so whenever mmpretrain is imported, of an operator that no classifier here has.
+warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
 
 def _child(name: str, parent: str, *locations: str) -> Registry:

@@ -1,4 +1,7 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+import subprocess
+import sys
+
 import pytest
 from mmengine.registry import WEIGHT_INITIALIZERS
 
@@ -26,3 +29,11 @@ def test_a_config_describes_a_class_however_it_is_written(written):
 @pytest.mark.parametrize('config', [None, 'ImageBank', {}, dict(type='NoSuchSet'), ImageBank])
 def test_what_describes_nothing(config):
     assert not registry.describes(registry.DATASETS, config, ImageBank)
+
+
+@pytest.mark.slow
+def test_networks_of_mmpretrain_come_without_advice():
+    """In a process that has imported nothing else; pytest has filters of its own."""
+    code = "from mmdfkd.registry import MODELS; print(MODELS.get('mmpretrain.ResNet_CIFAR'))"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert 'ResNet_CIFAR' in done.stdout and 'You should install' not in done.stderr
