@@ -75,7 +75,7 @@ class ImageBank(ImagePool):
         """Open for writing: make the folder, or go on with what it holds.
 
         Args:
-            facts: Where the images come from, JSON values; :data:`IDENTITY` must be among them.
+            facts: Where the images come from, JSON values; ``IDENTITY`` must be among them.
             name: Name of a new bank, shown in logs and summaries.
             identity: Which facts an existing bank must share.
 

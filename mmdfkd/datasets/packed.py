@@ -46,7 +46,7 @@ def none_of_ours(place: str, dataset: object) -> UsageError:
 class PackedDataset(Dataset):
     """All images in one uint8 array; a batch is one gather, with no Python per image.
 
-    PyTorch's loader hands the indices of a whole batch to :meth:`__getitems__`; use
+    PyTorch's loader hands the indices of a whole batch to ``__getitems__``; use
     ``collate_fn=dict(type='whole_batch_collate')``, which passes the batch on untouched.
 
     Args:
@@ -157,7 +157,7 @@ class PackedDataset(Dataset):
 
     @property
     def content_hash(self) -> str:
-        """16 hex digits that name the images: equal for equal bytes and shape, labels aside."""
+        """16 hex digits that name the images, equal for equal bytes and shape, labels aside."""
         if self._content_hash is None:
             shape = 'x'.join(map(str, self.images.shape))
             digest = hashlib.sha256(f'{self._images_sha256()}:{shape}'.encode())

@@ -25,7 +25,7 @@ def make_resident(dataset: PackedDataset, device: torch.device | str) -> bool:
     there is room, on a CPU by reading the map into memory; ``False`` never. The choice is logged.
 
     Args:
-        dataset: The set; :meth:`PackedDataset.to_device` is called on it.
+        dataset: The set; :meth:`~mmdfkd.datasets.PackedDataset.to_device` is called on it.
         device: Where the networks are.
 
     Returns:

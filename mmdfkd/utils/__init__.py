@@ -1,4 +1,6 @@
 # Copyright (c) mmdfkd contributors. Licensed under the Apache License 2.0.
+"""Errors that tell users what to do, checks that raise them, and the filling of registries."""
+
 # Only what imports in milliseconds: `import mmdfkd` passes through here.
 from importlib import import_module
 

@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     Results are the same; the process stays as large as it ever was.
 
     Returns:
-        Whether it worked: only with glibc, which Linux mostly has.
+        Whether it worked, which takes glibc; Linux mostly has it.
     """
     try:
         mallopt = ctypes.CDLL('libc.so.6').mallopt

@@ -75,7 +75,7 @@ def plot_values(
 ) -> Path:
     """Draws accuracy over a value: the means as a line, in a band of one standard deviation.
 
-    Panels share their axes. That of the values is logarithmic where :func:`prefers_log` says so;
+    Panels share their axes. That of the values is logarithmic where ``prefers_log`` says so;
     the ticks are the values themselves. Small dots are single seeds.
 
     Args:

@@ -62,7 +62,7 @@ class Recipe(NamedTuple):
         return self.size, self.size, 1 if self.grey else 3
 
     def check(self) -> None:
-        """Raises a :class:`UsageError` for a value that means nothing."""
+        """Raises a ``UsageError`` for a value that means nothing."""
         check_choice('filter', self.filter, tuple(FILTERS))
         check_choice('mode', self.mode, MODES)
         if not isinstance(self.size, int) or not 1 <= self.size <= 4096:

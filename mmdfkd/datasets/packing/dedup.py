@@ -65,7 +65,7 @@ def find_duplicates(pool: Images, others: Images, max_distance: int = MAX_DISTAN
     Args:
         pool: uint8 (N, H, W, C).
         others: uint8 (M, H, W, C), of the same size; see :func:`open_images`.
-        max_distance: Most bits of 64 in which :func:`perceptual_hashes` of a duplicate differ;
+        max_distance: Most bits of 64 in which ``perceptual_hashes`` of a duplicate differ;
             its pixels must agree as well. A negative number finds equal pixels only.
 
     Returns:

@@ -104,13 +104,13 @@ class DistillRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader of whole batches, see :func:`complete_loader` and :func:`settle`."""
+        """Build a loader of whole batches, see ``complete_loader`` and ``settle``."""
         if isinstance(dataloader, dict):
             dataloader = complete_loader(dataloader)
         return settle(Runner.build_dataloader(dataloader, seed, diff_rank_seed))
 
     def build_train_loop(self, loop: Any) -> Any:
-        """Build the training loop; images learn of their run by :func:`complete_dataset`.
+        """Build the training loop; images learn of their run by ``complete_dataset``.
 
         Raises:
             UsageError: The images are none for the method, the run has no length, or a warm-up

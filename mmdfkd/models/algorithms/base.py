@@ -204,7 +204,7 @@ class BaseDistiller(BaseModel):
         """Predict a batch with the student; images take the teacher's normalisation.
 
         Returns:
-            One dict for the whole batch: ``logits`` ``(B, K)``, ``label`` ``(B,)``, ``index``
+            One dict for the whole batch, with ``logits`` ``(B, K)``, ``label`` ``(B,)``, ``index``
             ``(B,)`` and, where they are known, ``teacher_prediction`` ``(B,)``.
         """
         batch = self.test_preprocessor(data, training=False)

@@ -60,7 +60,7 @@ class DFND(BaseDistiller):
             ``'mean_confidence'`` needs nothing from the original data: the mean largest probability
             of the selected images, clipped to [0.5, 0.99].
         class_balance: ``'inverse_freq'`` weighs an image by the rarity of its pseudo-label among
-            those selected, see :func:`inverse_frequency`. A class that is absent takes most of the
+            those selected, see ``inverse_frequency``. A class that is absent takes most of the
             weight with it: then the divergence shrinks, the other terms do not.
         kd_norm: With ``scope='batch'``, whether the divergences are averaged over the images
             ``'kept'`` or divided by the size of the ``'batch'``. The same where all are kept.

@@ -222,7 +222,7 @@ class FastDFKD(InversionDistiller):
         """The loss of one inner step.
 
         Returns:
-            The loss; the statistics of this batch; and what is logged: weighted terms, and the
+            The loss; the statistics of this batch; and what is logged, weighted terms and the
             discrepancy as it is.
         """
         logs: dict[str, Tensor] = {}

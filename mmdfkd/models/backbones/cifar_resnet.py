@@ -54,7 +54,7 @@ class BasicBlock(nn.Module):
 class CifarResNet(BaseModule):
     """Residual network of 6n + 2 layers in three stages, for small images.
 
-    A 3x3 stem, then three stages of n :class:`BasicBlock` at strides 1, 2, 2. Source: He et al.,
+    A 3x3 stem, then three stages of n ``BasicBlock`` at strides 1, 2, 2. Source: He et al.,
     "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385, section 4.2, with
     projection shortcuts (their option B) where the shape changes. With a linear head on the
     pooled 64 channels, depth 20 has 272,474 parameters for 10 classes, depth 110 has 1,730,714.

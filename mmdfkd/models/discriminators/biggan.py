@@ -80,7 +80,7 @@ class BigGANDiscriminator(nn.Module):
         align_hidden: Width inside the aligning head; by default 16 times ``width``.
     """
 
-    #: What it judges: images in [-1, 1].
+    #: It judges images in [-1, 1].
     judges = 'images'
 
     def __init__(
@@ -127,7 +127,7 @@ class TeacherDiscriminator(nn.Module):
         align_hidden: Width inside the aligning head; by default 16 times ``width``.
     """
 
-    #: What it judges: the teacher's pooled features of images.
+    #: It judges the teacher's pooled features of images.
     judges = 'features'
 
     def __init__(

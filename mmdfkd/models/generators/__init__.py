@@ -3,10 +3,11 @@
 
 from .biggan import BigGANGenerator
 from .encoder import VAEEncoder
-from .generator import TransposedGenerator, UpsamplingGenerator, dcgan_init
+from .generator import ImageHead, TransposedGenerator, UpsamplingGenerator, dcgan_init
 
 __all__ = [
     'BigGANGenerator',
+    'ImageHead',
     'TransposedGenerator',
     'UpsamplingGenerator',
     'VAEEncoder',

@@ -89,7 +89,7 @@ def weighted_feature_alignment(
         weight: ``(B,)``, see :func:`alignment_weight`.
 
     Returns:
-        A scalar >= 0: mean over all of a feature's elements, then over the batch. Computed in
+        A scalar >= 0, the mean over all of a feature's elements, then over the batch. Computed in
         float32 for half-precision features.
     """
     assert student_feature.shape == teacher_feature.shape, (

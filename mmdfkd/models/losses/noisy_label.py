@@ -29,12 +29,12 @@ def noisy_nll(
     Args:
         student_logits: s, ``(B, K)``.
         log_matrix: ln Q, ``(K, K)``: row = true class, column = pseudo-label; the rows of Q sum to
-            1. See :meth:`AdaptationMatrix.log`.
+            1. See :meth:`~mmdfkd.models.modules.AdaptationMatrix.log`.
         pseudo_labels: ``(B,)`` int64 in [0, K).
         weight: ``(B,)``, not negative; ``None`` is 1 for each. Their sum is that of all processes.
 
     Returns:
-        A scalar >= 0, in float32 for half-precision logits. It does not reach 0: with a on the
+        A scalar >= 0, in float32 for half-precision logits. It does not reach 0; with a on the
         diagonal of Q a perfect student has -ln a.
     """
     log_columns = log_matrix.t()[pseudo_labels]  # ln Q_iy of every true class i, (B, K)

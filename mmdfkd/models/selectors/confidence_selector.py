@@ -226,7 +226,7 @@ class ConfidenceSelector(Selector):
             teacher_logits: Of this process, ``(B, K)``.
 
         Returns:
-            ``(B,)`` float32: 1 for images that are kept, 0 for others.
+            ``(B,)`` float32, 1 for images that are kept, 0 for others.
         """
         scores = gather_batch(uncertainty(teacher_logits))
         kept = torch.zeros_like(scores, dtype=torch.float32)
