@@ -4,7 +4,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
 RUN := .venv/bin/python
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(RUN) -m pip install --quiet --quiet
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check docs clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 15
@@ -24,8 +24,12 @@ check: .venv/installed-dev  ## Lint, formatting, types, spelling, metafiles, the
 	@$(RUN) tools/misc/check_metafiles.py
 	@$(RUN) tools/misc/model_zoo.py --check
 
+docs: .venv/installed-docs  ## Make a site of the documentation, with the API reference
+	@$(RUN) -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs/en . docs/_build
+	@echo 'Open docs/_build/docs/en/index.html in a browser.'
+
 clean:  ## Remove .venv, caches and build products; runs and data stay
-	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/created:
@@ -50,4 +54,9 @@ clean:  ## Remove .venv, caches and build products; runs and data stay
 .venv/installed-dev: .venv/installed
 	@echo 'Installing ruff, mypy and codespell: half a minute, once.'
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	@echo 'Installing Sphinx and its theme: half a minute, once.'
+	@$(PIP) --editable '.[docs]'
 	@touch $@
