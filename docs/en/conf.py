@@ -6,6 +6,7 @@ they lead on a code-hosting site, where all pages but those of the reference can
 """
 
 import re
+import sys
 
 from mmengine.registry import Registry
 
@@ -78,13 +79,16 @@ def add_types(app, what, name, value, options, lines):
                 lines[:0] = [f"``type='{kind}'`` in :data:`~mmdfkd.registry.{place}`", '']
 
 
-def skip_fields(app, what, name, value, skip, options):
-    """Leave fields of named tuples to the docstrings of their classes."""
-    return True if type(value).__name__ == '_tuplegetter' else None
+def show_once(app, what, name, value, skip, options):
+    """Leave to an inner package what it exports too, to a named tuple's docstring its fields."""
+    inside = f'{app.env.temp_data["autodoc:module"]}.'
+    inner = [module for path, module in sys.modules.items() if path.startswith(inside)]
+    again = what == 'module' and any(name in getattr(module, '__all__', ()) for module in inner)
+    return True if again or type(value).__name__ == '_tuplegetter' else None
 
 
 def setup(app):
     """Connect them to Sphinx."""
     app.connect('source-read', add_toctrees)
     app.connect('autodoc-process-docstring', add_types)
-    app.connect('autodoc-skip-member', skip_fields)
+    app.connect('autodoc-skip-member', show_once)

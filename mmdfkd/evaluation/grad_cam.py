@@ -73,7 +73,7 @@ def last_map(features: Features, name: str) -> Tensor:
 
 
 def map_reach(network: Classifier) -> float:
-    """The share of an image's side over which the places of :func:`last_map` are spread.
+    """The share of an image's side over which the places of ``last_map`` are spread.
 
     It is 1 for networks that pad their convolutions. LeNet5, which does not, has 5 places on a side
     with 4 pixels from one to the next: they stand in the middle 20 of 32 pixels. Of backbones of

@@ -24,7 +24,7 @@ def confusion_matrix(labels: Any, predictions: Any, num_classes: int) -> np.ndar
         num_classes: K.
 
     Returns:
-        (K, K): in row i, of the images of class i, the share predicted as each class. Rows sum to
+        (K, K); in row i, of the images of class i, the share predicted as each class. Rows sum to
         1; a row of a class without an image is NaN.
 
     Raises:
