@@ -25,7 +25,7 @@ check: .venv/installed-dev  ## Lint, formatting, types, spelling, metafiles, the
 	@$(RUN) tools/misc/model_zoo.py --check
 
 docs: .venv/installed-docs  ## Make a site of the documentation, with the API reference
-	@$(RUN) -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs/en . docs/_build
+	@$(RUN) -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs/en . docs/_build
 	@echo 'Open docs/_build/docs/en/index.html in a browser.'
 
 clean:  ## Remove .venv, caches and build products; runs and data stay
