@@ -17,7 +17,7 @@ from pathlib import Path
 
 #: Distribution -> oldest version that works ('0' is any). ``requirements.txt`` says the same.
 REQUIRED = {
-    'torch': '2.3',
+    'torch': '2.6',
     'torchvision': '0',
     'onedl-mmengine': '0.10.12',
     'onedl-mmcv': '2.3.6',

@@ -23,8 +23,6 @@ STUDENTS = [
     ('resnet8_digits', 'normalised'),
     ('lenet5_digits', 'pixels'),
 ]
-# PyTorch 2.3 cannot read its own programs back, and has no such ONNX.
-HAS_PROGRAMS = tuple(map(int, torch.__version__.split('.')[:2])) > (2, 3)
 # Run where mmdfkd cannot be imported.
 READER = """
 import sys
@@ -51,7 +49,7 @@ def test_files_run_without_mmdfkd(tmp_path):
     torch.save(dict(pixels=pixels, normalised=normalised), tmp_path / 'images.pt')
     files = {}
     for name, kind in STUDENTS:
-        for suffix in ('.pt', '.pt2') if HAS_PROGRAMS else ('.pt',):
+        for suffix in ('.pt', '.pt2'):
             file = tmp_path / f'{name}_{kind}{suffix}'
             assert export_student(f'mmdfkd://{name}', file, pixels=kind == 'pixels') == file
             files[file.name] = name
@@ -65,7 +63,6 @@ def test_files_run_without_mmdfkd(tmp_path):
         assert (results[file][0].argmax(1) == expected.argmax(1)).all()
 
 
-@pytest.mark.skipif(not HAS_PROGRAMS, reason='needs a newer PyTorch')
 def test_onnx(tmp_path):
     pytest.importorskip('onnxscript')
     reference = pytest.importorskip('onnx.reference')

@@ -85,8 +85,6 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
     path = resolve_checkpoint(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        if isinstance(checkpoint, torch.jit.ScriptModule):  # torch before 2.6 reads it
-            raise ValueError('a TorchScript program')
     except (PermissionError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged file makes the unpickler fail in many ways

@@ -309,14 +309,6 @@ def test_what_holds_a_network_in_another_form(tmp_path):
         read_checkpoint(tmp_path)
 
 
-def test_torchscript_that_torch_reads(tmp_path, monkeypatch):
-    """As it does before 2.6."""
-    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / 'script.pt')
-    monkeypatch.setattr(torch, 'load', lambda path, **_: torch.jit.load(path))
-    with pytest.raises(UsageError, match=r'TorchScript.*torch\.jit\.load\(PATH\)\.state_dict'):
-        read_checkpoint(tmp_path / 'script.pt')
-
-
 @pytest.mark.parametrize('error', [PermissionError, MemoryError])
 def test_what_is_no_fault_of_the_file(saved, monkeypatch, error):
     def fail(*args, **kwargs):
