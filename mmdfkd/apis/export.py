@@ -198,7 +198,7 @@ def _torchscript(model: nn.Module, images: Tensor, path: Path) -> Callable[[Tens
 
 def _program(model: nn.Module, images: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
     batch = torch.export.Dim('batch')
-    program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+    program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},), strict=False)
     torch.export.save(program, path)
     return torch.export.load(path).module()
 

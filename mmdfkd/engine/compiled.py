@@ -95,5 +95,6 @@ def compiler_error(device: torch.device) -> str:
         torch.compile(probe)(torch.zeros(64, device=device))
     except Exception as error:  # a compiler or Triton is missing, Python is too new, ...
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in lines if not line.endswith('raised:')]  # it says what next
         return f'{type(error).__name__}: {lines[0][:160] if lines else "no reason given"}'
     return ''

@@ -10,11 +10,11 @@ from .comparison import plot_comparison, plot_readme_banner
 from .confusion import confusion_matrix, plot_confusion
 from .curves import plot_history, plot_sweep
 from .gan import plot_gan
+from .learning_rates import plot_schedules
 from .matrix import plot_matrix
 from .pool_grid import plot_pool_grid, save_image_grid
 from .records import read_scalars
 from .runs import draw_features, draw_run
-from .schedules import plot_schedules
 from .sweep import plot_settings, plot_values
 from .tsne import plot_tsne
 

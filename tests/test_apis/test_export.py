@@ -63,6 +63,9 @@ def test_files_run_without_mmdfkd(tmp_path):
         assert (results[file][0].argmax(1) == expected.argmax(1)).all()
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith('2.6.'), reason='onnxscript of today knows no PyTorch 2.6'
+)
 def test_onnx(tmp_path):
     pytest.importorskip('onnxscript')
     reference = pytest.importorskip('onnx.reference')

@@ -136,8 +136,9 @@ def test_resized_crop_of_uint8_is_that_of_torchvision_to_the_bit(
         return F.resized_crop(image, *window, size=size, antialias=antialias)
 
     distance = transform.apply(images, params).int() - per_image(reference, images, params).int()
-    # Without these instructions torch does not round between directions.
-    to_the_bit = 'AVX' in torch.backends.cpu.get_cpu_capability()
+    # Without these instructions torch does not round between directions, nor did older releases.
+    is_old = torch.__version__.startswith('2.6.')
+    to_the_bit = 'AVX' in torch.backends.cpu.get_cpu_capability() and not is_old
     assert distance.abs().max() <= (0 if to_the_bit else 1)
 
 

@@ -48,7 +48,7 @@ class STKDFloor(KDFloor):
         alpha = torch.ones(1, 2, device=images.device)
         weight = torch.distributions.Dirichlet(alpha, validate_args=False).sample()[0, 0]
         partners = torch.randperm(len(images), device=images.device)
-        mixed = images[partners].lerp_(images, weight)
+        mixed = images[partners].lerp_(images, weight.to(images.dtype))
         with torch.no_grad():
             teacher_logits = self.teacher(mixed)
         logits = self.student(mixed)
