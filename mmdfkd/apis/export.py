@@ -222,7 +222,7 @@ def _onnx(model: nn.Module, images: Tensor, path: Path) -> Callable[[Tensor], Te
         verbose=False,
     )
     program.save(str(path), external_data=False)
-    evaluator = onnx.reference.ReferenceEvaluator(str(path))
+    evaluator: Any = onnx.reference.ReferenceEvaluator(str(path))
     return lambda images: torch.from_numpy(evaluator.run(None, {'images': images.numpy()})[0])
 
 
